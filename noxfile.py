@@ -1,0 +1,155 @@
+"""The project's chores. Groups and versions of Python are read from pyproject.toml."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2026.10.20"  # parallel sessions
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
+nox.options.reuse_venv = "yes"
+nox.options.allow_parallel = True
+
+HERE = Path(__file__).parent
+PACKAGE = "trio_asyncwrite"
+PYPROJECT = nox.project.load_toml(HERE / "pyproject.toml")
+THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+SUPPORTED = nox.project.python_versions(PYPROJECT)
+# On a machine that has only a newer Python, the tests run with that one.
+PYTHONS = [*SUPPORTED, *({THIS_PYTHON} - set(SUPPORTED))]
+
+
+def group(name: str) -> tuple[str, ...]:
+    """The requirements of a dependency group."""
+    return nox.project.dependency_groups(PYPROJECT, name)
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests; each Python must cover every branch by itself."""
+    session.install("--editable", ".[demo]", *group("test"))
+    data = Path(session.create_tmp(), "coverage").resolve()
+    shutil.rmtree(data, ignore_errors=True)
+    data.mkdir()
+    runs_on = "|".join(re.escape(word) for word in (str(session.python), sys.platform))
+    session.env.update(COVERAGE_FILE=str(data / "data"), COVERAGE_RUNS_ON=runs_on)
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    if not session.posargs:
+        session.run("coverage", "combine", "--quiet")
+        session.run("coverage", "report")
+
+
+@nox.session(default=False)
+def slow(session: nox.Session) -> None:
+    """Run the tests that are too slow for every day."""
+    session.install("--editable", ".[demo]", *group("test"))
+    session.run("pytest", "-m", "slow", "-o", "faulthandler_timeout=900", *session.posargs)
+
+
+@nox.session(python=SUPPORTED[0], venv_backend="uv", default=False)
+def lowest(session: nox.Session) -> None:
+    """Run the tests with the oldest direct dependencies that pyproject.toml admits."""
+    session.install("--resolution=lowest-direct", "--editable", ".[demo]", *group("test"))
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, async rules and news fragments; `-- REV`: is there news since REV?"""
+    session.install(*group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    # ASYNC910 (a checkpoint on every path) contradicts the contract, which is finer; the tests
+    # hold each method to its own promise.
+    sources = map(str, sorted(Path(PACKAGE).rglob("*.py")))
+    startable = "--startable-in-context-manager=serve_tcp,serve_tls_over_tcp,start_on_signal"
+    session.run("flake8-async", "--enable=ASYNC", "--disable=ASYNC910", startable, *sources)
+    session.run("towncrier", "build", "--draft", "--version=next", silent=True)
+    if session.posargs:
+        session.run("towncrier", "check", f"--compare-with={session.posargs[0]}")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Type-check the package and its public face, with mypy and pyright."""
+    session.install(".[demo]", *group("typing"))
+    for version in (SUPPORTED[0], SUPPORTED[-1]):
+        session.run("mypy", f"--python-version={version}")
+    session.run("pyright")
+    session.run("pyright", "--ignoreexternal", "--verifytypes", PACKAGE)
+
+
+@nox.session
+@nox.parametrize(
+    ("mypy", "config"),
+    [
+        nox.param("mypy>=2.4", "[mypy]\n", id="without-plugin"),
+        # The plugin crashes every newer mypy.
+        nox.param("mypy<1.11", "[mypy]\nplugins = trio_typing.plugin\n", id="with-plugin"),
+    ],
+)
+def typing_trio_typing(session: nox.Session, mypy: str, config: str) -> None:
+    """Type-check our API as those see it who still have trio-typing installed."""
+    session.install(".", mypy, *group("trio-typing"))
+    tmp = Path(session.create_tmp()).resolve()
+    (tmp / "mypy.ini").write_text(config)
+    example = shutil.copy(HERE / "tests/typing/with_trio_typing.py", tmp)
+    # Away from the checkout, so that mypy takes the installed package, as for a user.
+    with session.chdir(tmp):
+        session.run("mypy", "--strict", "--config-file=mypy.ini", example)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; run its examples. Every warning is an error."""
+    session.install(".", *group("docs"))
+    for builder in ("html", "doctest"):
+        session.run(
+            "sphinx-build", "--nitpicky", "--fail-on-warning", "--keep-going", "--fresh-env",
+            "--quiet", "--builder", builder, "docs", f"docs/_build/{builder}",
+        )  # fmt: skip
+
+
+@nox.session(default=False, allow_parallel=False)
+def bench(session: nox.Session) -> None:
+    """Measure, with peers in the same run; without arguments, for the documentation."""
+    session.install(".", *group("bench"))
+    static = HERE / "docs" / "_static"
+    static.mkdir(exist_ok=True)
+    for_docs = [f"--json={static / 'bench.json'}", f"--svg={static / 'bench.svg'}"]
+    session.run("python", "bench/run.py", *(session.posargs or for_docs))
+
+
+@nox.session(default=False, allow_parallel=False)
+def demo(session: nox.Session) -> None:
+    """Send real files over loopback, cancel the sender at random, verify every byte."""
+    session.install(".[demo]")
+    session.run("python", "-m", PACKAGE, "demo", *session.posargs)
+
+
+@nox.session(reuse_venv=False)
+def build(session: nox.Session) -> None:
+    """Build the sdist, the wheel from it, and run the sdist's tests on the wheel."""
+    session.install("build")
+    dist = HERE / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", os.fspath(dist), silent=True)
+    (sdist,), (wheel,) = dist.glob("*.tar.gz"), dist.glob("*.whl")
+    session.install(f"{wheel}[demo]", *group("test"))
+
+    unpacked = Path(session.create_tmp()).resolve() / "sdist"
+    shutil.rmtree(unpacked, ignore_errors=True)
+    with tarfile.open(sdist) as tar:
+        tar.extractall(unpacked, filter="data")
+    (tree,) = unpacked.iterdir()
+    # What is not there cannot shadow the installed package.
+    shutil.rmtree(tree / PACKAGE)
+    with session.chdir(tree):
+        session.run("pytest", *session.posargs)
