@@ -1,0 +1,64 @@
+"""Checks of what callers hand in."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING
+
+from ._errors import WriteZeroError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+def byte_view(data: Buffer) -> memoryview:
+    """A flat view of the bytes of ``data``, whatever its item format.
+
+    Raises:
+        TypeError: if ``data`` is not bytes-like.
+        BufferError: if ``data`` is a view with gaps between its bytes.
+    """
+    try:
+        view = memoryview(data)
+    except TypeError:
+        raise TypeError(f"expected a bytes-like object, got {type(data).__name__}") from None
+    if not view.c_contiguous:
+        view.release()
+        raise BufferError("expected a contiguous bytes-like object, got a view with gaps")
+    if view.ndim == 1 and view.format == "B":
+        return view
+    with view:
+        # cast() refuses a shape with a zero in it.
+        return view.cast("B") if view.nbytes else memoryview(b"")
+
+
+def accepted(count: int, size: int, writer: object) -> int:
+    """``count``, if it is what a poll may answer to a write of ``size`` bytes.
+
+    Raises:
+        WriteZeroError: if 0 bytes of a write that was not empty were accepted.
+        RuntimeError: if the writer claims more than it was given, or less than nothing.
+    """
+    if 0 < count <= size or count == size:
+        return count
+    if count == 0:
+        raise WriteZeroError(f"{writer!r} accepted 0 of {size} bytes")
+    raise RuntimeError(f"{writer!r} claims to have accepted {count} of {size} bytes")
+
+
+def positive_int(value: int, name: str) -> int:
+    """``value``, if it is an integer of at least 1.
+
+    Raises:
+        TypeError: if it is not an integer.
+        ValueError: if it is less than 1.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{name} must be an integer of at least 1, got {type(value).__name__}"
+        ) from None
+    if number < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {number}")
+    return number
