@@ -1,0 +1,72 @@
+"""What the tests of endings have in common."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import trio
+import trio.abc
+
+from trio_asyncwrite import AsyncReadWrite, TcpStream
+
+from ._streams import drain
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+
+async def read_and_close(stream: trio.abc.Stream) -> bytes:
+    """What a well-behaved peer does."""
+    received = await drain(stream)
+    await stream.aclose()
+    return received
+
+
+class Result:
+    """What a task returned, or None until then."""
+
+    value: Any = None
+
+
+async def into(result: Result, function: Callable[[], Awaitable[object]]) -> None:
+    """Keep what ``function`` returns."""
+    result.value = await function()
+
+
+def plain(stream: TcpStream) -> trio.SocketStream:
+    """The same connection as Trio's stream."""
+    return trio.SocketStream(stream.socket)
+
+
+async def unread_pipe() -> trio.lowlevel.FdStream:
+    """Trio's stream over a pipe whose other end is closed."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return trio.lowlevel.FdStream(writing)
+
+
+class Hostile(AsyncReadWrite):
+    """Fails where it is told to."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def fail(self, where: str) -> None:
+        if where == self.where:
+            raise ZeroDivisionError(where)
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        return len(data)
+
+    def poll_shutdown(self) -> None:
+        self.fail("shutdown")
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        self.fail("receive")
+        return b""
+
+    async def release(self, *, clean: bool) -> None:
+        await super().release(clean=clean)
+        self.fail("release")
