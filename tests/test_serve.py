@@ -1,0 +1,591 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import socket as stdlib_socket
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import wait_all_tasks_blocked
+
+from trio_asyncwrite import (
+    AsyncReadWrite,
+    CloseOutcome,
+    Drain,
+    DrainReport,
+    TcpListener,
+    TcpStream,
+    open_tcp_stream,
+    serve_tcp,
+    serve_tls_over_tcp,
+)
+from trio_asyncwrite._tls import TlsStream
+from trio_asyncwrite.testing import Sweep, cancel_everywhere
+
+from ._streams import clog, drain as read_all, small_buffers
+from ._tls_helpers import HOST, certificate, client_context, server_context
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+CLEAN = CloseOutcome.CLEAN
+PEER_SILENT = CloseOutcome.PEER_SILENT
+TIMED_OUT = CloseOutcome.TIMED_OUT
+
+Handler = Any
+
+
+class Server:
+    """A server in a nursery, over TCP or TLS, and how to connect to it."""
+
+    report: DrainReport
+
+    def __init__(self, *, tls: bool, **options: Any) -> None:
+        self.tls = tls
+        self.drain = Drain(**options)
+
+    async def run(self, handler: Handler, nursery: trio.Nursery, **options: Any) -> None:
+        serve = serve_tcp
+        if self.tls:
+            serve = partial(serve_tls_over_tcp, ssl_context=server_context())  # type: ignore[assignment]
+
+        async def run(task_status: trio.TaskStatus[Any]) -> None:
+            options.setdefault("drain", self.drain)
+            self.report = await serve(
+                handler, port=0, host="127.0.0.1", task_status=task_status, **options
+            )
+
+        (listener,) = await nursery.start(run)
+        self.address = getattr(listener, "transport_listener", listener).socket.getsockname()
+
+    async def connect(self) -> AsyncReadWrite:
+        sock = trio.socket.socket()
+        small_buffers(sock)
+        try:
+            await sock.connect(self.address)
+        except OSError:
+            sock.close()
+            raise
+        if not self.tls:
+            return TcpStream(sock)
+        return TlsStream(TcpStream(sock), client_context(), server_hostname=HOST)
+
+
+both = pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
+
+
+async def echo(stream: AsyncReadWrite) -> None:
+    async for chunk in stream:
+        await stream.send_all(chunk)
+
+
+async def stuck(stream: AsyncReadWrite) -> None:
+    """Write more than anybody takes."""
+    await stream.write_all(bytes(1))
+    clog(stream)
+    await stream.write_all(bytes(1_000_000))
+
+
+async def request(stream: AsyncReadWrite) -> bytes:
+    await stream.send_all(b"request")
+    answer = await read_all(stream)
+    await stream.aclose()
+    return answer
+
+
+@both
+async def test_without_a_drain_it_is_trios(*, tls: bool) -> None:
+    server = Server(tls=tls)
+    async with trio.open_nursery() as nursery:
+        await server.run(echo, nursery, drain=None)
+        async with await server.connect() as stream:
+            await stream.send_all(b"hello")
+            assert await stream.receive_some() == b"hello"
+        nursery.cancel_scope.cancel()
+
+
+@both
+async def test_what_a_handler_wrote_arrives_though_it_has_not_read_everything(*, tls: bool) -> None:
+    """trio.serve_listeners closes by a reset here, which destroys the answer."""
+    answer = bytes(range(256)) * 4000
+
+    async def handler(stream: AsyncReadWrite) -> None:
+        await stream.receive_some(1)
+        await stream.write_all(answer)
+
+    server = Server(tls=tls)
+    async with trio.open_nursery() as nursery:
+        await server.run(handler, nursery)
+        stream = await server.connect()
+        async with trio.open_nursery() as upload:
+            upload.start_soon(stream.write_all, bytes(200_000))
+            assert await read_all(stream) == answer
+        await stream.aclose()
+        server.drain.start()
+    assert server.report.outcomes == {CLEAN: 1}
+    assert server.report.connections == 1
+    assert server.report.unsent_bytes == server.report.cancelled == 0
+
+
+@both
+async def test_a_drain_lets_handlers_finish_and_refuses_new_connections(*, tls: bool) -> None:
+    server = Server(tls=tls)
+    ready = trio.Event()
+
+    async def handler(stream: AsyncReadWrite) -> None:
+        assert await stream.receive_some() == b"request"
+        ready.set()
+        await server.drain.wait_started()
+        for _ in range(100):
+            await stream.send_all(bytes(1000))
+
+    answers = []
+
+    async def client() -> None:
+        answers.append(await request(await server.connect()))
+
+    async with trio.open_nursery() as nursery:
+        await server.run(handler, nursery)
+        nursery.start_soon(client)
+        await ready.wait()
+        server.drain.start()
+        server.drain.start()
+        while True:  # at once: after no more than a few turns of the scheduler
+            await trio.lowlevel.checkpoint()
+            try:
+                (await open_tcp_stream(*server.address)).socket.close()
+            except OSError:
+                break
+            assert not answers
+    assert answers == [bytes(100_000)]
+    assert server.report.outcomes == {CLEAN: 1} or server.report.connections > 1
+    assert CLEAN in server.report.outcomes
+
+
+@both
+async def test_idle_connections_end_when_the_drain_starts(*, tls: bool) -> None:
+    server = Server(tls=tls)
+
+    async def handler(stream: AsyncReadWrite) -> None:
+        while not server.drain.started:
+            with server.drain.until_started():
+                await stream.receive_some()
+                await stream.send_all(b"answer")
+
+    async with trio.open_nursery() as nursery:
+        await server.run(handler, nursery)
+        streams = [await server.connect() for _ in range(3)]
+        for stream in streams:
+            await stream.send_all(b"request")
+            assert await stream.receive_some() == b"answer"
+        server.drain.start()
+        for stream in streams:
+            assert await read_all(stream) == b""
+            await stream.aclose()
+    assert server.report.outcomes == {CLEAN: 3}
+    assert [report.outcome for report in server.report.reports] == [CLEAN] * 3
+
+
+async def test_who_waits_in_the_backlog_is_still_served() -> None:
+    """The kernel has accepted them, and they have sent their requests."""
+    server = Server(tls=False)
+    clients = []
+    async with trio.open_nursery() as nursery:
+        await server.run(echo, nursery)
+        for _ in range(10):  # without a checkpoint, so nobody accepts
+            client = stdlib_socket.create_connection(server.address)
+            client.sendall(b"request")
+            client.shutdown(stdlib_socket.SHUT_WR)
+            clients.append(client)
+        server.drain.start()
+    for client in clients:
+        with client:
+            assert client.recv(100) == b"request"
+            assert client.recv(100) == b""
+    assert server.report.connections == 10
+
+
+@both
+async def test_handlers_are_cancelled_when_the_grace_is_over(
+    *, tls: bool, autojump_clock: MockClock
+) -> None:
+    """And those who have stopped reading, and they alone, are TIMED_OUT."""
+    server = Server(tls=tls, grace=10)
+    written: list[AsyncReadWrite] = []
+
+    async def handler(stream: AsyncReadWrite) -> None:
+        await stream.receive_some()
+        if not written:
+            written.append(stream)
+            await stuck(stream)
+        await stream.send_all(b"hello")
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        await server.run(handler, nursery)
+        silent, polite = await server.connect(), await server.connect()
+        await silent.send_all(b"x")
+        await wait_all_tasks_blocked()
+        await polite.send_all(b"x")
+        assert await polite.receive_some() == b"hello"
+        # It takes the acknowledgement along, which might be delayed for longer than this runs.
+        await polite.send_all(b"thanks")
+        began = trio.current_time()
+        server.drain.start()
+
+    assert trio.current_time() - began == pytest.approx(10, abs=0.1)
+    assert server.report.outcomes == {TIMED_OUT: 1, PEER_SILENT: 1}
+    assert server.report.cancelled == 2
+    if tls:
+        assert server.report.unsent_bytes
+    assert str(server.report).startswith("drained in 10.0")
+    assert await read_all(polite) == b""
+    for stream in (silent, polite):
+        await trio.aclose_forcefully(stream)
+
+
+@pytest.mark.parametrize("reads", [False, True])
+async def test_a_close_from_before_the_drain_is_cut_short_by_it(
+    *, reads: bool, autojump_clock: MockClock
+) -> None:
+    server = Server(tls=True, grace=3, timeout=1000, linger=1000)
+
+    async def handler(stream: TlsStream[TcpStream]) -> None:
+        await stream.do_handshake()
+        if not reads:
+            clog(stream)
+
+    async with trio.open_nursery() as nursery:
+        await server.run(handler, nursery)
+        stream = await server.connect()
+        assert isinstance(stream, TlsStream)
+        await stream.do_handshake()
+        if reads:
+            assert await read_all(stream) == b""
+        await trio.sleep(100)
+        server.drain.start()
+
+    assert trio.current_time() == pytest.approx(103, abs=0.1)
+    assert server.report.outcomes == {(PEER_SILENT if reads else TIMED_OUT): 1}
+    assert [report.error for report in server.report.reports] == [None]
+    assert server.report.cancelled == 0
+    await trio.aclose_forcefully(stream)
+
+
+async def test_a_cancelled_server_ends_at_once(autojump_clock: MockClock) -> None:
+    """What the kernel takes still goes out."""
+    server = Server(tls=False)
+
+    async def handler(stream: AsyncReadWrite) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            stream.poll_write(b"goodbye")
+
+    async with trio.open_nursery() as nursery:
+        await server.run(handler, nursery)
+        stream = await server.connect()
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() == 0
+    assert await read_all(stream) == b"goodbye"
+    await stream.aclose()
+
+
+async def test_handlers_may_run_in_the_callers_nursery() -> None:
+    server = Server(tls=False)
+    async with trio.open_nursery() as handlers, trio.open_nursery() as nursery:
+        await server.run(echo, nursery, handler_nursery=handlers)
+        stream = await server.connect()
+        await stream.send_all(b"hello")
+        assert await stream.receive_some() == b"hello"
+        assert len(handlers.child_tasks) == 1
+        server.drain.start()
+        await wait_all_tasks_blocked()
+        assert not hasattr(server, "report")
+        await stream.aclose()
+    assert server.report.outcomes == {CLEAN: 1}
+
+
+async def test_what_handlers_close_is_only_counted() -> None:
+    async def handler(stream: AsyncReadWrite) -> None:
+        async with stream:
+            await stream.send_all(b"hello")
+
+    server = Server(tls=False)
+    async with trio.open_nursery() as nursery:
+        await server.run(handler, nursery)
+        stream = await server.connect()
+        assert await read_all(stream) == b"hello"
+        await stream.aclose()
+        server.drain.start()
+    assert server.report.outcomes == {}
+    assert server.report.closed_by_handler == 1
+    assert str(server.report).endswith(": 1 connections, 1 closed by their handlers")
+
+
+async def test_what_a_handler_raises_ends_the_server_and_resets_the_connection() -> None:
+    async def handler(stream: AsyncReadWrite) -> None:
+        await stream.write_all(b"half a mess")
+        raise ZeroDivisionError
+
+    server = Server(tls=False)
+    with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
+        async with trio.open_nursery() as nursery:
+            await server.run(handler, nursery)
+            with trio.CancelScope(shield=True):
+                stream = await server.connect()
+                with pytest.raises(trio.BrokenResourceError):
+                    await read_all(stream)
+                await trio.aclose_forcefully(stream)
+    assert not hasattr(server, "report")
+
+
+async def test_a_drain_that_has_started_serves_nobody() -> None:
+    server = Server(tls=False)
+    server.drain.start()
+    async with trio.open_nursery() as nursery:
+        await server.run(echo, nursery)
+    assert server.report.connections == 0
+    assert server.report.reports == ()
+    with server.drain.until_started() as scope:
+        await trio.sleep_forever()
+    assert scope.cancelled_caught
+    await server.drain.wait_started()
+
+
+async def test_a_lack_of_resources_is_waited_out(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    accept = TcpListener.accept
+    errors = [OSError(errno.EMFILE, "too many"), OSError(errno.ENOBUFS, "no space")]
+
+    async def fail(self: TcpListener) -> TcpStream:
+        if errors:
+            raise errors.pop()
+        return await accept(self)
+
+    monkeypatch.setattr(TcpListener, "accept", fail)
+    server = Server(tls=False)
+    async with trio.open_nursery() as nursery:
+        await server.run(echo, nursery)
+        stream = await server.connect()
+        await stream.send_all(b"hello")
+        assert await stream.receive_some() == b"hello"
+        await stream.aclose()
+        server.drain.start()
+    assert [record.message.split(";")[0] for record in caplog.records] == [
+        "accept returned ENOBUFS",
+        "accept returned EMFILE",
+    ]
+    assert trio.current_time() == pytest.approx(0.2)
+
+
+async def test_other_errors_of_accept_end_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(self: TcpListener) -> TcpStream:
+        raise OSError(errno.EIO, "gone")
+
+    monkeypatch.setattr(TcpListener, "accept", fail)
+    server = Server(tls=False)
+    with pytest.RaisesGroup(OSError, flatten_subgroups=True):
+        async with trio.open_nursery() as nursery:
+            await server.run(echo, nursery)
+
+
+async def test_the_last_call_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While more and more connections come in."""
+    monkeypatch.setattr("trio_asyncwrite._serve._LAST_CALL", 3)
+    server = Server(tls=False)
+    async with trio.open_nursery() as nursery:
+        await server.run(echo, nursery)
+        clients = [stdlib_socket.create_connection(server.address) for _ in range(10)]
+        server.drain.start()
+        await wait_all_tasks_blocked()
+        for client in clients:
+            client.close()
+    assert 3 <= server.report.connections < 10
+
+
+@pytest.mark.parametrize("signals", [(), (signal.SIGUSR1,)])
+async def test_a_signal_starts_it(signals: tuple[int, ...]) -> None:
+    drain = Drain()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(drain.start_on_signal, *signals)
+        assert not drain.started
+        os.kill(os.getpid(), *(signals or (signal.SIGTERM,)))
+    assert drain.started
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+async def test_when_it_is_started_otherwise_signals_are_let_go() -> None:
+    drain = Drain()
+    before = signal.getsignal(signal.SIGINT)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(drain.start_on_signal)
+        assert signal.getsignal(signal.SIGINT) is not before
+        drain.start()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+async def test_a_drain_in_words(autojump_clock: MockClock) -> None:
+    drain = Drain(grace=7)
+    assert repr(drain) == "<Drain, not started>"
+    assert drain.deadline == float("inf")
+    drain.start()
+    assert repr(drain) == "<Drain, started>"
+    assert drain.deadline == trio.current_time() + 7
+
+
+@pytest.mark.parametrize("name", ["grace", "timeout", "linger", "linger_bytes"])
+def test_limits_are_numbers_of_at_least_zero(name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        Drain(**{name: -1})
+    with pytest.raises(TypeError, match=name):
+        Drain(**{name: "1"})  # type: ignore[arg-type]
+
+
+@both
+async def test_wherever_a_drain_is_cancelled_the_server_ends_and_what_was_sent_arrives(
+    *, tls: bool, autojump_clock: MockClock
+) -> None:
+    """A stream is whole, or it ends by an error; TCP says so only if accepted bytes are lost."""
+
+    async def scenario(sweep: Sweep) -> None:
+        server = Server(tls=tls, grace=5)
+        answer = b"answer" * 10
+        received = []
+
+        async def handler(stream: AsyncReadWrite) -> None:
+            await stream.receive_some(1)
+            await stream.send_all(answer)
+
+        async def client() -> None:
+            try:
+                stream = await server.connect()
+            except ConnectionError:
+                return
+            try:
+                received.append(await request(stream))
+            except trio.BrokenResourceError:
+                await trio.aclose_forcefully(stream)
+
+        async with trio.open_nursery() as clients:
+            with sweep:
+                async with trio.open_nursery() as nursery:
+                    await server.run(handler, nursery)
+                    clients.start_soon(client)
+                    await wait_all_tasks_blocked()
+                    server.drain.start()
+        assert set(received) <= {b"", answer}
+        if not sweep.cancelled:
+            assert received == [answer]
+            assert server.report.outcomes == {CLEAN: 1}
+        if hasattr(server, "address"):
+            with pytest.raises(OSError, match="onnect"):
+                await open_tcp_stream(*server.address)
+
+    assert await cancel_everywhere(scenario) > 20
+
+
+async def check_a_process_under_load(
+    server: Server, arguments: list[str], *, clients: int, stopped: int
+) -> None:
+    """SIGTERM in the middle of everybody's answer."""
+    size = 200_000
+    halfway = 0
+    all_halfway, go_on = trio.Event(), trio.Event()
+    answers: list[int] = []
+    output = bytearray()
+    told = trio.Event()
+
+    async def client() -> None:
+        nonlocal halfway
+        stream = await server.connect()
+        await stream.send_all(b"%d\n" % size)
+        received = 0
+        while received < size // 2:
+            received += len(await stream.receive_some())
+        halfway += 1
+        if halfway == clients:
+            all_halfway.set()
+        await go_on.wait()
+        received += len(await read_all(stream))
+        await stream.aclose()
+        answers.append(received)
+
+    async def read(stdout: trio.abc.ReceiveStream) -> None:
+        async for chunk in stdout:
+            output.extend(chunk)
+            told.set()
+
+    silent = []
+    async with trio.open_nursery() as nursery:
+        process = await nursery.start(
+            partial(
+                trio.run_process,
+                [sys.executable, Path(__file__).parent / "_draining_server.py", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                check=False,
+            )
+        )
+        nursery.start_soon(read, process.stdout)
+        await told.wait()
+        server.address = ("127.0.0.1", int(output))
+        output.clear()
+        async with trio.open_nursery() as load:
+            for _ in range(stopped):
+                silent.append(await server.connect())
+                await silent[-1].send_all(b"50000000\n")
+            for _ in range(clients):
+                load.start_soon(client)
+            await all_halfway.wait()
+            process.terminate()
+            with pytest.raises(OSError, match="onnect"):
+                while True:
+                    (await open_tcp_stream(*server.address)).socket.close()
+            assert process.returncode is None
+            go_on.set()
+    for stream in silent:
+        await trio.aclose_forcefully(stream)
+
+    assert answers == [size] * clients
+    assert process.returncode == 0
+    report = json.loads(output)
+    assert report["outcomes"].get("timed out", 0) == stopped
+    assert report["outcomes"]["clean"] >= clients
+    assert report["elapsed"] < float(arguments[0]) + (1 if stopped else 0)
+
+
+def process_arguments(grace: int, tmp_path: Path, *, tls: bool) -> list[str]:
+    if not tls:
+        return [str(grace)]
+    file = tmp_path / "server.pem"
+    certificate().private_key_and_cert_chain_pem.write_to_path(file)
+    return [str(grace), str(file)]
+
+
+@both
+async def test_a_process_that_gets_sigterm_under_load_loses_nothing(
+    *, tls: bool, tmp_path: Path
+) -> None:
+    arguments = process_arguments(60, tmp_path, tls=tls)
+    await check_a_process_under_load(Server(tls=tls), arguments, clients=10, stopped=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stopped", [0, 10])
+@both
+async def test_a_process_that_gets_sigterm_under_the_load_of_200_connections(
+    *, tls: bool, stopped: int, tmp_path: Path
+) -> None:
+    arguments = process_arguments(15, tmp_path, tls=tls)
+    await check_a_process_under_load(Server(tls=tls), arguments, clients=200, stopped=stopped)
