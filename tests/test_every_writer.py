@@ -1,0 +1,292 @@
+"""Every writer of the library against the whole of the contract: a table to be extended.
+
+A writer's own file tests what it does; here is what all of them do. Each row is held to
+``check_async_write``, to Trio's own stream checks where the other end is a stream, and to a
+sweep that cancels it anywhere while it sends more than all buffers hold to a slow reader.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+from trio_asyncwrite import (
+    AllowStdIo,
+    AsyncWrite,
+    Buf,
+    BufWriter,
+    Cursor,
+    NotReady,
+    PollEvented,
+    ReadWritePair,
+    Sink,
+    duplex,
+    simplex,
+    split,
+    wrap_stream,
+)
+from trio_asyncwrite.testing import (
+    BrokenAfterWriter,
+    NeverReadyTwiceWriter,
+    OneByteWriter,
+    ReadyAfterFlushWriter,
+    Sweep,
+    cancel_everywhere,
+    check_async_write,
+)
+
+from ._streams import (
+    clogged_both_ways,
+    pipe_pair,
+    socket_pair,
+    tcp_pair,
+    unix_pair,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Maker = Callable[[], Awaitable[tuple[Any, Any]]]
+
+
+@dataclass
+class Row:
+    """A writer of the library, in one of its settings."""
+
+    maker: Maker
+    #: Whether a writer that is not ready stays so, and its wait may be cancelled without harm.
+    clogs: bool = True
+    #: Whether the other end is a stream of the same kind, and both can be half-closed.
+    symmetric: bool = False
+    #: How much is sent in the sweep, in bytes: more than all buffers hold.
+    swept: int = 0
+
+    @property
+    def clogged_maker(self) -> Maker | None:
+        return full(self.maker) if self.clogs else None
+
+
+def over(maker: Maker, layer: Callable[[Any], AsyncWrite]) -> Maker:
+    """A maker of ``layer`` over what ``maker`` makes."""
+
+    async def layered() -> tuple[AsyncWrite, Any]:
+        writer, other = await maker()
+        return layer(writer), other
+
+    return layered
+
+
+def full(maker: Maker) -> Maker:
+    """A maker of writers that are not ready until somebody reads."""
+
+    async def clogged_maker() -> tuple[AsyncWrite, Any]:
+        writer, other = await maker()
+        for size in (1000, 1):
+            not_ready = 0
+            while not_ready < 2:  # in a row, for hostile writers
+                try:
+                    writer.poll_write(bytes(size))
+                    not_ready = 0
+                except NotReady:
+                    not_ready += 1
+        return writer, other
+
+    return clogged_maker
+
+
+def memory(make: Callable[[], tuple[Any, Any]]) -> Maker:
+    """A maker of what is made without awaiting anything."""
+
+    async def maker() -> tuple[Any, Any]:
+        return make()
+
+    return maker
+
+
+async def trio_socket_pair() -> tuple[AsyncWrite, trio.SocketStream]:
+    left, right = map(trio.SocketStream, trio.socket.socketpair())
+    return wrap_stream(left), right
+
+
+async def fd_stream_pair() -> tuple[AsyncWrite, trio.lowlevel.FdStream]:
+    reading, writing = os.pipe()
+    return wrap_stream(trio.lowlevel.FdStream(writing)), trio.lowlevel.FdStream(reading)
+
+
+async def raw_pipe() -> tuple[AllowStdIo, PollEvented]:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    return AllowStdIo(io.FileIO(writing, "wb")), PollEvented(reading)
+
+
+async def write_half() -> tuple[AsyncWrite, Any]:
+    left, right = await unix_pair()
+    reader, writer = split(left)
+    await reader.aclose()
+    return writer, right
+
+
+def bytes_io(**kwargs: Any) -> tuple[AllowStdIo, Callable[[], bytes]]:
+    file = io.BytesIO()
+    return AllowStdIo(file, close=False, **kwargs), file.getvalue
+
+
+def growable() -> tuple[Cursor, Callable[[], bytes]]:
+    cursor = Cursor()
+    return cursor, cursor.getvalue
+
+
+def fixed(buffer: bytearray | memoryview) -> tuple[Cursor, Callable[[], bytes]]:
+    cursor = Cursor(buffer, growable=False)
+    return cursor, lambda: bytes(buffer[: cursor.position])
+
+
+def borrowed() -> tuple[AsyncWrite, Callable[[], bytes]]:
+    cursor = Cursor()
+    return cursor.by_ref(), cursor.getvalue
+
+
+class Borrower(AsyncWrite):
+    """Writes through a ``by_ref()``, which has no end of its own, and ends the original."""
+
+    def __init__(self, original: AsyncWrite) -> None:
+        self.original = original
+        self.inner = original.by_ref()
+
+    def poll_shutdown(self) -> None:
+        self.inner.poll_shutdown()
+        self.original.poll_shutdown()
+
+    async def release(self, *, clean: bool) -> None:
+        await super().release(clean=clean)
+        if clean:
+            await self.original.aclose()
+        else:
+            await trio.aclose_forcefully(self.original)
+
+
+ROOM = 1 << 20
+
+ROWS = {
+    # Transports.
+    "TcpStream": Row(tcp_pair, symmetric=True, swept=100_000),
+    "TcpStream, Unix": Row(unix_pair, symmetric=True),
+    "PollEvented, pipe": Row(pipe_pair, swept=100_000),
+    "PollEvented, socket": Row(socket_pair, symmetric=True),
+    "wrap_stream, SocketStream": Row(trio_socket_pair),
+    "wrap_stream, FdStream": Row(fd_stream_pair),
+    "wrap_stream, memory": Row(
+        over(memory(trio.testing.memory_stream_one_way_pair), wrap_stream), clogs=False
+    ),
+    "wrap_stream, lockstep": Row(
+        over(memory(trio.testing.lockstep_stream_one_way_pair), wrap_stream),
+        clogs=False,
+        swept=1000,
+    ),
+    "simplex, 1": Row(memory(partial(simplex, 1)), swept=10),
+    "simplex, 7": Row(memory(partial(simplex, 7)), swept=100),
+    "simplex, 4096": Row(memory(partial(simplex, 4096)), swept=50_000),
+    "duplex, 100": Row(memory(partial(duplex, 100)), symmetric=True, swept=1000),
+    "AllowStdIo": Row(memory(bytes_io), clogs=False),
+    "AllowStdIo, offload": Row(memory(partial(bytes_io, offload=True)), clogs=False),
+    "AllowStdIo, raw pipe": Row(raw_pipe, swept=100_000),
+    "Cursor": Row(memory(growable), clogs=False),
+    "Cursor, fixed": Row(memory(lambda: fixed(bytearray(ROOM))), clogs=False),
+    "Cursor, view": Row(memory(lambda: fixed(memoryview(bytearray(ROOM)))), clogs=False),
+    "Sink": Row(memory(lambda: (Sink(), None)), clogs=False),
+    # Layers.
+    **{
+        f"BufWriter, {capacity}, over {name}": Row(
+            over(maker, partial(BufWriter, capacity=capacity)), swept=swept
+        )
+        for capacity in (1, 7, 4096)
+        for name, maker, swept in (
+            ("TcpStream", tcp_pair, 100_000),
+            ("simplex", memory(partial(simplex, 2 * capacity + 1)), 20 * capacity),
+        )
+    },
+    "by_ref": Row(memory(borrowed), clogs=False),
+    "by_ref over simplex": Row(over(memory(partial(simplex, 100)), Borrower), swept=1000),
+    "ReadWritePair": Row(
+        over(unix_pair, lambda stream: ReadWritePair(stream, BufWriter(stream, 4096)))
+    ),
+    "WriteHalf": Row(write_half),
+    # Hostile writers, and layers over them.
+    **{
+        f"{name} over simplex": Row(over(memory(partial(simplex, 100)), hostile), swept=swept)
+        for name, hostile, swept in (
+            ("OneByteWriter", OneByteWriter, 200),
+            ("NeverReadyTwiceWriter", NeverReadyTwiceWriter, 500),
+            ("ReadyAfterFlushWriter", ReadyAfterFlushWriter, 500),
+            ("BrokenAfterWriter", partial(BrokenAfterWriter, limit=ROOM), 500),
+            ("BufWriter over OneByteWriter", lambda s: BufWriter(OneByteWriter(s), 7), 200),
+            ("BufWriter over NeverReady", lambda s: BufWriter(NeverReadyTwiceWriter(s), 7), 200),
+            ("BufWriter over ReadyAfter", lambda s: BufWriter(ReadyAfterFlushWriter(s), 7), 200),
+        )
+    },
+}
+
+each_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+
+
+@each_row
+async def test_it_keeps_the_contract(row: Row) -> None:
+    await check_async_write(row.maker, row.clogged_maker)
+
+
+# They close clogged streams forcefully, and what is lost by that is reported.
+@pytest.mark.filterwarnings("ignore:.*never sent:ResourceWarning")
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=name)
+        for name, row in ROWS.items()
+        if not name.startswith(("AllowStdIo", "Cursor", "Sink", "by_ref"))
+    ],
+)
+async def test_it_is_a_stream_by_trio_s_own_checks(row: Row) -> None:
+    if row.symmetric:
+        await trio.testing.check_half_closeable_stream(row.maker, clogged_both_ways(row.maker))
+    else:
+        await trio.testing.check_one_way_stream(row.maker, row.clogged_maker)
+
+
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, id=name) for name, row in ROWS.items() if row.swept]
+)
+async def test_cancelled_anywhere_and_resumed_it_delivers_every_byte_once(row: Row) -> None:
+    """... of a payload that goes only as fast as a slow reader reads."""
+    payload = b"".join(b"%07d\n" % number for number in range(row.swept // 8 + 1))[: row.swept]
+
+    async def scenario(sweep: Sweep) -> None:
+        writer, reader = await row.maker()
+        received = bytearray()
+
+        async def read() -> None:
+            while chunk := await reader.receive_some(max(row.swept // 20, 1)):
+                received.extend(chunk)
+
+        buf = Buf(payload[:1], payload[1 : row.swept // 2], payload[row.swept // 2 :])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            with sweep:
+                await writer.write_all_buf(buf)
+                await writer.flush()
+                await writer.shutdown()
+            if buf.remaining:
+                await writer.write_all_buf(buf)
+            await writer.flush()
+            await writer.shutdown()
+            await writer.aclose()
+        await reader.aclose()
+
+        assert received == payload
+
+    assert await cancel_everywhere(scenario) > 8

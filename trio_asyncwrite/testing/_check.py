@@ -1,0 +1,898 @@
+"""The contract of AsyncWrite as an executable checker.
+
+Theory of operation
+===================
+
+Each rule of the contract is stated in words where it is checked, and the words are what a
+violation says. Two context managers carry them: ``_rule`` for what must end in time and without
+an error, ``_refused`` for what must raise.
+
+Every check opens a fresh :class:`_Link` with the caller's maker. A link knows what the writer says
+it has accepted, and compares that with what comes out at the other end. So "nothing was accepted"
+needs no check of its own: what was accepted against the rules comes out, and is not in the
+account.
+
+A receiving stream is read by a task in the checker's own nursery, since a writer without a buffer
+gets nothing done before somebody reads. Out of a clogged writer the maker's own bytes come first,
+nobody knows how many; there, the end of what arrives is compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import struct
+import warnings
+from array import array
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import trio
+import trio.abc
+from trio.testing import assert_checkpoints, wait_all_tasks_blocked
+
+from trio_asyncwrite._abc import AsyncReadWrite, AsyncWrite
+from trio_asyncwrite._budget import LIMIT
+from trio_asyncwrite._buf import Buf
+from trio_asyncwrite._errors import NotReady
+
+from ._cancel import Sweep, cancel_everywhere, fair_scheduler
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+    from typing import TypeAlias
+
+    from typing_extensions import Buffer
+
+    Call: TypeAlias = Callable[[], Awaitable[Any]]
+    Calls: TypeAlias = dict[str, Call]
+    Receiver: TypeAlias = trio.abc.ReceiveStream | Callable[[], Buffer] | None
+    Maker: TypeAlias = Callable[[], Awaitable[tuple[AsyncWrite, Receiver]]]
+
+# Random, so that bytes lost, doubled or out of order are told from the right ones, and do not
+# turn up in what a maker has clogged its writer with.
+_TEXT = random.Random(0).randbytes(1024)  # noqa: S311
+
+# More than a pipe takes at once.
+_LARGE = _TEXT * 128
+
+_SIZES = (b"", _TEXT[:1], _TEXT[:2], _TEXT[:100], _TEXT, _LARGE)
+
+# A sweep may take several runs for each byte.
+_SWEPT = _TEXT[:40]
+
+# Spurious wake-ups are allowed, though not without end: that is for a TLS record of 16 KiB that
+# waits for each byte, and as many wake-ups for nothing.
+_PATIENCE = 1 << 15
+
+_MUST_RAISE = object()
+
+
+async def check_async_write(
+    maker: Maker, clogged_maker: Maker | None = None, *, hang_after: float = 10.0
+) -> None:
+    """Check a writer against the contract of :class:`~trio_asyncwrite.AsyncWrite`.
+
+    All that the contract promises is tried: arguments, counts, checkpoints, errors, two tasks at
+    once, every way to end, and, with :func:`cancel_everywhere`, cancellation at each checkpoint::
+
+        async def maker():
+            inner, reader = simplex(capacity=16)
+            return MyWriter(inner), reader
+
+        await check_async_write(maker)
+
+    A writer of fixed size needs room for 1 MiB. Under a :class:`trio.testing.MockClock` with an
+    ``autojump_threshold`` of 0, a hang is found at once.
+
+    Args:
+        maker: an async callable that returns a new writer and its other end: a
+            :class:`trio.abc.ReceiveStream`, which yields the bytes written and ends when the
+            writer is closed; or a plain callable, which returns all bytes that have arrived so
+            far, also after the close; or ``None`` if nobody can know.
+        clogged_maker: the same with a stream, for a writer that is not ready before somebody
+            receives from it. What waits can be checked with it only. Leave it out if a wait is
+            not safe to cancel, as with :func:`~trio_asyncwrite.wrap_stream` over a plain stream.
+        hang_after: how many seconds a call may take.
+
+    Raises:
+        AssertionError: if the writer breaks a rule of the contract; it says which, in words.
+
+    Cancellation: nothing happened that another call would notice.
+    """
+    failure: Exception | None = None
+    with fair_scheduler:
+        async with trio.open_nursery() as nursery:
+            try:
+                await _Checker(maker, clogged_maker, hang_after, nursery).check()
+            except Exception as exc:  # noqa: BLE001 - raised below; here, a group would wrap it
+                failure = exc
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            del failure
+
+
+def _fail(text: str) -> NoReturn:
+    raise AssertionError(text)
+
+
+def _require(condition: object, text: str) -> None:
+    if not condition:
+        _fail(text)
+
+
+def _writes(writer: AsyncWrite, data: bytes) -> Calls:
+    """All calls that write."""
+    return {
+        "write": partial(writer.write, data),
+        "write_all": partial(writer.write_all, data),
+        "write_buf": partial(writer.write_buf, Buf(data)),
+        "write_all_buf": partial(writer.write_all_buf, Buf(data)),
+        "write_vectored": partial(writer.write_vectored, [data]),
+        "write_all_vectored": partial(writer.write_all_vectored, [data]),
+        "write_struct": partial(writer.write_struct, f"{len(data)}s", data),
+        "send_all": partial(writer.send_all, data),
+    }
+
+
+def _uses(writer: AsyncWrite) -> Calls:
+    """All calls but ``aclose`` that need an open writer, or one to be flushed."""
+    return {
+        **_writes(writer, b"x"),
+        "wait_send_all_might_not_block": writer.wait_send_all_might_not_block,
+        "flush": writer.flush,
+        "shutdown": writer.shutdown,
+    }
+
+
+class _Link:
+    """A writer, what it has accepted, and what has arrived at the other end."""
+
+    def __init__(self, writer: AsyncWrite, receiver: Receiver, *, clogged: bool) -> None:
+        self.writer = writer
+        self.receiver = receiver
+        self.clogged = clogged
+        self.accepted = bytearray()
+        #: How the stream has ended: "" if properly.
+        self.end: str | None = None
+        self._arrived = bytearray()
+        self._reading = trio.CancelScope()
+        self._news = trio.Event()
+
+    @property
+    def stream(self) -> trio.abc.ReceiveStream | None:
+        """The other end, if it is a stream."""
+        return self.receiver if isinstance(self.receiver, trio.abc.ReceiveStream) else None
+
+    async def read(self) -> None:
+        """Receive until the end."""
+        assert self.stream is not None
+        with self._reading:
+            try:
+                while chunk := await self.stream.receive_some():
+                    self._arrived += chunk
+                    self._tell()
+                self.end = ""
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                self.end = f" and then {exc!r}"
+            self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+    async def news(self) -> None:
+        """Wait until something arrives, or the stream ends."""
+        await self._news.wait()
+
+    def has_arrived(self, text: str) -> bool:
+        """Whether all that was accepted has arrived; nothing else may have.
+
+        Raises:
+            AssertionError: with ``text``, if something else has.
+        """
+        if self.receiver is None:
+            return True
+        if callable(self.receiver):
+            self._arrived = bytearray(self.receiver())
+        if self.clogged:
+            # A doubled beginning would be taken for the maker's bytes.
+            starts = self._arrived.count(self.accepted[:8]) if self.accepted else 0
+            _require(starts < 2, f"{text}: they came twice")
+            return self._arrived.endswith(self.accepted)
+        if not self.accepted.startswith(self._arrived):
+            pairs = zip(self._arrived, self.accepted, strict=False)
+            right = next((i for i, (a, b) in enumerate(pairs) if a != b), len(self.accepted))
+            _fail(f"{text}: {self.account()}, only the first {right} of them right")
+        return len(self._arrived) == len(self.accepted)
+
+    def account(self) -> str:
+        """What has arrived, in words."""
+        return f"there came {len(self._arrived)} for {len(self.accepted)} bytes{self.end or ''}"
+
+    async def discard(self) -> None:
+        """Close both ends, whatever state they are in."""
+        self._reading.cancel()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            for end in (self.writer, self.stream):
+                if end is not None:
+                    with contextlib.suppress(Exception):
+                        await trio.aclose_forcefully(end)
+
+
+class _Task:
+    """A call in a task of its own."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self.scope = trio.CancelScope()
+        self.done = trio.Event()
+        self.error: Exception | None = None
+
+    async def run(self) -> None:
+        """Make the call, and keep what it raises."""
+        try:
+            with self.scope:
+                await self._call()
+        except Exception as exc:  # noqa: BLE001 - the checks look at it
+            self.error = exc
+        self.done.set()
+
+
+class _Checker:
+    def __init__(
+        self, maker: Maker, clogged_maker: Maker | None, hang_after: float, nursery: trio.Nursery
+    ) -> None:
+        self._maker = maker
+        self._clogged_maker = clogged_maker
+        self._hang_after = hang_after
+        self._nursery = nursery
+
+    async def check(self) -> None:
+        """Make all checks."""
+        await self._check_polls()
+        await self._check_counts()
+        await self._check_whole_writes()
+        await self._check_unsent_bytes()
+        await self._check_arguments()
+        await self._check_ownership()
+        await self._check_shutdown()
+        await self._check_aclose()
+        await self._check_cancelled_aclose()
+        await self._check_broken()
+        await self._check_checkpoints()
+        await self._check_budget()
+        await self._check_cancelled_writes()
+        await self._check_two_tasks()
+        await self._check_by_ref()
+        if self._clogged_maker is not None:
+            await self._check_not_ready()
+            await self._check_waiting()
+            await self._check_busy()
+            await self._check_cancelled_waits()
+            await self._check_closing_under_a_task()
+            await self._check_closing_while_closing()
+        for clogged in (False, True) if self._clogged_maker is not None else (False,):
+            await cancel_everywhere(partial(self._resuming, clogged=clogged))
+            await cancel_everywhere(partial(self._counting, clogged=clogged))
+            await cancel_everywhere(partial(self._losing, clogged=clogged))
+
+    # ---- Tools -----------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _link(
+        self, *, clogged: bool = False, reading: bool = True
+    ) -> AsyncGenerator[_Link, None]:
+        maker = self._clogged_maker if clogged else self._maker
+        assert maker is not None
+        writer, receiver = await maker()
+        link = _Link(writer, receiver, clogged=clogged)
+        _require(isinstance(writer, AsyncWrite), f"a maker must return an AsyncWrite: {writer!r}")
+        _require(link.stream or not clogged, f"clogged_maker must return a stream: {receiver!r}")
+        if reading:
+            self._start_reading(link)
+        try:
+            yield link
+        finally:
+            await link.discard()  # noqa: ASYNC102 - it waits for nobody
+
+    def _start_reading(self, link: _Link) -> None:
+        if link.stream is not None:
+            self._nursery.start_soon(link.read)
+
+    @contextlib.contextmanager
+    def _rule(self, text: str) -> Generator[None, None, None]:
+        """What is in the block must come to its end, in time."""
+        with trio.move_on_after(self._hang_after) as scope:
+            try:
+                yield
+            except AssertionError:
+                raise
+            except Exception as exc:
+                raise AssertionError(f"{text}: it raised {exc!r}") from exc
+        _require(not scope.cancelled_caught, f"{text}: it hung for {self._hang_after} seconds")
+
+    @contextlib.contextmanager
+    def _refused(self, error: type[Exception], text: str) -> Generator[None, None, None]:
+        """What is in the block must raise ``error``."""
+        text = f"{text} must raise {error.__name__}"
+        with self._rule(text):
+            try:
+                yield
+            except error:
+                return
+            _fail(f"{text}: it raised nothing")
+
+    async def _checkpoint(self, call: Call, text: str) -> None:
+        """Make a call, which must be a full checkpoint."""
+        with self._rule(text):
+            try:
+                with assert_checkpoints():
+                    await call()
+            except AssertionError as exc:
+                raise AssertionError(f"{text}: it returned without one") from exc
+
+    async def _cancelled(self, call: Call, text: str, *, otherwise: object = _MUST_RAISE) -> Any:
+        """Make a call in a cancelled scope; if it raises Cancelled, return ``otherwise``."""
+        result: object = otherwise
+        with trio.CancelScope() as scope, self._rule(text):
+            scope.cancel()
+            result = await call()
+        _require(
+            scope.cancelled_caught or otherwise is not _MUST_RAISE,
+            f"{text}: in a cancelled scope it must raise Cancelled, and did not",
+        )
+        return result
+
+    def _start(self, call: Call) -> _Task:
+        task = _Task(call)
+        self._nursery.start_soon(task.run)
+        return task
+
+    async def _rest(self) -> None:
+        with self._rule("while nobody reads, all tasks must come to rest"):
+            await wait_all_tasks_blocked()
+
+    async def _join(self, task: _Task, text: str, *errors: type[Exception | None]) -> None:
+        """Wait for a task, which must raise one of ``errors``, or nothing if there are none."""
+        with self._rule(text):
+            await task.done.wait()
+        fine = isinstance(task.error, errors) if errors else task.error is None
+        _require(fine, f"{text}: it raised {task.error!r}")
+
+    async def _arrive(self, link: _Link, text: str) -> None:
+        """Wait until all that was accepted has arrived."""
+        deadline = trio.current_time() + self._hang_after
+        while not link.has_arrived(text) and link.stream is not None and link.end is None:
+            with trio.move_on_at(deadline) as scope:
+                await link.news()
+            if scope.cancelled_caught:
+                break
+        _require(link.has_arrived(text), f"{text}: {link.account()}")
+
+    async def _end(self, link: _Link) -> None:
+        """Wait for the end of the stream."""
+        if link.stream is not None:
+            with self._rule("a closed writer's reader must come to an end"):
+                while link.end is None:
+                    await link.news()
+
+    async def _clean_end(self, link: _Link) -> None:
+        """Wait for all that was accepted, and end-of-file behind it."""
+        text = "a closed writer's reader must see end-of-file after the last byte"
+        await self._arrive(link, text)
+        await self._end(link)
+        link.has_arrived(text)
+        _require(not link.end, f"{text}: {link.account()}")
+
+    async def _write(self, link: _Link, data: bytes) -> None:
+        with self._rule("write_all() must complete while the reader reads"):
+            await link.writer.write_all(data)
+        link.accepted += data
+
+    async def _flush(self, link: _Link, text: str) -> None:
+        """Flush behind one more byte: when it has arrived, nothing else can come before it."""
+        await self._write(link, b"\n")
+        with self._rule("flush() must complete while the reader reads"):
+            await link.writer.flush()
+        await self._arrive(link, f"after flush(), {text}")
+        self._require_sent(link, "flush()")
+
+    def _require_sent(self, link: _Link, after: str) -> None:
+        unsent = link.writer.unsent_bytes
+        _require(unsent == 0, f"after {after} unsent_bytes must be 0: it is {unsent!r}")
+
+    async def _poll(self, poll: Callable[..., int], *args: object) -> int:
+        """Poll until it is ready."""
+        for _ in range(_PATIENCE):
+            with self._rule(f"{poll.__name__}() must accept something, or raise NotReady"):
+                try:
+                    return poll(*args)
+                except NotReady as not_ready:
+                    wait = not_ready.wait
+            text = "NotReady.wait() must be a checkpoint, and return when polling may make progress"
+            await self._checkpoint(wait, text)
+        _fail(f"{poll.__name__}() must come to make progress: it raised NotReady {_PATIENCE} times")
+
+    # ---- Any writer ------------------------------------------------------------------------
+
+    async def _check_polls(self) -> None:
+        # First of all, for what polls do wrong, the rest does in a less plain way.
+        async with self._link() as link:
+            for data in _SIZES:
+                parts = [memoryview(part) for part in (b"", data[:1], b"", data[1:])]
+                count = await self._poll(link.writer.poll_write, memoryview(data))
+                link.accepted += data[: self._counted(count, len(data), "poll_write()")]
+                count = await self._poll(link.writer.poll_write_vectored, parts)
+                link.accepted += data[: self._counted(count, len(data), "poll_write_vectored()")]
+            await self._flush(link, "just the bytes that were accepted must have arrived, in order")
+
+    def _counted(self, count: Any, size: int, name: str) -> int:
+        fine = isinstance(count, int) and min(size, 1) <= count <= size
+        _require(
+            fine, f"{name} of {size} bytes must return how many it accepted: it returned {count!r}"
+        )
+        return int(count)
+
+    async def _check_counts(self) -> None:
+        async with self._link() as link:
+            writer = link.writer
+            for data in _SIZES:
+                parts = [b"", data[:1], b"", data[1:]]
+                buf = Buf(*parts)
+                calls: Calls = {
+                    "write()": partial(writer.write, data),
+                    "write_vectored()": partial(writer.write_vectored, parts),
+                    "write_buf()": partial(writer.write_buf, buf),
+                }
+                count = 0
+                for name, call in calls.items():
+                    with self._rule(f"{name} must complete while the reader reads"):
+                        count = await call()
+                    link.accepted += data[: self._counted(count, len(data), name)]
+                moved = len(data) - buf.remaining
+                text = "write_buf() must advance the Buf past exactly what it accepted"
+                _require(moved == count, f"{text}: {moved} bytes for {count}")
+            await self._flush(link, "just the bytes that were accepted must have arrived, in order")
+
+    async def _check_whole_writes(self) -> None:
+        async with self._link() as link:
+            writer = link.writer
+            for data in (_TEXT, b""):
+                buf = Buf(data[:1], data[1:])
+                calls: Calls = {
+                    "write_all": partial(writer.write_all, data),
+                    "write_all_vectored": partial(writer.write_all_vectored, [data[:9], data[9:]]),
+                    "write_all_buf": partial(writer.write_all_buf, buf),
+                    "write_struct": partial(writer.write_struct, f"{len(data)}s", data),
+                }
+                for name, call in calls.items():
+                    with self._rule(f"{name}() must complete while the reader reads"):
+                        await call()
+                    link.accepted += data
+                    await self._flush(link, f"all that {name}() was given must have arrived once")
+                _require(not buf.remaining, "write_all_buf() must leave nothing in the Buf")
+                with self._rule("send_all() must complete while the reader reads"):
+                    await writer.send_all(data)
+                link.accepted += data
+                await self._arrive(link, "what send_all() has sent must arrive without a flush()")
+                self._require_sent(link, "send_all()")
+
+    async def _check_unsent_bytes(self) -> None:
+        async with self._link() as link:
+            await self._write(link, _TEXT)
+            unsent: Any = link.writer.unsent_bytes
+            fine = isinstance(unsent, int) and unsent >= 0
+            _require(fine, f"unsent_bytes must be a number of bytes: it is {unsent!r}")
+            if not unsent:
+                await self._arrive(
+                    link, "what does not arrive without a flush must be unsent_bytes"
+                )
+
+    async def _check_arguments(self) -> None:
+        async with self._link() as link:
+            writer = link.writer
+            gaps = memoryview(_TEXT)[::2]
+            bad: Any
+            for bad in ("text", None, [1, 2], gaps):
+                error = BufferError if bad is gaps else TypeError
+                what = "a view with gaps" if bad is gaps else repr(bad)
+                calls: Calls = {
+                    "write": partial(writer.write, bad),
+                    "write_all": partial(writer.write_all, bad),
+                    "write_vectored": partial(writer.write_vectored, [b"x", bad]),
+                    "write_all_vectored": partial(writer.write_all_vectored, [b"x", bad]),
+                    "send_all": partial(writer.send_all, bad),
+                }
+                for name, call in calls.items():
+                    with self._refused(error, f"{name}() of {what}"):
+                        await call()
+            for name in ("write_buf", "write_all_buf"):
+                with self._refused(TypeError, f"{name}() of what is not a Buf"):
+                    await getattr(writer, name)(b"bytes")
+            with self._refused(struct.error, "write_struct() of what does not fit its format"):
+                await writer.write_struct("!BH", 1, -1)
+
+            await self._flush(link, "of what was refused, nothing must have been accepted")
+            text = "a contiguous view of another item format must count as its bytes"
+            for view in (memoryview(array("I", [1, 2])), memoryview(b"123456").cast("B", (2, 3))):
+                with self._rule(text):
+                    await writer.write_all(view)
+                    count = await writer.write(view)
+                _require(0 < count <= view.nbytes, f"{text}: write() returned {count}")
+                link.accepted += view.tobytes() + view.tobytes()[:count]
+            await self._flush(link, text)
+
+    async def _check_ownership(self) -> None:
+        async with self._link() as link:
+            original = _TEXT[:100]
+            for name in ("poll_write", "write", "write_all", "send_all", "write_vectored"):
+                method = getattr(link.writer, name)
+                data = bytearray(original)
+                if name == "poll_write":
+                    with memoryview(data) as view:
+                        count = await self._poll(method, view)
+                else:
+                    with self._rule(f"{name}() of a bytearray must complete"):
+                        count = await method([data] if name == "write_vectored" else data)
+                link.accepted += original[:count]
+                _require(data == original, f"{name}() must not change the caller's buffer")
+                self._require_free(data, f"{name}() must not keep the caller's buffer")
+                # Whoever kept it in another way sends this now.
+                data[:] = bytes(len(data))
+            text = "what becomes of the caller's buffer after the call must not matter"
+            with self._rule(text):
+                await link.writer.flush()
+            await self._arrive(link, text)
+
+    def _require_free(self, data: bytearray, text: str) -> None:
+        try:
+            data.append(0)
+        except BufferError:
+            _fail(f"{text}: it cannot be resized")
+
+    async def _check_shutdown(self) -> None:
+        async with self._link() as link:
+            writer = link.writer
+            await self._write(link, _TEXT)
+            shutdown = writer.send_eof if isinstance(writer, AsyncReadWrite) else writer.shutdown
+            with self._rule("shutdown() must complete while the reader reads"):
+                await shutdown()
+            await self._arrive(link, "shutdown() must deliver every byte before it ends the stream")
+            self._require_sent(link, "shutdown()")
+            with self._rule("shutdown() after a completed one must do nothing"):
+                await writer.shutdown()
+            with self._rule("flush() after a completed shutdown() must do nothing"):
+                await writer.flush()
+            for calls in (_writes(writer, b""), _uses(writer)):
+                left = {name: calls[name] for name in calls if name not in {"flush", "shutdown"}}
+                await self._require_refusals(left, trio.ClosedResourceError, "after shutdown()")
+            with self._rule("aclose() after shutdown() must complete"):
+                await writer.aclose()
+            await self._clean_end(link)
+
+    async def _check_aclose(self) -> None:
+        async with self._link() as link:
+            await self._write(link, _TEXT)
+            with self._rule("aclose() must complete while the reader reads"):
+                await link.writer.aclose()
+            await self._clean_end(link)
+            self._require_sent(link, "aclose()")
+            await self._require_closed(link, "aclose()")
+
+    async def _require_closed(self, link: _Link, by: str) -> None:
+        with self._rule(f"aclose() after {by} must do nothing"):
+            await link.writer.aclose()
+        for calls in (_writes(link.writer, b""), _uses(link.writer)):
+            await self._require_refusals(calls, trio.ClosedResourceError, f"after {by}")
+
+    async def _require_refusals(self, calls: Calls, error: type[Exception], when: str) -> None:
+        for name, call in calls.items():
+            with self._refused(error, f"{name}() {when}"):
+                await call()
+
+    async def _check_cancelled_aclose(self) -> None:
+        async with self._link() as link:
+            await self._write(link, _TEXT)
+            await self._close_forcefully(link)
+            await self._end(link)
+            link.has_arrived("what arrives before a cancelled aclose() must be what was written")
+
+    async def _close_forcefully(self, link: _Link) -> None:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            await self._cancelled(link.writer.aclose, "aclose() must always be a full checkpoint")
+        unsent = link.writer.unsent_bytes
+        reports = [str(one.message) for one in caught if isinstance(one.source, AsyncWrite)]
+        _require(
+            len(reports) == bool(unsent) and all(str(unsent) in report for report in reports),
+            "a cancelled aclose() must give one ResourceWarning if it loses bytes, and say how "
+            f"many: unsent_bytes is {unsent}, the warnings are {reports}",
+        )
+        await self._require_closed(link, "a cancelled aclose()")
+
+    async def _check_broken(self) -> None:
+        async with self._link(reading=False) as link:
+            if link.stream is None:
+                return
+            writer = link.writer
+            await trio.aclose_forcefully(link.stream)
+            text = "when the reader has closed, writing must end in BrokenResourceError"
+            with self._rule(text), contextlib.suppress(trio.BrokenResourceError):
+                # A network may take a while to tell.
+                for _ in range(10_000):
+                    await writer.send_all(_TEXT)
+                _fail(f"{text}: it goes on and on")
+            for calls in (_writes(writer, b""), _uses(writer), _uses(writer)):
+                await self._require_refusals(calls, trio.BrokenResourceError, "after such an error")
+            with self._rule("aclose() must not raise what was raised before"):
+                await writer.aclose()
+            await self._require_closed(link, "aclose()")
+
+    async def _check_checkpoints(self) -> None:
+        async with self._link() as link:
+            writer = link.writer
+            for name, call in (
+                ("send_all", partial(writer.send_all, b"x")),
+                ("send_all", partial(writer.send_all, b"")),
+                ("flush", writer.flush),
+                ("wait_send_all_might_not_block", writer.wait_send_all_might_not_block),
+                ("shutdown", writer.shutdown),
+                ("shutdown", writer.shutdown),
+                ("flush", writer.flush),
+                ("aclose", writer.aclose),
+                ("aclose", writer.aclose),
+            ):
+                await self._checkpoint(call, f"{name}() must always be a full checkpoint")
+        async with self._link() as link:
+            writer = link.writer
+            for name, call in (
+                ("send_all", partial(writer.send_all, b"x")),
+                ("flush", writer.flush),
+                ("wait_send_all_might_not_block", writer.wait_send_all_might_not_block),
+                ("shutdown", writer.shutdown),
+            ):
+                await self._cancelled(call, f"{name}() must always be a full checkpoint")
+
+    async def _check_budget(self) -> None:
+        async with self._link() as one, self._link() as two, self._link() as three:
+            text = f"of {LIMIT} calls of write(), to whatever writers, one must be a checkpoint"
+            links = (one, two, three)
+            in_a_row = 0
+            for number in range(3 * LIMIT):
+                link = links[number % 3]
+                with self._rule("write() of one byte must accept it"):
+                    try:
+                        with assert_checkpoints():
+                            await link.writer.write(b"x")
+                    except AssertionError:
+                        in_a_row += 1
+                    else:
+                        in_a_row = 0
+                link.accepted += b"x"
+                _require(in_a_row < LIMIT, text)
+
+            async def write_on() -> None:
+                for _ in range(LIMIT):
+                    await one.writer.write(b"x")
+                    one.accepted += b"x"
+
+            await self._cancelled(write_on, text)
+            for link in links:
+                await self._flush(link, "a write that raises Cancelled must have accepted nothing")
+
+    async def _check_cancelled_writes(self) -> None:
+        async with self._link() as link:
+            writer = link.writer
+            buf = Buf(_TEXT)
+            text = "a write that raises Cancelled must have accepted nothing"
+            for call in (
+                partial(writer.write, _TEXT),
+                partial(writer.write_vectored, [_TEXT[:1], _TEXT[1:]]),
+                partial(writer.write_buf, buf),
+            ):
+                count = await self._cancelled(call, text, otherwise=0)
+                link.accepted += _TEXT[:count]
+            _require(buf.remaining == len(_TEXT) - count, f"{text}: but its Buf has moved")
+            await self._flush(link, text)
+
+    async def _check_two_tasks(self) -> None:
+        async with self._link() as link:
+            writer = link.writer
+            text = "of two tasks in a writer, one must get BusyResourceError and one be unharmed"
+            for call in (writer.flush, partial(writer.send_all, _TEXT)):
+                tasks = [self._start(call), self._start(call)]
+                with self._rule(text):
+                    for task in tasks:
+                        await task.done.wait()
+                errors = [task.error for task in tasks if task.error is not None]
+                fine = len(errors) == 1 and isinstance(errors[0], trio.BusyResourceError)
+                _require(fine, f"{text}: they raised {errors}")
+            link.accepted += _TEXT
+            await self._flush(link, "a task that gets BusyResourceError must have written nothing")
+
+            flush, *closes = map(self._start, (writer.flush, writer.aclose, writer.aclose))
+            for close in closes:
+                await self._join(close, "aclose() must get in while other tasks use the writer")
+            text = "a flush() that another task's aclose() ends must raise ClosedResourceError"
+            await self._join(flush, text, trio.ClosedResourceError, type(None))
+            await self._clean_end(link)
+
+    async def _check_by_ref(self) -> None:
+        async with self._link() as link:
+            for end in ("aclose", "shutdown"):
+                async with link.writer.by_ref() as ref:
+                    with self._rule("write_all() to a by_ref() must do what its original's does"):
+                        await ref.write_all(_TEXT[:100])
+                    link.accepted += _TEXT[:100]
+                    with self._rule(f"{end}() of a by_ref() must complete"):
+                        await getattr(ref, end)()
+                    await self._arrive(link, f"{end}() of a by_ref() must flush its original")
+                    with self._refused(
+                        trio.ClosedResourceError, f"write() to a by_ref() after {end}()"
+                    ):
+                        await ref.write(b"x")
+                text = f"{end}() of a by_ref() must leave its original open"
+                with self._rule(text):
+                    await link.writer.send_all(_TEXT[:100])
+                link.accepted += _TEXT[:100]
+                await self._arrive(link, text)
+
+    # ---- Clogged writers -------------------------------------------------------------------
+
+    async def _check_not_ready(self) -> None:
+        async with self._link(clogged=True, reading=False) as link:
+            poll = link.writer.poll_write
+            text = "clogged_maker must return a writer whose poll_write() raises NotReady"
+            data = bytearray(_TEXT[:100])
+            with self._rule(text):
+                try:
+                    with memoryview(data) as view:
+                        count = poll(view)
+                    _fail(f"{text}: it accepted {count} bytes")
+                except NotReady as not_ready:
+                    wait = not_ready.wait
+            self._require_free(data, "poll_write() that raises NotReady must not keep the buffer")
+            await self._cancelled(wait, "NotReady.wait() must be a checkpoint")
+            await self._cancel_waiting(wait, "NotReady.wait()")
+            self._start_reading(link)
+            while rest := _SWEPT[len(link.accepted) :]:
+                link.accepted += rest[: await self._poll(poll, memoryview(rest))]
+            await self._flush(
+                link, "every byte must have arrived exactly once, whatever waits were cancelled"
+            )
+
+    async def _cancel_waiting(self, call: Call, name: str) -> None:
+        """Cancel a call while it waits."""
+        task = self._start(call)
+        await self._rest()
+        task.scope.cancel()
+        await self._join(task, f"{name} must let itself be cancelled while it waits")
+
+    async def _check_waiting(self) -> None:
+        async with self._link(clogged=True, reading=False) as link:
+            task = self._start(link.writer.wait_send_all_might_not_block)
+            await self._rest()
+            self._start_reading(link)
+            await self._join(task, "wait_send_all_might_not_block() must see that somebody reads")
+
+    async def _check_busy(self) -> None:
+        async with self._link(clogged=True, reading=False) as link:
+            task = self._start(partial(link.writer.write_all_buf, Buf(_SWEPT)))
+            await self._rest()
+            await self._require_refusals(
+                _uses(link.writer), trio.BusyResourceError, "while another task waits in the writer"
+            )
+            self._start_reading(link)
+            link.accepted += _SWEPT
+            text = "a second task that gets BusyResourceError must not harm the first"
+            await self._join(task, text)
+            await self._flush(link, text)
+
+    async def _check_cancelled_waits(self) -> None:
+        async with self._link(clogged=True, reading=False) as link:
+            writer = link.writer
+            calls = _writes(writer, _SWEPT)
+            for name in ("write", "write_vectored", "write_buf"):
+                await self._cancel_waiting(calls[name], f"{name}()")
+            buf = Buf(_SWEPT)
+            for _ in range(2):
+                await self._cancel_waiting(partial(writer.write_all_buf, buf), "write_all_buf()")
+            self._start_reading(link)
+            link.accepted += _SWEPT
+            with self._rule("write_all_buf() must complete when it is called again"):
+                await writer.write_all_buf(buf)
+            await self._flush(link, "a write that raises Cancelled must have accepted nothing")
+
+    async def _check_closing_under_a_task(self) -> None:
+        for name in ("write", "write_all_buf", "send_all", "wait_send_all_might_not_block"):
+            for graceful in (False, True):
+                async with self._link(clogged=True, reading=False) as link:
+                    task = self._start(_uses(link.writer)[name])
+                    await self._rest()
+                    # It is allowed to return too early.
+                    early = name.startswith("wait") and task.done.is_set()
+                    if graceful:
+                        closing = self._start(link.writer.aclose)
+                        await self._rest()
+                        self._start_reading(link)
+                        await self._join(closing, "aclose() must complete once the reader reads")
+                        await self._clean_end(link)
+                    else:
+                        await self._close_forcefully(link)
+                    text = f"aclose() must end another task's {name}() with ClosedResourceError"
+                    await self._join(task, text, type(None) if early else trio.ClosedResourceError)
+
+    async def _check_closing_while_closing(self) -> None:
+        async with self._link(clogged=True, reading=False) as link:
+            first = self._start(link.writer.aclose)
+            await self._rest()
+            await self._close_forcefully(link)
+            text = "a cancelled aclose() must cut another task's aclose() short"
+            await self._join(first, text, trio.ClosedResourceError, type(None))
+
+    # ---- Cancellation everywhere: scenarios ------------------------------------------------
+
+    async def _resuming(self, sweep: Sweep, *, clogged: bool) -> None:
+        """write_all_buf, flush and shutdown are called again and go on where they were."""
+        async with self._link(clogged=clogged) as link:
+            writer = link.writer
+            buf = Buf(_SWEPT[:20], _SWEPT[20:21], _SWEPT[21:])
+            link.accepted += _SWEPT
+            with self._rule("write_all_buf(), flush() and shutdown() must complete"), sweep:
+                await writer.write_all_buf(buf)
+                await writer.flush()
+                await writer.shutdown()
+            with self._rule("what was cancelled must complete when it is called again"):
+                if buf.remaining:
+                    await writer.write_all_buf(buf)
+                await writer.flush()
+                await writer.shutdown()
+            await self._arrive(link, "cancelled and resumed, every byte must arrive exactly once")
+            with self._rule("aclose() after shutdown() must complete"):
+                await writer.aclose()
+            await self._clean_end(link)
+
+    async def _counting(self, sweep: Sweep, *, clogged: bool) -> None:
+        """A write that was cancelled has accepted nothing, any other what it returned."""
+        async with self._link(clogged=clogged) as link:
+            writer = link.writer
+
+            async def write_rest() -> None:
+                while rest := _SWEPT[len(link.accepted) :]:
+                    if len(rest) % 2:
+                        count = await writer.write(rest[:7])
+                    else:
+                        count = await writer.write_vectored([rest[:1], rest[1:7]])
+                    link.accepted += rest[:count]
+                    await writer.wait_send_all_might_not_block()
+
+            with self._rule("write() must complete while the reader reads"), sweep:
+                await write_rest()
+            with self._rule("write() must complete after a cancelled one"):
+                await write_rest()
+            await self._flush(link, "a write that raises Cancelled must have accepted nothing")
+
+    async def _losing(self, sweep: Sweep, *, clogged: bool) -> None:
+        """What arrives of a cancelled send_all or aclose is a beginning of it."""
+        async with self._link(clogged=clogged) as link:
+            writer = link.writer
+            link.accepted += _SWEPT
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                with self._rule("send_all() and aclose() must complete"), sweep:
+                    await writer.send_all(_SWEPT[:32])
+                    await writer.write_all(_SWEPT[32:])
+                    await writer.aclose()
+                with self._rule("aclose() must complete after a cancellation"):
+                    await writer.aclose()
+            await self._require_closed(link, "aclose()")
+            if sweep.cancelled:
+                await self._end(link)
+                link.has_arrived("what arrives must be a beginning of what was written")
+            else:
+                await self._clean_end(link)

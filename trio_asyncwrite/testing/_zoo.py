@@ -1,0 +1,198 @@
+"""Writers that are as unpleasant as the contract allows.
+
+What works over each of them does not rest on luck with sizes, moments or flushes.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Generic, TypeVar, final, overload
+
+import trio
+import trio.abc
+
+from trio_asyncwrite._abc import AsyncWrite
+from trio_asyncwrite._buf import Buf
+from trio_asyncwrite._errors import NotReady
+from trio_asyncwrite._phase import ENDED
+from trio_asyncwrite._util import byte_view
+from trio_asyncwrite._wrap import wrap_stream
+
+W = TypeVar("W", bound=AsyncWrite)
+
+
+class _Hostile(AsyncWrite, Generic[W]):
+    #: The writer below.
+    inner: W
+
+    def __init__(self, inner: trio.abc.SendStream) -> None:
+        self.inner = wrap_stream(inner)  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} over {self.inner!r}>"
+
+
+@final
+class OneByteWriter(_Hostile[W]):
+    """Accepts one byte at a time.
+
+    Args:
+        inner: the writer, or any :class:`trio.abc.SendStream`, to write to.
+    """
+
+    @overload
+    def __init__(self, inner: W) -> None: ...
+    @overload
+    def __init__(self: OneByteWriter[AsyncWrite], inner: trio.abc.SendStream) -> None: ...
+
+    def __init__(self, inner: trio.abc.SendStream) -> None:
+        super().__init__(inner)
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        """Accept the first byte of ``data``. See :meth:`AsyncWrite.poll_write`."""
+        self._check_open()
+        with byte_view(data) as view, view[:1] as first:
+            return self._poll_inner(self.inner.poll_write, first)
+
+
+@final
+class NeverReadyTwiceWriter(_Hostile[W]):
+    """Is not ready before every single write, before the flush after it, and before a shutdown.
+
+    Args:
+        inner: the writer, or any :class:`trio.abc.SendStream`, to write to.
+    """
+
+    # What has been not ready already, and may succeed now.
+    _rested: frozenset[str] = frozenset()
+
+    @overload
+    def __init__(self, inner: W) -> None: ...
+    @overload
+    def __init__(self: NeverReadyTwiceWriter[AsyncWrite], inner: trio.abc.SendStream) -> None: ...
+
+    def __init__(self, inner: trio.abc.SendStream) -> None:
+        super().__init__(inner)
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        """Write, every other time. See :meth:`AsyncWrite.poll_write`."""
+        self._check_open()
+        with byte_view(data) as view:
+            self._rest_before("write")
+            count = self._poll_inner(self.inner.poll_write, view)
+        self._rested = frozenset()
+        return count
+
+    def poll_flush(self) -> None:
+        """Flush, not at once after a write. See :meth:`AsyncWrite.poll_flush`."""
+        self._check_usable()
+        self._rest_before("flush")
+        self._poll_inner(self.inner.poll_flush)
+
+    def poll_shutdown(self) -> None:
+        """Shut down, not at once. See :meth:`AsyncWrite.poll_shutdown`."""
+        if self._begin_shutdown():
+            self._rest_before("shutdown")
+            self._poll_inner(self.inner.poll_shutdown)
+            self._enter(ENDED)
+
+    def _rest_before(self, poll: str) -> None:
+        if poll not in self._rested:
+            self._rested |= {poll}
+            raise NotReady(trio.lowlevel.checkpoint)
+
+
+@final
+class ReadyAfterFlushWriter(_Hostile[W]):
+    """Hands nothing on unless it is flushed, and is not ready for a second write until it was.
+
+    Its wait does that flush, for a layer above that only ever writes.
+
+    Args:
+        inner: the writer, or any :class:`trio.abc.SendStream`, to write to.
+    """
+
+    # An empty one is never changed, so all may share it.
+    _held = Buf()
+
+    @overload
+    def __init__(self, inner: W) -> None: ...
+    @overload
+    def __init__(self: ReadyAfterFlushWriter[AsyncWrite], inner: trio.abc.SendStream) -> None: ...
+
+    def __init__(self, inner: trio.abc.SendStream) -> None:
+        super().__init__(inner)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """See :attr:`AsyncWrite.unsent_bytes`."""
+        return self._held.remaining + self.inner.unsent_bytes
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        """Hold a copy of ``data``. See :meth:`AsyncWrite.poll_write`."""
+        with byte_view(data) as view:
+            self._poll_ready()
+            self._held = Buf(bytes(view))
+        return self._held.remaining
+
+    def poll_flush(self) -> None:
+        """Hand on what is held. See :meth:`AsyncWrite.poll_flush`."""
+        self._check_usable()
+        while self._held.remaining:
+            self._poll_inner(self.inner._poll_write_buf, self._held)
+        self._poll_inner(self.inner.poll_flush)
+
+    def _poll_ready(self) -> None:
+        self._check_open()
+        if self._held.remaining:
+            raise NotReady(self._see_flushed)
+
+    async def _see_flushed(self) -> None:
+        while True:
+            try:
+                self.poll_flush()
+            except NotReady as not_ready:
+                wait = not_ready.wait
+            else:
+                break
+            await wait()
+        await trio.lowlevel.checkpoint()
+
+
+@final
+class BrokenAfterWriter(_Hostile[W]):
+    """Breaks, as a connection does, at the first write after so many bytes.
+
+    Args:
+        inner: the writer, or any :class:`trio.abc.SendStream`, that gets the bytes before.
+        limit: how many bytes that is.
+
+    Raises:
+        TypeError: if ``limit`` is not an integer, or ``inner`` no stream to write to.
+        ValueError: if ``limit`` is negative.
+    """
+
+    @overload
+    def __init__(self, inner: W, limit: int) -> None: ...
+    @overload
+    def __init__(
+        self: BrokenAfterWriter[AsyncWrite], inner: trio.abc.SendStream, limit: int
+    ) -> None: ...
+
+    def __init__(self, inner: trio.abc.SendStream, limit: int) -> None:
+        super().__init__(inner)
+        self._left = operator.index(limit)
+        if self._left < 0:
+            raise ValueError(f"limit must be at least 0, got {limit}")
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        """Write up to the limit, or break. See :meth:`AsyncWrite.poll_write`."""
+        self._check_open()
+        with byte_view(data) as view, view[: self._left] as allowed:
+            if view and not allowed:
+                message = f"{self!r} breaks here, as it was told"
+                self._fail(trio.BrokenResourceError(message))
+                raise trio.BrokenResourceError(message)
+            count = self._poll_inner(self.inner.poll_write, allowed)
+        self._left -= count
+        return count
