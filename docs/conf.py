@@ -1,0 +1,143 @@
+"""Sphinx configuration. No page needs the network to build."""
+
+from __future__ import annotations
+
+import pkgutil
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, get_origin
+
+import sphinx.util.logging
+
+from trio_asyncwrite._version import __version__
+
+if TYPE_CHECKING:
+    from docutils import nodes
+    from sphinx.addnodes import pending_xref
+    from sphinx.application import Sphinx
+    from sphinx.environment import BuildEnvironment
+
+HERE = Path(__file__).parent
+logger = sphinx.util.logging.getLogger(__name__)
+
+project = "trio_asyncwrite"
+author = "The trio_asyncwrite contributors"
+version = release = __version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.doctest",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.napoleon",
+]
+exclude_patterns = ["_build"]
+source_suffix = {".rst": "restructuredtext"}
+nitpicky = True
+default_role = "any"
+html_theme = "furo"
+html_title = "trio_asyncwrite"
+
+autodoc_default_options = {"members": True, "undoc-members": True, "show-inheritance": True}
+autodoc_member_order = "bysource"
+napoleon_use_rtype = False
+
+# The session `bench` makes the chart; a checkout may be without.
+if (HERE / "_static/bench.svg").exists():
+    rst_epilog = ".. |chart| image:: /_static/bench.svg"
+else:
+    rst_epilog = ".. |chart| replace:: This checkout has no chart yet."
+
+# Every example sees these; what a page defines lives on to the end of that page.
+doctest_global_setup = """
+import trio
+import trio.testing
+from trio_asyncwrite import *
+from trio_asyncwrite.testing import *
+"""
+
+# ---- Names of other projects ------------------------------------------------------------------
+
+
+def write_inventories(names: Path, to: Path) -> dict[str, tuple[str, str]]:
+    """Make intersphinx's inventories (version 2) of our own list, as theirs need the network."""
+    entries: dict[str, list[str]] = {"python": [], "trio": []}
+    for line in names.read_text().splitlines():
+        if not line or line.startswith("#"):
+            continue
+        title, role, page, name, *short = line.split()
+        if title == "trio":
+            pkgutil.resolve_name(name)
+        anchor = f"module-{name}" if role == "module" else name
+        entries[title] += [f"{n} py:{role} 1 {page}#{anchor} {n}" for n in (name, *short)]
+    to.mkdir(parents=True, exist_ok=True)
+    for title, lines in entries.items():
+        head = f"# Sphinx inventory version 2\n# Project: {title}\n# Version: \n"
+        head += "# The remainder of this file is compressed using zlib.\n"
+        body = zlib.compress("\n".join([*lines, ""]).encode())
+        (to / f"{title}.inv").write_bytes(head.encode() + body)
+    return {
+        "python": ("https://docs.python.org/3/", str(to / "python.inv")),
+        "trio": ("https://trio.readthedocs.io/en/stable/", str(to / "trio.inv")),
+    }
+
+
+intersphinx_mapping = write_inventories(HERE / "outside_names.txt", HERE / "_build/inventories")
+
+# An alias of testing.check_async_write's annotations; its docstring says what it stands for.
+nitpick_ignore = [("py:class", "Maker")]
+nitpick_ignore_regex = [
+    # What stands in a private module is not for users: type variables, protocols.
+    ("py:(class|obj)", r"trio_asyncwrite(\.\w+)*\._.*"),
+    # Type variables, in annotations that autodoc shows as they are written.
+    ("py:class", "[A-Z]"),
+]
+
+# ---- Docstrings -------------------------------------------------------------------------------
+
+
+#: napoleon does not know all of these, and takes a colon in Returns for the end of a type.
+FIELDS = {name: name for name in ("Cancellation", "Checkpoints", "Source")} | {"Returns": "returns"}
+
+
+def process_docstring(
+    _app: Sphinx, what: str, name: str, _obj: object, _options: object, lines: list[str]
+) -> None:
+    """Warn of what has no docstring; turn sections into fields, where napoleon would not."""
+    if not any(lines) and what != "module":
+        logger.warning("no docstring: %s", name, type="autodoc")
+    for number, line in enumerate(lines):
+        heading, colon, text = line.partition(":")
+        if colon and heading in FIELDS:
+            lines[number] = f":{FIELDS[heading]}:{text}"
+
+
+def look_in_package(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: nodes.Element
+) -> nodes.Element | None:
+    """Resolve bare names: the package's in ``testing``, the trait's in its subclasses."""
+    if node["refdomain"] != "py":
+        return None
+    resolve = env.domains.python_domain.resolve_xref
+    names = (f"{place}.{node['reftarget']}" for place in (project, f"{project}.AsyncWrite"))
+    where, kind = node["refdoc"], node["reftype"]
+    found = (resolve(env, where, app.builder, kind, name, node, contnode) for name in names)
+    return next(filter(None, found), None)
+
+
+def show_public_bases(
+    _app: Sphinx, _name: str, _obj: object, _options: object, bases: list[type]
+) -> None:
+    """Name the public ancestor of a private base."""
+    for number, base in enumerate(bases):
+        public = base
+        while "._" in getattr(public, "__module__", ""):
+            public = (get_origin(public) or public).__bases__[0]
+        bases[number] = public
+
+
+def setup(app: Sphinx) -> None:
+    """Connect the handlers above; the first must come before napoleon's."""
+    app.connect("autodoc-process-docstring", process_docstring, priority=400)
+    app.connect("autodoc-process-bases", show_public_bases)
+    app.connect("missing-reference", look_in_package)

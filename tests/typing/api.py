@@ -1,0 +1,79 @@
+"""What type checkers must infer from the public API. Checked, never run."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import trio
+import trio.abc
+from typing_extensions import assert_type
+
+import trio_asyncwrite as aw
+
+
+class Counting(aw.AsyncWrite):
+    """A writer of one's own."""
+
+    def __init__(self, inner: aw.AsyncWrite) -> None:
+        self.inner = inner
+        self.count = 0
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        n = self.inner.poll_write(data)
+        self.count += n
+        return n
+
+
+async def wrappers_know_what_they_wrap(stream: aw.TcpStream) -> None:
+    writer = aw.BufWriter(stream)
+    assert_type(writer, aw.BufWriter[aw.TcpStream])
+    assert_type(writer.inner, aw.TcpStream)
+    assert_type(writer.by_ref(), aw.ByRef[aw.BufWriter[aw.TcpStream]])
+    assert_type(aw.BufWriter(writer).inner.inner, aw.TcpStream)
+
+    pair = aw.ReadWritePair(stream, writer)
+    assert_type(pair, aw.ReadWritePair[aw.TcpStream, aw.BufWriter[aw.TcpStream]])
+
+    reader, half = aw.split(stream)
+    assert_type(reader, aw.ReadHalf[aw.TcpStream])
+    assert_type(half, aw.WriteHalf[aw.TcpStream])
+    assert_type(reader.unsplit(half), aw.TcpStream)
+
+
+async def foreign_streams_become_writers(stream: trio.abc.SendStream) -> None:
+    assert_type(aw.BufWriter(stream), aw.BufWriter[aw.AsyncWrite])
+    writer: aw.AsyncWrite = aw.wrap_stream(stream)
+    trio_stream: trio.abc.SendStream = writer
+    await trio_stream.send_all(b"")
+
+
+async def connections() -> None:
+    assert_type(await aw.open_tcp_stream("localhost", 80), aw.TcpStream)
+    assert_type(await aw.open_unix_stream("/socket"), aw.TcpStream)
+
+
+async def every_write(writer: aw.AsyncWrite) -> None:
+    assert_type(await writer.write(b""), int)
+    assert_type(await writer.write(memoryview(b"")), int)
+    assert_type(await writer.write_vectored([b"", bytearray()]), int)
+    assert_type(await writer.write_buf(aw.Buf(b"", bytearray())), int)
+    await writer.write_all(b"")
+    await writer.write_all_buf(aw.Buf())
+    await writer.write_all_vectored([b""])
+    await writer.write_struct("!H", 1)
+    await writer.flush()
+    await writer.shutdown()
+    assert_type(writer.unsent_bytes, int)
+    async with writer as same:
+        assert_type(same, aw.AsyncWrite)
+
+
+def polls(writer: aw.AsyncWrite) -> None:
+    try:
+        assert_type(writer.poll_write(b""), int)
+    except aw.NotReady as not_ready:
+        assert_type(not_ready.wait, Callable[[], Awaitable[object]])
+
+
+def half_closeable(stream: aw.AsyncReadWrite) -> trio.abc.HalfCloseableStream:
+    return stream
