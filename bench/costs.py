@@ -1,0 +1,149 @@
+"""What a writer costs besides time: memory while idle, and other tasks' patience."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import resource
+import socket
+import tracemalloc
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from trio_asyncwrite import BufWriter, Sink, TcpStream
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+MESSAGE = bytes(64)
+
+
+@contextlib.contextmanager
+def socket_pairs(count: int) -> Iterator[list[socket.socket]]:
+    """The one ends of ``count`` connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = 2 * count + 100
+    if soft < enough <= hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
+    with contextlib.ExitStack() as stack:
+        pairs = [socket.socketpair() for _ in range(count)]
+        for end in [end for pair in pairs for end in pair]:
+            end.setblocking(False)
+            stack.callback(end.close)
+        yield [pair[0] for pair in pairs]
+
+
+async def idle_memory(
+    count: int, opened: Callable[[socket.socket], Awaitable[Any]], close: Callable[[Any], Any]
+) -> float:
+    """Bytes per connection that has sent a message and waits for the next one."""
+    with socket_pairs(count + 1) as (first, *ends):
+        kept = [await opened(first)]  # what is imported or made once belongs to no connection
+        gc.collect()
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        kept += [await opened(end) for end in ends]
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        for one in kept:
+            await close(one)
+    return (after - before) / count
+
+
+def trio_stream(end: socket.socket) -> trio.SocketStream:
+    return trio.SocketStream(trio.socket.from_stdlib_socket(end))
+
+
+async def open_buf_writer(end: socket.socket) -> BufWriter[TcpStream]:
+    writer = BufWriter(TcpStream(trio_stream(end)))
+    await writer.write(MESSAGE)
+    await writer.flush()
+    return writer
+
+
+async def open_tcp_stream(end: socket.socket) -> TcpStream:
+    stream = TcpStream(trio_stream(end))
+    await stream.write(MESSAGE)
+    return stream
+
+
+async def open_trio_stream(end: socket.socket) -> trio.SocketStream:
+    stream = trio_stream(end)
+    await stream.send_all(MESSAGE)
+    return stream
+
+
+async def open_stream_writer(end: socket.socket) -> asyncio.StreamWriter:
+    _, writer = await asyncio.open_connection(sock=end)
+    writer.write(MESSAGE)
+    await writer.drain()
+    return writer
+
+
+async def aclose(stream: trio.abc.AsyncResource) -> None:
+    await stream.aclose()
+
+
+async def close_stream_writer(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    await writer.wait_closed()
+
+
+def memory(count: int) -> dict[str, float]:
+    """Bytes of Python memory per idle connection, each over a socket that is not counted."""
+    return {
+        "BufWriter over TcpStream": trio.run(idle_memory, count, open_buf_writer, aclose),
+        "TcpStream": trio.run(idle_memory, count, open_tcp_stream, aclose),
+        "trio SocketStream": trio.run(idle_memory, count, open_trio_stream, aclose),
+        "asyncio StreamWriter": asyncio.run(
+            idle_memory(count, open_stream_writer, close_stream_writer)
+        ),
+    }
+
+
+class Turns(trio.abc.Instrument):
+    """Counts what a task does between two steps that the scheduler gives it."""
+
+    def __init__(self) -> None:
+        self.task = trio.lowlevel.current_task()
+        self.done = self.longest = self._at_last_step = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self.task:
+            self.longest = max(self.longest, self.done - self._at_last_step)
+            self._at_last_step = self.done
+
+
+async def fairness(writes: int) -> dict[str, int]:
+    """How many small writes a tight loop makes between two trips to the scheduler, at most.
+
+    Trio shuffles the tasks that are ready, so another one may be first in one batch and last in
+    the next: between two of its turns there can be twice as many writes.
+    """
+    other_longest = at_last_turn = 0
+    turns = Turns()
+    trio.lowlevel.add_instrument(turns)
+
+    async def other_task() -> None:
+        nonlocal other_longest, at_last_turn
+        while True:
+            other_longest = max(other_longest, turns.done - at_last_turn)
+            at_last_turn = turns.done
+            await trio.lowlevel.checkpoint()
+
+    # A buffer that is never full, so that nothing but the writes themselves gives way.
+    writer = BufWriter(Sink(), capacity=(writes + 1) * len(MESSAGE))
+    async with writer, trio.open_nursery() as nursery:
+        nursery.start_soon(other_task)
+        for _ in range(writes):
+            await writer.write(MESSAGE)
+            turns.done += 1
+        await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    return {
+        "small writes between two checkpoints": turns.longest,
+        "small writes between two turns of another task": other_longest,
+    }

@@ -1,0 +1,181 @@
+"""The results: as a table, as targets met or missed, as JSON."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import peers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from harness import Series, Workload
+
+#: What the ratios are relative to.
+BASELINE = peers.TRIO
+
+
+class Results:
+    """The medians, by workload and peer."""
+
+    def __init__(self, series: Sequence[Series]) -> None:
+        self.series = series
+        self.workloads: list[Workload] = list(dict.fromkeys(one.workload for one in series))
+        self.peers: list[peers.Peer] = list(dict.fromkeys(one.peer for one in series))
+        self._rates = {(one.workload.name, one.peer.name): one.rate for one in series}
+
+    def rate(self, workload: str, peer: str) -> float | None:
+        """Messages per second, or None if that was not measured."""
+        return self._rates.get((workload, peer))
+
+    def ratio(self, workload: str, peer: str, base: str = BASELINE) -> float | None:
+        rate, base_rate = self.rate(workload, peer), self.rate(workload, base)
+        return rate / base_rate if rate and base_rate else None
+
+
+# ---- Text ----------------------------------------------------------------------------------
+
+
+def significant(number: float) -> str:
+    """Three digits, and no exponent: "0.123", "12.3", "1234"."""
+    if number >= 100:
+        return f"{number:.0f}"
+    return f"{number:.1f}" if number >= 10 else f"{number:.2f}" if number >= 1 else f"{number:.3f}"
+
+
+def table(results: Results) -> str:
+    """Microseconds per message, then how many times the baseline's throughput that is."""
+    names = [workload.name for workload in results.workloads]
+
+    def block(title: str, cells: Iterable[tuple[str, list[str]]]) -> list[str]:
+        head = f"{title:<24}" + "".join(f"{name:>15}" for name in names)
+        return [head, *(f"{name:<24}" + "".join(f"{c:>15}" for c in row) for name, row in cells)]
+
+    times, ratios = [], []
+    for peer in results.peers:
+        rates = [results.rate(name, peer.name) for name in names]
+        times.append((peer.name, ["-" if r is None else significant(1e6 / r) for r in rates]))
+        times_base = [results.ratio(name, peer.name) for name in names]
+        ratios.append((peer.name, ["-" if r is None else f"{r:.2f}x" for r in times_base]))
+    return "\n".join([*block("us per message", times), "", *block("throughput / trio's", ratios)])
+
+
+# ---- Targets -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Target:
+    """``peer`` must reach ``factor`` times the throughput of the fastest of ``others``."""
+
+    workload: str
+    peer: str
+    factor: float
+    others: tuple[str, ...]
+
+
+ASYNC_PEERS = tuple(peer.name for peer in peers.PEERS if peer.kind == "async")
+
+TARGETS = (
+    Target("64 B", peers.BUF_WRITER, 30, (peers.TRIO,)),
+    Target("64 B", peers.BUF_WRITER, 15, (peers.UVLOOP, peers.UVLOOP_DRAIN)),
+    Target("64 B", peers.POLL_WRITE, 0.8, (peers.BUFFERED_WRITER,)),
+    Target("64 KiB", peers.TCP_STREAM, 1.0, ASYNC_PEERS),
+    Target("1 MiB", peers.TCP_STREAM, 1.0, ASYNC_PEERS),
+)
+
+#: The most small writes of a tight loop between two checkpoints.
+LONGEST_TURN = 128
+
+
+def checks(results: Results, fairness: dict[str, int]) -> list[dict[str, Any]]:
+    """Which targets were reached. One whose peers were not measured is left out."""
+    found = []
+    for target in TARGETS:
+        measured = [
+            (rate, name)
+            for name in target.others
+            if (rate := results.rate(target.workload, name)) is not None
+        ]
+        rate = results.rate(target.workload, target.peer)
+        if rate is not None and measured:
+            other_rate, other = max(measured)
+            found.append(
+                {
+                    "what": f"{target.workload}: {target.peer} / {other}",
+                    "value": rate / other_rate,
+                    "target": f">= {target.factor}",
+                    "passed": rate / other_rate >= target.factor,
+                }
+            )
+    what, longest_turn = next(iter(fairness.items()))
+    found.append(
+        {
+            "what": what,
+            "value": longest_turn,
+            "target": f"<= {LONGEST_TURN}",
+            "passed": longest_turn <= LONGEST_TURN,
+        }
+    )
+    return found
+
+
+def checks_text(found: list[dict[str, Any]]) -> str:
+    return "\n".join(
+        f"{'PASS' if check['passed'] else 'MISS'}  {check['what']}: "
+        f"{significant(check['value'])} (target {check['target']})"
+        for check in found
+    )
+
+
+def figures(title: str, unit: str, values: Mapping[str, float]) -> str:
+    """A heading and a line for each value."""
+    lines = (f"  {name:<48}{value:>8.0f}{unit}" for name, value in values.items())
+    return "\n".join([title, *lines, ""])
+
+
+# ---- JSON ----------------------------------------------------------------------------------
+
+
+def versions() -> dict[str, str]:
+    """What was measured, and on what."""
+    found = {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+    }
+    for name in ("trio_asyncwrite", "trio", "anyio", "uvloop"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def as_json(
+    results: Results,
+    memory: dict[str, float],
+    fairness: dict[str, int],
+    found: list[dict[str, Any]],
+) -> dict[str, Any]:
+    return {
+        "versions": versions(),
+        "series": [
+            {
+                "workload": one.workload.name,
+                "message_bytes": one.workload.size,
+                "peer": one.peer.name,
+                "kind": one.peer.kind,
+                "messages_per_round": one.messages,
+                "messages_per_second": round(one.rate, 1),
+                "sender_cpu_us_per_message": round(1e6 * one.cpu_time, 3),
+                "rounds": [round(rate, 1) for rate in one.rates],
+            }
+            for one in results.series
+        ],
+        "idle_bytes_per_connection": {name: round(size) for name, size in memory.items()},
+        "fairness": fairness,
+        "checks": found,
+    }

@@ -1,0 +1,92 @@
+"""Measure this library and its peers in the same run.
+
+python bench/run.py [--quick] [--workload NAME]... [--rounds N] [--json PATH] [--svg PATH]
+
+The peers take turns in every round, and what counts is the median of the rounds. Every
+measurement lasts until a receiver in another process has read all bytes. Targets that are missed
+are printed as MISS; they do not change the exit status, for a busy machine misses them, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import chart
+import costs
+import report
+import trio
+from harness import WORKLOADS, measure_all
+from peers import PEERS
+
+
+class Effort(NamedTuple):
+    rounds: int
+    seconds: float | None
+    connections: int
+
+
+FULL = Effort(rounds=7, seconds=0.25, connections=500)
+QUICK = Effort(rounds=3, seconds=0.08, connections=500)
+SMOKE = Effort(rounds=1, seconds=None, connections=10)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    effort = parser.add_mutually_exclusive_group()
+    effort.add_argument("--quick", action="store_true", help="less exact, in less than 40 seconds")
+    effort.add_argument("--smoke", action="store_true", help="a few messages: does it still run?")
+    names = [workload.name for workload in WORKLOADS]
+    parser.add_argument(
+        "--workload", action="append", choices=names, help="only this one; repeatable"
+    )
+    parser.add_argument(
+        "--rounds", type=int, help="measurements of each peer (default: 7, quick: 3)"
+    )
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the results there")
+    parser.add_argument("--svg", type=Path, metavar="PATH", help="write a chart there")
+    return parser.parse_args()
+
+
+def show_progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    options = arguments()
+    effort = SMOKE if options.smoke else QUICK if options.quick else FULL
+    peers = [peer for peer in PEERS if peer.installed]
+    for peer in PEERS:
+        if peer not in peers:
+            print(f"left out, not installed: {peer.name}")
+    workloads = [w for w in WORKLOADS if options.workload is None or w.name in options.workload]
+
+    series = measure_all(
+        workloads, peers, options.rounds or effort.rounds, effort.seconds, show_progress
+    )
+    show_progress("memory")
+    memory = costs.memory(effort.connections)
+    fairness = trio.run(costs.fairness, 10_000)
+    show_progress("")
+
+    results = report.Results(series)
+    found = report.checks(results, fairness)
+    print(report.table(results), end="\n\n")
+    print(report.figures("Python memory per idle connection", " B", memory))
+    print(report.figures("Other tasks' patience, at most", "", fairness))
+    print(report.checks_text(found))
+    if options.json:
+        text = json.dumps(report.as_json(results, memory, fairness, found), indent=1)
+        options.json.write_text(text + "\n", encoding="utf-8")
+    if options.svg:
+        options.svg.write_text(chart.svg(results), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
