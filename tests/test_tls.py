@@ -1096,7 +1096,9 @@ async def test_half_close_with_undelivered_plaintext_and_ciphertext(
     await server.send_all(b"four")
     assert await server.receive_some() == b""
     await server.aclose()
+    assert not client._close_notify_received
     assert await drain(client) == b"netwothreefour"
+    assert client._close_notify_received
     assert await client.receive_some() == b""
     await client.aclose()
 
