@@ -794,6 +794,16 @@ async def test_cancelled_anywhere_in_all_combinations(
         )
 
 
+@parts
+async def test_cancelled_anywhere_in_tls(part: str) -> None:
+    """Both handshakes, one through the other, and all that comes after."""
+
+    async def maker() -> Any:
+        return over(await duplex_4096(), TLS12)
+
+    await sweep_life(maker, TLS13, part, reverse=False, size=10_000)
+
+
 @both_versions
 async def test_a_handshake_cancelled_here_and_there(version: ssl.TLSVersion) -> None:
     """In the middle of its messages."""
@@ -1630,6 +1640,52 @@ async def test_an_answer_that_cannot_go_is_nobodys_loss(tmp_path: Path) -> None:
     assert await stream.receive_some() == b""
     await stream.aclose()
     assert stream.unsent_bytes == 0
+
+
+async def test_what_is_lost_is_counted_once(tmp_path: Path) -> None:
+    """Later answers find the transport broken as well, and are nothing that was accepted."""
+    raw, inner = duplex(1 << 16)
+    transport = Clogged(inner, room=0)
+    stream = alone(transport)
+    peer = handmade_peer(stream._engine, tmp_path / "keys")
+    assert await stream.write(text(1000)) == 1000
+    transport.fail(trio.BrokenResourceError("gone"))
+    for word in (b"one", b"two", b"three"):
+        await raw.send_all(peer.key_update() + peer.key_update() + peer.data(word))
+        assert await stream.receive_some() == word
+        assert stream.unsent_bytes == 1000
+    with pytest.raises(trio.BrokenResourceError, match="gone"):
+        await stream.aclose()
+    await trio.aclose_forcefully(raw)
+
+
+async def test_a_reader_leaves_the_queue_alone_while_somebody_sends_past_it(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """On the transport itself: a mistake, but nothing that the session should die of."""
+
+    async def busy() -> None:
+        await wait_all_tasks_blocked()
+        raise trio.BusyResourceError
+
+    raw, inner = duplex(1 << 16)
+    transport = Clogged(inner, room=0)
+    transport.wait = busy
+    stream = alone(transport)
+    peer = handmade_peer(stream._engine, tmp_path / "keys")
+    async with trio.open_nursery() as nursery:
+        assert await stream.write(b"accepted") == 8
+
+        async def read() -> None:
+            assert await stream.receive_some() == b"data"
+
+        nursery.start_soon(read)
+        await trio.sleep(1)
+        await raw.send_all(peer.data(b"data"))
+    transport.unclog()
+    await stream.flush()
+    assert peer.read(await raw.receive_some()) == [(23, b"accepted")]
+    await trio.aclose_forcefully(stream)
 
 
 async def test_what_the_wait_of_one_task_comes_upon_is_told_to_the_writer() -> None:

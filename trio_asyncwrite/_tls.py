@@ -512,23 +512,25 @@ class TlsStream(AsyncReadWrite, Generic[S]):
 
         If it cannot go, it is dropped, and whoever writes is told, should it have been theirs.
         """
-        error = self._send_error
-        try:
-            if error is None:
-                try:
-                    self._transfer(flush=True)
-                except NotReady:
-                    return True
-                except Exception as exc:  # noqa: BLE001 - raised by the next operation that sends
-                    error = exc
-                else:
-                    return False
-            self._lost += min(self._queued, len(self._engine.out))
-            self._engine.out = NOTHING
-            self._answering = False
-            self._send_error = error if self.unsent_bytes else None
-        finally:
-            del error  # as above
+        if self._send_error is None:
+            try:
+                self._transfer(flush=True)
+            except NotReady:
+                return True
+            except Exception as exc:  # noqa: BLE001 - raised by the next operation that sends
+                self._send_error = exc
+            else:
+                return False
+        if isinstance(self._send_error, trio.BusyResourceError):
+            # Somebody is sending past us. The next operation tries again.
+            self._send_error = None
+            return False
+        self._lost += min(self._queued, len(self._engine.out))
+        self._queued = 0
+        self._engine.out = NOTHING
+        self._answering = False
+        if not self.unsent_bytes:
+            self._send_error = None
         return False
 
     def _transfer(self, *, flush: bool) -> None:
