@@ -381,8 +381,9 @@ class TlsStream(AsyncReadWrite, Generic[S]):
                     if not blocked:
                         self._handshook = True
                         return
-                    # A peer that refuses what has gone so far says so, and takes no more.
-                    if self._peek():
+                    # A peer that refuses what has gone so far says so, and takes no more. But
+                    # what came may be its data, and a send that must not be broken off goes on.
+                    if not self._exact or self._peek():
                         raise NotReady(self._wait_send)
                 self._check_received()
                 raise NotReady(self._wait_either if blocked else self._wait_receive)
