@@ -658,3 +658,25 @@ async def test_a_reader_of_a_byte_a_second(autojump_clock: MockClock) -> None:
 
 def test_it_names_itself(fds: tuple[int, int]) -> None:
     assert repr(PollEvented(fds[1], close=False)) == f"<PollEvented over {fds[1]}>"
+
+
+def test_a_number_that_is_garbage_is_closed_and_reported(fds: tuple[int, int]) -> None:
+    stream = PollEvented(fds[1])
+    with pytest.warns(ResourceWarning, match=f"^unclosed <PollEvented over {fds[1]}>$"):
+        del stream
+    assert not is_open(fds[1])
+
+
+def test_what_is_not_its_own_is_left_open_without_a_word(
+    fds: tuple[int, int], tmp_path: Path
+) -> None:
+    """Lent numbers, objects, and numbers that it has refused."""
+    PollEvented(fds[1], close=False)
+    with os.fdopen(os.dup(fds[1]), "wb") as file:
+        PollEvented(file)
+        assert is_open(file.fileno())
+    with (tmp_path / "file").open("wb") as file:
+        with pytest.raises(ValueError, match="AllowStdIo"):
+            PollEvented(file.fileno())
+        assert is_open(file.fileno())
+    assert is_open(fds[1])

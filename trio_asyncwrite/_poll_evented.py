@@ -8,6 +8,7 @@ import os
 import socket as stdlib_socket
 import stat
 import sys
+import warnings
 from typing import TYPE_CHECKING, Protocol, final
 
 import trio
@@ -75,6 +76,8 @@ class PollEvented(FdWriter):
     Source: ``tokio::io::PollEvented``, ``tokio::io::unix::AsyncFd``.
     """
 
+    _close_fd = False  # until the constructor has taken it
+
     def __init__(self, fd: int | HasFileno | trio.lowlevel.FdStream, *, close: bool = True) -> None:
         if sys.platform == "win32":  # pragma: no cover
             raise NotImplementedError("PollEvented needs descriptors that Windows cannot wait for")
@@ -86,7 +89,6 @@ class PollEvented(FdWriter):
                 f"got {type(fd).__name__}"
             )
         self._fd = fd
-        self._close_fd = close
         number = self.fileno()
         if number < 0 and not isinstance(fd, int):
             raise ValueError(f"expected an open file descriptor, and {fd!r} has none")
@@ -105,6 +107,7 @@ class PollEvented(FdWriter):
         self._was_blocking = os.get_blocking(number)
         os.set_blocking(number, False)
         self._receiving = False
+        self._close_fd = close
 
     def fileno(self) -> int:
         """The file descriptor, or -1 once it is closed."""
@@ -209,6 +212,14 @@ class PollEvented(FdWriter):
                 fd.close()
         except OSError as exc:
             self._raise(exc)
+
+    def __del__(self) -> None:
+        """Close a number, as the standard library's files and sockets do, and complain."""
+        super().__del__()
+        if self._close_fd and isinstance(self._fd, int) and self._fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:
         return f"<PollEvented over {self._fd!r}>"
