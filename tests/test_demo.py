@@ -21,7 +21,7 @@ import trio
 import trio.abc
 import trio.testing
 
-from trio_asyncwrite import __main__ as command_line
+from trio_asyncwrite import TcpStream, __main__ as command_line, duplex
 from trio_asyncwrite._demo import job, sender, source
 from trio_asyncwrite._demo.cancellations import Cancellations, draw_places
 from trio_asyncwrite._demo.progress import show_progress
@@ -30,8 +30,12 @@ from trio_asyncwrite._demo.transport import TCP, connect_tcp
 from trio_asyncwrite._demo.wire import END_PAYLOAD, HEADER, Kind, Parser
 from trio_asyncwrite._version import __version__
 
+from ._streams import reset
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from trio_asyncwrite._demo.transport import Connect
 
 RECORD = source.RECORD_SIZE
 
@@ -48,9 +52,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def rows(output: str) -> dict[str, list[str]]:
-    """The table in the output: label -> one cell for each sender."""
-    lines = output.partition("over TCP")[2].partition("\n\n")[0].splitlines()[2:]
+def rows(output: str, title: str = "over TCP") -> dict[str, list[str]]:
+    """The table of that title in the output: label -> one cell for each way."""
+    lines = output.partition(f"\n{title}  ")[2].partition("\n\n")[0].splitlines()[2:]
     return {
         line[:26].strip(): [line[at : at + 17].strip() for at in (26, 43, 60)] for line in lines
     }
@@ -67,7 +71,9 @@ def number(cell: str) -> int:
 def test_every_byte_arrives_and_send_all_loses_some(
     seed: int, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status = command_line.main(["demo", str(folder), "--cancels=12", f"--seed={seed}"])
+    status = command_line.main(
+        ["demo", str(folder), "--cancels=12", f"--seed={seed}", "--answers=0"]
+    )
 
     table = rows(capsys.readouterr().out)
     assert status == 0
@@ -81,6 +87,10 @@ def test_every_byte_arrives_and_send_all_loses_some(
     missing, too_many = table["bytes missing"], table["bytes too many"]
     assert [number(cell) > 0 for cell in missing] == [False, False, True]
     assert [number(cell) > 0 for cell in too_many] == [False, True, False]
+    assert table["ended"] == ["clean", "unknown", "unknown"]
+    for count in ("unsent", "unacknowledged", "discarded"):
+        assert table[f"bytes {count}"] == ["0", "unknown", "unknown"]
+    assert "peer's close_notify" not in table
 
 
 def test_the_output_says_what_was_done_and_why_send_all_loses(
@@ -88,12 +98,14 @@ def test_the_output_says_what_was_done_and_why_send_all_loses(
 ) -> None:
     (folder / "dangling").symlink_to("nowhere")
 
-    command_line.main(["demo", str(folder), "--cancels=12", "--seed=5"])
+    command_line.main(["demo", str(folder), "--cancels=12", "--seed=5", "--answers=2"])
 
     out = capsys.readouterr().out
     assert out.startswith(f"4 file(s), {4 * RECORD + 104:,} bytes: {folder}\n1 more left out")
     assert "12 cancellations for each sender, drawn from seed 5" in out
     assert "BufWriter, resumed: was cancelled while it waited" in out
+    assert "BufWriter, resumed: ended clean after 0." in out
+    assert "aclose, which ends send_all's, does not tell how it ended." in out
     assert "send_all, skipped: the receiver lost step: a message" in out
     assert "the caller has to guess" in out
     assert "\r" not in out
@@ -103,14 +115,16 @@ def test_the_output_says_what_was_done_and_why_send_all_loses(
 def test_the_default_goes_over_tls_as_well_where_send_all_dies(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status = command_line.main(["demo", str(folder), "--cancels=12"])
+    status = command_line.main(["demo", str(folder), "--cancels=12", "--answers=0"])
 
     out = capsys.readouterr().out
-    table = rows(out.partition("over TLS")[2].join(("over TCP", "")))
+    table = rows(out, "over TLS")
     assert status == 0
     assert "over TCP" in out
     assert table["arrived whole"] == ["yes", "NO", "NO"]
     assert table["cancellations that hit"][1:] == ["1 of 12", "1 of 12"]
+    assert table["ended"] == ["clean", "unknown", "unknown"]
+    assert table["peer's close_notify"] == ["yes", "unknown", "unknown"]
     assert "the sender stopped: BrokenResourceError" in out
     assert "(python-trio/trio#198)" in out
 
@@ -119,9 +133,11 @@ def test_the_default_goes_over_tls_as_well_where_send_all_dies(
 def test_a_transport_can_be_chosen(
     chosen: str, shown: list[bool], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command_line.main(["demo", str(folder), "--cancels=0", "--transport", chosen]) == 0
+    arguments = ["demo", str(folder), "--cancels=0", "--answers=1", "--transport", chosen]
+    assert command_line.main(arguments) == 0
     out = capsys.readouterr().out
-    assert ["over TCP" in out, "over TLS" in out] == shown
+    for table in ("over {}", "answers over {}"):
+        assert [f"\n{table.format(name)} " in out for name in ("TCP", "TLS")] == shown
 
 
 def test_without_trustme_it_names_the_extra(
@@ -139,7 +155,9 @@ def test_without_trustme_it_names_the_extra(
 def test_without_cancellations_nobody_loses_anything(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status = command_line.main(["demo", str(folder / "sub" / "whole"), "--cancels", "0"])
+    status = command_line.main(
+        ["demo", str(folder / "sub" / "whole"), "--cancels=0", "--answers=0"]
+    )
 
     out = capsys.readouterr().out
     assert status == 0
@@ -153,6 +171,7 @@ def test_it_runs_as_a_program(folder: Path) -> None:
     done = subprocess.run(program, capture_output=True, text=True, check=True)
 
     assert rows(done.stdout)["arrived whole"][0] == "yes"
+    assert rows(done.stdout, "answers over TLS")["answers received whole"][0] == "20 of 20"
     assert done.stderr == ""
 
 
@@ -161,8 +180,63 @@ def test_the_default_is_the_standard_library(
 ) -> None:
     monkeypatch.setattr(job, "standard_library", lambda: source.from_path(folder / "empty"))
 
-    assert command_line.main(["demo"]) == 0
+    assert command_line.main(["demo", "--answers=0"]) == 0
     assert f"1 file(s), 0 bytes: {folder / 'empty'}" in capsys.readouterr().out
+
+
+# ---- Early answers ----------------------------------------------------------------------------
+
+
+def test_early_answers_are_whole_and_their_ends_are_known(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = command_line.main(["demo", str(folder / "empty"), "--answers=3"])
+
+    out = capsys.readouterr().out
+    assert status == 0
+    assert "Early answers, 3 each way" in out
+    for transport in ("TCP", "TLS"):
+        table = rows(out, f"answers over {transport}")
+        assert table["answers received whole"][0] == "3 of 3"
+        assert table["bytes missing"][0] == "0"
+        # How many of aclose's are whole is the kernel's business.
+        assert table["ended"][:2] == ["3 of 3 clean", "unknown"]
+        assert table["bytes unsent"][:2] == ["0", "unknown"]
+        assert table["bytes unacknowledged"][:2] == ["0", "unknown"]
+        assert table["bytes discarded"][:2] == ["599,997", "unknown"]
+    assert table["peer's close_notify"][:2] == ["3 of 3", "unknown"]
+    assert "BufWriter, close_gracefully: one ended clean after 0." in out
+
+
+def test_a_single_answer_needs_no_count(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = command_line.main(["demo", str(folder / "empty"), "--answers=1"])
+
+    table = rows(capsys.readouterr().out, "answers over TLS")
+    assert status == 0
+    assert table["answers received whole"][0] == "yes"
+    assert table["ended"][:2] == ["clean", "unknown"]
+    assert table["peer's close_notify"][0] == "yes"
+
+
+def test_without_answers_there_is_no_such_table(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command_line.main(["demo", str(folder / "empty"), "--answers=0"]) == 0
+    assert "answers over" not in capsys.readouterr().out
+
+
+def test_what_the_system_does_not_tell_is_unknown(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    memory = dataclasses.replace(TCP, connect=connect_in_memory, connect_server=connect_in_memory)
+
+    status = job.run_demo(folder, cancels=0, seed=0, answers=2, transports=[memory])
+
+    out = capsys.readouterr().out
+    assert status == 0
+    for title in ("over TCP", "answers over TCP"):
+        assert rows(out, title)["bytes unsent"][0] == "0"
+        assert rows(out, title)["bytes unacknowledged"][0] == "unknown"
 
 
 # ---- The command line -------------------------------------------------------------------------
@@ -179,6 +253,7 @@ def test_the_default_is_the_standard_library(
         (["demo", "--cancels", "-1"], "--cancels: invalid whole number value: '-1'"),
         (["demo", "--cancels", "many"], "--cancels: invalid whole number value: 'many'"),
         (["demo", "--seed", "x"], "--seed: invalid int value: 'x'"),
+        (["demo", "--answers", "few"], "--answers: invalid whole number value: 'few'"),
         (["demo", "--cancel", "3"], "unrecognized arguments: --cancel"),
     ],
 )
@@ -233,11 +308,30 @@ def test_ctrl_c_ends_it_with_a_word(
 # ---- It can find fault ------------------------------------------------------------------------
 
 
-class BadLine(trio.abc.SendStream):
+class Passing(trio.abc.Stream):
+    """Passes everything on."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise AssertionError
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self.stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
+class BadLine(Passing):
     """Does something to the third piece of data that it is to send."""
 
-    def __init__(self, stream: trio.abc.SendStream, fault: Callable[[bytes], bytes | None]) -> None:
-        self._stream = stream
+    def __init__(self, stream: trio.SocketStream, fault: Callable[[bytes], bytes | None]) -> None:
+        super().__init__(stream)
         self._fault = fault
         self._pieces = 0
 
@@ -245,40 +339,67 @@ class BadLine(trio.abc.SendStream):
         self._pieces += 1
         sent = self._fault(bytes(data)) if self._pieces == 3 else data
         if sent is None:
-            await self._stream.aclose()
+            await self.stream.aclose()
             raise trio.BrokenResourceError("cut")
-        await self._stream.send_all(sent)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        raise AssertionError
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+        await self.stream.send_all(sent)
 
 
-class BadEnd(trio.abc.ReceiveStream):
+class BadEnd(Passing):
     """Breaks at once."""
-
-    def __init__(self, stream: trio.abc.ReceiveStream) -> None:
-        self._stream = stream
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         raise trio.BrokenResourceError("deaf")
 
+
+class Forgetting(Passing):
+    """Loses a byte of what it receives at first."""
+
+    _forgotten = False
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await self.stream.receive_some(max_bytes)
+        lost = 0 if self._forgotten else 1
+        self._forgotten = True
+        return data[lost:]
+
+
+class Resetting(Passing):
+    """Ends by a reset, when it has received everything."""
+
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        reset(TcpStream(self.stream))
+        await self.stream.aclose()
 
 
 async def connect_badly(
     fault: Callable[[bytes], bytes | None],
-) -> tuple[trio.abc.SendStream, trio.abc.ReceiveStream]:
+) -> tuple[trio.abc.Stream, trio.abc.Stream]:
     client, server = await connect_tcp()
     return BadLine(client, fault), server
 
 
-async def connect_deafly() -> tuple[trio.abc.SendStream, trio.abc.ReceiveStream]:
+async def connect_deafly() -> tuple[trio.abc.Stream, trio.abc.Stream]:
     client, server = await connect_tcp()
     return client, BadEnd(server)
+
+
+async def connect_to_crash() -> tuple[trio.abc.Stream, trio.abc.Stream]:
+    client, server = await connect_tcp()
+    return client, Resetting(server)
+
+
+async def connect_forgetfully() -> tuple[trio.abc.Stream, trio.abc.Stream]:
+    client, server = await connect_tcp()
+    return Forgetting(client), server
+
+
+async def connect_from_crash() -> tuple[trio.abc.Stream, trio.abc.Stream]:
+    client, server = await connect_tcp()
+    return Resetting(client), server
+
+
+async def connect_in_memory() -> tuple[trio.abc.Stream, trio.abc.Stream]:
+    return duplex(65536)
 
 
 @pytest.mark.parametrize(
@@ -300,10 +421,10 @@ def test_a_corrupted_transport_is_found_out(
 ) -> None:
     bad = dataclasses.replace(TCP, connect=partial(connect_badly, fault))
 
-    status = job.run_demo(folder, cancels=0, seed=0, transports=[TCP, bad])
+    status = job.run_demo(folder, cancels=0, seed=0, answers=0, transports=[TCP, bad])
 
-    last = capsys.readouterr().out.split("over TCP")[2]
-    table = rows("over TCP" + last)
+    last = capsys.readouterr().out.split("over TCP ")[2]
+    table = rows("\nover TCP " + last)
     assert status == 1
     assert table["arrived whole"] == ["NO", "yes", "yes"]
     assert table[what][0] not in ("0", "none")
@@ -316,8 +437,57 @@ def test_a_receiver_that_breaks_is_found_out(
 ) -> None:
     deaf = dataclasses.replace(TCP, connect=connect_deafly)
 
-    assert job.run_demo(folder, cancels=0, seed=0, transports=[deaf]) == 1
+    assert job.run_demo(folder, cancels=0, seed=0, answers=0, transports=[deaf]) == 1
     assert "the receiver stopped: BrokenResourceError('deaf')" in capsys.readouterr().out
+
+
+def test_an_end_that_is_not_clean_is_no_success(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crashing = dataclasses.replace(TCP, connect=connect_to_crash)
+
+    assert job.run_demo(folder, cancels=0, seed=0, answers=0, transports=[crashing]) == 1
+    out = capsys.readouterr().out
+    assert rows(out)["arrived whole"] == ["yes"] * 3
+    assert rows(out)["ended"] == ["broken", "unknown", "unknown"]
+    assert "BufWriter, resumed: ended broken after 0." in out
+
+
+@pytest.mark.parametrize(
+    ("connect", "whole", "missing", "ended", "note"),
+    [
+        (connect_forgetfully, "1 of 2", "1", "2 of 2 clean", "one ended clean after"),
+        (connect_from_crash, "2 of 2", "0", "1 of 2 clean", "one ended broken after"),
+        (connect_deafly, "1 of 2", "4,194,304", "1 of 2 clean", "the server stopped: Broken"),
+    ],
+    ids=["a byte lost", "crashed after all", "the server breaks"],
+)
+def test_a_bad_answer_is_found_out(
+    connect: Connect,
+    whole: str,
+    missing: str,
+    ended: str,
+    note: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    connects = iter([connect_tcp, connect])
+
+    async def connect_next() -> tuple[trio.abc.Stream, trio.abc.Stream]:
+        return await next(connects)()
+
+    one_bad = dataclasses.replace(TCP, connect_server=connect_next)
+
+    status = job.run_demo(folder / "empty", cancels=0, seed=0, answers=2, transports=[one_bad])
+
+    out = capsys.readouterr().out
+    table = rows(out, "answers over TCP")
+    assert status == 1
+    assert rows(out)["ended"][0] == "clean"
+    assert table["answers received whole"][0] == whole
+    assert table["bytes missing"][0] == missing
+    assert table["ended"][0] == ended
+    assert f"BufWriter, close_gracefully: {note}" in out
 
 
 def test_a_file_that_vanishes_is_no_success(
@@ -329,8 +499,10 @@ def test_a_file_that_vanishes_is_no_success(
 
     monkeypatch.setattr(sender, "read_record", vanished)
 
-    assert job.run_demo(folder, cancels=0, seed=0, transports=[TCP]) == 1
-    assert "the sender stopped: FileNotFoundError" in capsys.readouterr().out
+    assert job.run_demo(folder, cancels=0, seed=0, answers=0, transports=[TCP]) == 1
+    out = capsys.readouterr().out
+    assert "the sender stopped: FileNotFoundError" in out
+    assert rows(out)["ended"] == ["aborted", "unknown", "unknown"]
 
 
 # ---- The parts --------------------------------------------------------------------------------
@@ -498,10 +670,11 @@ def test_a_terminal_sees_progress(folder: Path, monkeypatch: pytest.MonkeyPatch)
     terminal, child_side = os.openpty()
     with os.fdopen(terminal, "rb") as reader, os.fdopen(child_side, "w") as out:
         monkeypatch.setattr(sys, "stdout", out)
-        command_line.main(["demo", str(folder / "empty")])
+        command_line.main(["demo", str(folder / "empty"), "--transport=tcp", "--answers=1"])
         seen = reader.read1(65536).decode()
 
     assert "\rTCP, BufWriter, resumed: 0.0 of 0.0 MB, 0 cancellations" in seen
+    assert "\rTCP, BufWriter, close_gracefully: 0 of 1 answers whole" in seen
 
 
 # ---- What is sent -----------------------------------------------------------------------------

@@ -14,12 +14,14 @@ _DEMO = """\
 Sends files through a BufWriter to a receiver on the loopback interface, cancels the sender in
 the middle of its writes, at random places, and resumes it. The receiver verifies every byte.
 Then does the same with Trio's own send_all, and shows what that lost. First over TCP, then with
-TLS and a certificate authority that is thrown away afterwards.
+TLS and a certificate authority that is thrown away afterwards. At last, a server answers while
+the client still sends, and closes: gracefully, and with Trio's own aclose.
 """
 
 _STATUS = """\
-exit status: 0 if everything arrived whole through the writer of this library, 1 if a byte is
-missing or wrong, 2 if the arguments are, 130 after Ctrl-C.
+exit status: 0 if everything arrived whole through the writer of this library, and ended clean;
+1 if a byte is missing or wrong, or an ending not clean; 2 if the arguments are wrong; 130 after
+Ctrl-C.
 """
 
 
@@ -68,6 +70,13 @@ def _parser() -> argparse.ArgumentParser:
         help="what the places of the cancellations are drawn from (%(default)s)",
     )
     demo.add_argument(
+        "--answers",
+        type=_count,
+        default=20,
+        metavar="N",
+        help="how often to answer early and close, each way; 0 leaves it out (%(default)s)",
+    )
+    demo.add_argument(
         "--transport",
         action="append",
         choices=["tcp", "tls"],
@@ -96,7 +105,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         transports = [TRANSPORTS[name]() for name in options.transport or TRANSPORTS]
         return run_demo(
-            options.path, cancels=options.cancels, seed=options.seed, transports=transports
+            options.path,
+            cancels=options.cancels,
+            seed=options.seed,
+            answers=options.answers,
+            transports=transports,
         )
     except (MissingExtraError, SourceError) as exc:
         parser.error(str(exc))

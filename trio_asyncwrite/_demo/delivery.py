@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, final
 import trio
 import trio.abc
 
+from trio_asyncwrite import CloseOutcome
+
 from .cancellations import Cancellations
 from .tape import Tape
 from .wire import Parser
 
 if TYPE_CHECKING:
-    from .sender import Sender
+    from .sender import Resuming, SendingAgain, Skipping
     from .source import Source
 
 
@@ -29,7 +31,7 @@ class Delivery:
 
     def __init__(
         self,
-        sender_type: type[Sender],
+        sender_type: type[Resuming | SendingAgain | Skipping],
         stream: trio.abc.SendStream,
         receiving: trio.abc.ReceiveStream,
         places: list[int],
@@ -48,6 +50,12 @@ class Delivery:
     def is_whole(self) -> bool:
         """Whether every byte arrived, once and in order, and both judges say so."""
         return not self.errors and self.parser.is_whole and self.tape.wrong_at is None
+
+    @property
+    def ended_clean(self) -> bool:
+        """Whether the connection is known to have ended as it should."""
+        report = self.sender.report
+        return report is not None and report.outcome is CloseOutcome.CLEAN
 
     async def run(self, source: Source) -> None:
         """Send and receive, to the end of the stream."""

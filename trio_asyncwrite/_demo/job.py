@@ -8,42 +8,52 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from .answers import GRACEFULLY, PLAINLY, Answers
 from .cancellations import draw_places
 from .delivery import Delivery
 from .progress import show_progress
 from .sender import Resuming, SendingAgain, Skipping
 from .source import from_path, standard_library
-from .table import introduction, report
+from .table import answers_introduction, answers_report, introduction, report
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
+    from .answers import Way
     from .source import Source
-    from .transport import Transport
+    from .transport import Connect, Transport
 
 _INTERRUPTED: Final = 128 + signal.SIGINT
 
 
-def run_demo(path: Path | None, *, cancels: int, seed: int, transports: Sequence[Transport]) -> int:
+def run_demo(
+    path: Path | None,
+    *,
+    cancels: int,
+    seed: int,
+    answers: int,
+    transports: Sequence[Transport],
+) -> int:
     """Do the main job and print what came of it.
 
     Args:
         path: the file or folder to send; ``None`` for the standard library's sources.
         cancels: how often to cancel each sender.
         seed: what the places of the cancellations are drawn from.
+        answers: how many answers to end early, each way; 0 leaves that part out.
         transports: what to send over.
 
     Returns:
-        The exit status: 0 if all arrived whole through our writer, over all transports; 1 if
-        not; 130 after Ctrl-C.
+        The exit status: 0 if all arrived whole through our writer, over all transports, and all
+        of our connections ended clean; 1 if not; 130 after Ctrl-C.
 
     Raises:
         SourceError: if there is nothing to send.
     """
     source = standard_library() if path is None else from_path(path)
     print(introduction(source, cancels, seed))
-    job = _Job(source, draw_places(source.size, cancels, seed))
+    job = _Job(source, draw_places(source.size, cancels, seed), answers)
     status = trio.run(job.run, transports)
     if status == _INTERRUPTED:
         print("Interrupted.")
@@ -51,16 +61,20 @@ def run_demo(path: Path | None, *, cancels: int, seed: int, transports: Sequence
 
 
 class _Job:
-    def __init__(self, source: Source, places: list[int]) -> None:
+    def __init__(self, source: Source, places: list[int], answers: int) -> None:
         self._source = source
         self._places = places
+        self._answers = answers
 
     async def run(self, transports: Sequence[Transport]) -> int:
         status = _INTERRUPTED
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_on_interrupt, nursery.cancel_scope)
-            whole = [await self._compare(transport) for transport in transports]
-            status = 0 if all(whole) else 1
+            well = [await self._compare(transport) for transport in transports]
+            if self._answers:
+                print(answers_introduction(self._answers))
+                well += [await self._compare_answers(transport) for transport in transports]
+            status = 0 if all(well) else 1
             nursery.cancel_scope.cancel()
         return status
 
@@ -68,7 +82,7 @@ class _Job:
         ours = await self._deliver(transport, Resuming)
         others = [await self._deliver(transport, guess) for guess in (SendingAgain, Skipping)]
         print(report(transport, self._source, [ours, *others]))
-        return ours.is_whole
+        return ours.is_whole and ours.ended_clean
 
     async def _deliver(
         self, transport: Transport, sender_type: type[Resuming | SendingAgain | Skipping]
@@ -83,11 +97,29 @@ class _Job:
             hits = delivery.cancellations.total
             return f"{title}: {received:.1f} of {size:.1f} MB, {hits:,} cancellations"
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(show_progress, sys.stdout, describe)
-            await delivery.run(self._source)
-            nursery.cancel_scope.cancel()
+        await _show_progress_of(delivery.run(self._source), describe)
         return delivery
+
+    async def _compare_answers(self, transport: Transport) -> bool:
+        ours = await self._answer(transport, GRACEFULLY, transport.connect_server)
+        plain = await self._answer(transport, PLAINLY, transport.connect_plain)
+        print(answers_report(transport, [ours, plain]))
+        return ours.are_well
+
+    async def _answer(self, transport: Transport, way: Way, connect: Connect) -> Answers:
+        answers = Answers(way, connect, self._answers)
+        title = f"{transport.name}, {', '.join(way.title)}"
+        await _show_progress_of(
+            answers.run(), lambda: f"{title}: {answers.whole} of {answers.planned} answers whole"
+        )
+        return answers
+
+
+async def _show_progress_of(work: Awaitable[None], describe: Callable[[], str]) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(show_progress, sys.stdout, describe)
+        await work
+        nursery.cancel_scope.cancel()
 
 
 async def _cancel_on_interrupt(scope: trio.CancelScope) -> None:

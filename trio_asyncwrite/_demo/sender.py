@@ -7,16 +7,19 @@ import hashlib
 import struct
 from typing import TYPE_CHECKING, ClassVar, final
 
-from trio_asyncwrite import Buf, BufWriter
+from trio_asyncwrite import Buf, BufWriter, graceful
 
 from .source import RECORD_SIZE, read_record
 from .wire import END_PAYLOAD, HEADER, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
     import trio.abc
     from typing_extensions import ParamSpec
+
+    from trio_asyncwrite import CloseReport
 
     from .cancellations import Cancellations
     from .source import File, Source
@@ -29,7 +32,7 @@ class Sender(abc.ABC):
     """Sends files as messages, whatever happens to its writes.
 
     Args:
-        stream: where to; the sender closes it.
+        ending: what closes the connection, as a context manager.
         cancellations: what happens to the writes.
         tape: told what the receiver should see.
     """
@@ -38,15 +41,23 @@ class Sender(abc.ABC):
     title: ClassVar[tuple[str, str]]
 
     def __init__(
-        self, stream: trio.abc.SendStream, cancellations: Cancellations, tape: Tape
+        self,
+        ending: AbstractAsyncContextManager[object],
+        cancellations: Cancellations,
+        tape: Tape,
     ) -> None:
-        self._stream = stream
+        self._ending = ending
         self._cancellations = cancellations
         self._tape = tape
         #: How many messages there were to send.
         self.messages = 0
         #: How many files.
         self.files = 0
+
+    @property
+    def report(self) -> CloseReport | None:
+        """How the connection ended; None if the way to close it does not tell."""
+        return None
 
     async def run(self, source: Source) -> None:
         """Send everything, and end the stream.
@@ -58,7 +69,7 @@ class Sender(abc.ABC):
         Cancellation: lost; the ones that count are in ``cancellations``.
         """
         content = 0
-        async with self._stream:
+        async with self._ending:
             for file in source.files:
                 content += await self._send_file(file)
             await self._send(Kind.END, struct.pack(END_PAYLOAD, self.files, content))
@@ -103,7 +114,8 @@ class Resuming(Sender):
     """What this library is for: a cancelled operation is simply called again.
 
     ``write_struct`` of what fits into the buffer was not begun when it was cancelled;
-    ``write_all_buf``, ``flush`` and ``shutdown`` go on where they were.
+    ``write_all_buf``, ``flush`` and ``shutdown`` go on where they were. The connection ends
+    gracefully, with a report.
     """
 
     title = ("BufWriter", "resumed")
@@ -112,7 +124,13 @@ class Resuming(Sender):
         self, stream: trio.abc.SendStream, cancellations: Cancellations, tape: Tape
     ) -> None:
         self._writer = BufWriter(stream)
-        super().__init__(self._writer, cancellations, tape)
+        self._graceful = graceful(self._writer)
+        super().__init__(self._graceful, cancellations, tape)
+
+    @property
+    def report(self) -> CloseReport:
+        """See :meth:`Sender.report`."""
+        return self._graceful.report
 
     async def _write(self, kind: Kind, payload: bytes) -> None:
         if kind is Kind.FILE:
@@ -137,6 +155,12 @@ class Resuming(Sender):
 
 class Guessing(Sender):
     """Trio's own contract: nobody knows how much a cancelled ``send_all`` has sent."""
+
+    def __init__(
+        self, stream: trio.abc.SendStream, cancellations: Cancellations, tape: Tape
+    ) -> None:
+        self._stream = stream
+        super().__init__(stream, cancellations, tape)
 
     async def _write(self, kind: Kind, payload: bytes) -> None:
         message = struct.pack(HEADER, kind, len(payload)) + payload

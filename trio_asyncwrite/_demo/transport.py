@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import TypeAlias
 
-    Connect: TypeAlias = Callable[[], Awaitable[tuple[trio.abc.SendStream, trio.abc.ReceiveStream]]]
+    Connect: TypeAlias = Callable[[], Awaitable[tuple[trio.abc.Stream, trio.abc.Stream]]]
+    AnyTls: TypeAlias = TlsStream[trio.SocketStream] | trio.SSLStream[trio.SocketStream]
 
 #: The kernel's buffers, in bytes; it doubles them. Its own grow to megabytes, and then a small
 #: folder would be sent without a single wait. Any smaller, and TCP stalls on the loopback
@@ -30,12 +31,16 @@ class Transport:
     """A kind of connection, and how each side of the comparison makes one."""
 
     name: str
-    #: For BufWriter. Each call gives both ends.
+    #: For BufWriter. Each call gives both ends, the client's first.
     connect: Connect
-    #: For plain ``send_all``.
+    #: For BufWriter at the server's end; the client's is Trio's.
+    connect_server: Connect
+    #: For plain ``send_all``. Both ends are Trio's.
     connect_plain: Connect
     #: What a cancelled plain ``send_all`` leads to.
     plain_note: str
+    #: Whether its ends say goodbye with a close_notify.
+    is_tls: bool = False
 
 
 class MissingExtraError(Exception):
@@ -55,6 +60,7 @@ async def connect_tcp() -> tuple[trio.SocketStream, trio.SocketStream]:
 
 TCP: Final = Transport(
     "TCP",
+    connect_tcp,
     connect_tcp,
     connect_tcp,
     "send_all is trio.SocketStream's. A cancelled one does not say how much it has sent, so the "
@@ -84,22 +90,25 @@ def tls() -> Transport:
     authority.issue_cert("localhost").configure_cert(server_context)
     return Transport(
         "TLS",
-        partial(_connect_tls, TlsStream, client_context, server_context),
-        partial(_connect_tls, trio.SSLStream, client_context, server_context),
+        partial(_connect_tls, TlsStream, TlsStream, client_context, server_context),
+        partial(_connect_tls, trio.SSLStream, TlsStream, client_context, server_context),
+        partial(_connect_tls, trio.SSLStream, trio.SSLStream, client_context, server_context),
         "send_all is trio.SSLStream's. A cancelled one may have sent a part of a record, after "
         "which nothing else can be sent: the session is lost, and with it the connection "
         "(python-trio/trio#198). The seconds are those until then.",
+        is_tls=True,
     )
 
 
 async def _connect_tls(
-    kind: type[TlsStream[trio.SocketStream] | trio.SSLStream[trio.SocketStream]],
+    client_kind: type[AnyTls],
+    server_kind: type[AnyTls],
     client_context: ssl.SSLContext,
     server_context: ssl.SSLContext,
-) -> tuple[trio.abc.SendStream, trio.abc.ReceiveStream]:
+) -> tuple[trio.abc.Stream, trio.abc.Stream]:
     tcp_client, tcp_server = await connect_tcp()
-    client = kind(tcp_client, client_context, server_hostname="localhost")
-    server = kind(tcp_server, server_context, server_side=True)
+    client = client_kind(tcp_client, client_context, server_hostname="localhost")
+    server = server_kind(tcp_server, server_context, server_side=True)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.do_handshake)
         nursery.start_soon(server.do_handshake)
