@@ -5,10 +5,12 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from report import versions
+from report import UNITS, significant, versions
 
 if TYPE_CHECKING:
-    from harness import Workload
+    from collections.abc import Sequence
+
+    from harness import Series, Workload
     from report import Results
 
 #: What the bars of a kind look like, and what the legend calls them.
@@ -24,7 +26,7 @@ STYLE = (
     ".rate{fill:#666;font-size:10px}"
 )
 # In pixels. A panel: the peers' names, their bars, and room for the rate behind the longest.
-MARGIN, NAMES, BARS, RATES, ROW, HEADING = 20, 140, 240, 130, 17, 44
+MARGIN, NAMES, BARS, RATES, ROW, HEADING = 20, 160, 240, 130, 17, 44
 PANEL = NAMES + BARS + RATES
 
 
@@ -39,47 +41,50 @@ def bar(x: float, y: float, width: float, height: float, colour: str) -> str:
 
 
 def rate_text(rate: float, size: int) -> str:
-    """``rate`` messages of ``size`` bytes per second, in words."""
-    count = f"{rate / 1e6:.2f} M/s" if rate >= 1e6 else f"{rate / 1e3:.1f} k/s"
-    return f"{count}, {rate * size / 2**20:.0f} MiB/s"
+    """``rate`` times ``size`` bytes per second, in words."""
+    scale, unit = next(
+        (scale, unit) for scale, unit in ((1e6, "M/s"), (1e3, "k/s"), (0, "/s")) if rate >= scale
+    )
+    count = f"{significant(rate / (scale or 1))} {unit}"
+    return f"{count}, {rate * size / 2**20:.0f} MiB/s" if size else count
 
 
-def panel(results: Results, workload: Workload, x: float, y: float) -> list[str]:
-    """The bars are as long as the throughput, the longest one being the panel's unit."""
-    rates = [(peer, results.rate(workload.name, peer.name)) for peer in results.peers]
-    measured = [(peer, rate) for peer, rate in rates if rate is not None]
-    longest = max(rate for _, rate in measured)
-    lines = [text(x, y - 6, workload.name, "head")]
-    for number, (peer, rate) in enumerate(measured):
-        top, width = y + number * ROW, max(1.0, BARS * rate / longest)
+def panel(workload: Workload, of_workload: Sequence[Series], x: float, y: float) -> list[str]:
+    """The bars are as long as the rate, the longest one being the panel's unit."""
+    longest = max(one.rate for one in of_workload)
+    title = f"{workload.name} ({UNITS[workload.family]}s)"
+    lines = [text(x, y - 6, title, "head")]
+    for number, one in enumerate(of_workload):
+        top, width = y + number * ROW, max(1.0, BARS * one.rate / longest)
         baseline, left = top + ROW - 6, x + NAMES
         lines += [
-            text(left - 6, baseline, peer.name, "name"),
-            bar(left, top + 2, width, ROW - 5, KINDS[peer.kind][0]),
-            text(left + width + 4, baseline, rate_text(rate, workload.size), "rate"),
+            text(left - 6, baseline, one.peer.name, "name"),
+            bar(left, top + 2, width, ROW - 5, KINDS[one.peer.kind][0]),
+            text(left + width + 4, baseline, rate_text(one.rate, workload.size), "rate"),
         ]
     return lines
 
 
 def svg(results: Results) -> str:
     """The whole chart; two panels beside each other."""
-    panel_height = ROW * len(results.peers) + HEADING
-    count = len(results.workloads)
-    width = MARGIN + PANEL * min(2, count)
-    height = HEADING + panel_height * ((count + 1) // 2)
+    panels = [(one, results.of(one)) for one in results.workloads]
+    lines, y = [], HEADING + 24
+    for first in range(0, len(panels), 2):
+        row = panels[first : first + 2]
+        for number, (workload, of_workload) in enumerate(row):
+            lines += panel(workload, of_workload, MARGIN + PANEL * number, y)
+        y += ROW * max(len(of_workload) for _, of_workload in row) + HEADING
+    width, height = MARGIN + PANEL * min(2, len(panels)), y - 24
     found = versions()
     where = f"Python {found['python']}, {found['system']}"
-    lines = [
+    head = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">',
-        "<title>Messages per second over loopback TCP, for each message size</title>",
+        "<title>What is done per second over loopback, by this library and its peers</title>",
         f"<style>{STYLE}</style>",
         '<rect width="100%" height="100%" rx="6" fill="#fff"/>',
-        text(MARGIN, 20, f"Messages per second over loopback TCP, longer is better. {where}"),
+        text(MARGIN, 20, f"How many per second over loopback, longer is better. {where}"),
     ]
     for number, (colour, label) in enumerate(KINDS.values()):
         x = MARGIN + 150 * number
-        lines += [bar(x, 28, 10, 10, colour), text(x + 14, 37, label)]
-    for number, workload in enumerate(results.workloads):
-        x, y = MARGIN + PANEL * (number % 2), HEADING + 24 + panel_height * (number // 2)
-        lines += panel(results, workload, x, y)
-    return "\n".join([*lines, "</svg>", ""])
+        head += [bar(x, 28, 10, 10, colour), text(x + 14, 37, label)]
+    return "\n".join([*head, *lines, "</svg>", ""])

@@ -3,29 +3,57 @@
 from __future__ import annotations
 
 import contextlib
+import enum
+import functools
 import gc
+import importlib.util
 import itertools
+import math
+import resource
+import socket
+import ssl
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+import tracemalloc
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import trustme
+from receiver import GOODBYE_SIZE, HOST, RECORD_OVERHEAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from peers import Peer
     from typing_extensions import Self
+
+#: The most plaintext that a TLS record takes (RFC 8446, section 5.1).
+RECORD_SIZE = 16384
+
+
+class Family(enum.Enum):
+    """What is done over and over. Each has its own peers; the value is how it is chosen."""
+
+    TCP = "tcp"
+    TLS = "tls"
+    HANDSHAKES = "handshakes"
+    CLOSING = "closing"
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One kind of message: a single part, or several that are to leave together."""
+    """A message to send, in one part or several that are to leave together; or a connection."""
 
     name: str
-    parts: tuple[bytes, ...]
+    family: Family
+    parts: tuple[bytes, ...] = ()
+
+    @property
+    def tls(self) -> bool:
+        return self.family in {Family.TLS, Family.HANDSHAKES}
 
     @property
     def gathered(self) -> bool:
@@ -35,38 +63,129 @@ class Workload:
     def size(self) -> int:
         return sum(map(len, self.parts))
 
+    def order(self, count: int) -> str:
+        """The line that tells the receiver what to do."""
+        if self.family is Family.TCP:
+            return f"bytes {count * self.size}"
+        if self.family is Family.TLS:
+            return "tls 1"
+        return f"tls {count}" if self.tls else f"ends {count}"
+
+    def fulfils(self, count: int, counted: int) -> bool:
+        """Whether the receiver got what it should have, given its answer."""
+        if not self.tls:
+            return counted == (count * self.size or count)
+        connections = 1 if self.parts else count
+        # Of records there are as few as possible, or as many as whole messages need.
+        fewest = math.ceil(count * self.size / RECORD_SIZE)
+        most = count * math.ceil(self.size / RECORD_SIZE)
+        overhead = counted - count * self.size - connections * GOODBYE_SIZE
+        return RECORD_OVERHEAD * fewest <= overhead <= RECORD_OVERHEAD * most
+
+
+def messages(prefix: str, family: Family, *sizes: tuple[str, int]) -> tuple[Workload, ...]:
+    return tuple(Workload(prefix + name, family, (bytes(size),)) for name, size in sizes)
+
 
 WORKLOADS = (
-    Workload("64 B", (bytes(64),)),
-    Workload("1 KiB", (bytes(1024),)),
-    Workload("16 KiB", (bytes(16384),)),
-    Workload("64 KiB", (bytes(65536),)),
-    Workload("1 MiB", (bytes(1 << 20),)),
-    Workload("24 B + 64 KiB", (bytes(24), bytes(65536))),
+    *messages("", Family.TCP, ("64 B", 64), ("1 KiB", 1024), ("16 KiB", 16384)),
+    *messages("", Family.TCP, ("64 KiB", 65536), ("1 MiB", 1 << 20)),
+    Workload("24 B + 64 KiB", Family.TCP, (bytes(24), bytes(65536))),
+    *messages("TLS ", Family.TLS, ("64 B", 64), ("4 KiB", 4096)),
+    *messages("TLS ", Family.TLS, ("64 KiB", 65536), ("1 MiB", 1 << 20)),
+    Workload("TLS handshake", Family.HANDSHAKES),
+    Workload("closing", Family.CLOSING),
 )
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One way to do it.
+
+    Attributes:
+        family: the workloads that it is for.
+        name: as it is printed.
+        kind: "ours", "async" or "blocking".
+        start: runs ``main``.
+        main: connects, waits for the receiver, and then does what is measured.
+        needs: the packages beyond our own dependencies.
+        max_message: the largest message that it can be measured with, in bytes.
+        max_bytes: the most that it may be asked to send in one measurement, in bytes.
+    """
+
+    family: Family
+    name: str
+    kind: str
+    start: Callable[[Callable[[Run], Any], Run], None]
+    main: Callable[[Run], Any]
+    needs: tuple[str, ...] = ()
+    max_message: int = sys.maxsize
+    max_bytes: int = sys.maxsize
+
+    def measure(self, run: Run) -> None:
+        self.start(self.main, run)
+
+    def does(self, workload: Workload) -> bool:
+        return workload.family is self.family and workload.size <= self.max_message
+
+    @property
+    def installed(self) -> bool:
+        return all(importlib.util.find_spec(name) for name in self.needs)
+
+
+# ---- The other process ---------------------------------------------------------------------
+
+
+def allow_descriptors(wanted: int) -> int:
+    """Have the system allow ``wanted`` open files, or as many as it does; return how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else min(wanted, soft)
+
+
+@functools.cache
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@functools.cache
+def client_context() -> ssl.SSLContext:
+    """Every peer's. One version and one library leave no choice of the cipher."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    authority().configure_trust(context)
+    return context
 
 
 class Receiver:
     """The receiving process; a context manager."""
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("receiver.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-        )
-        self.address = ("127.0.0.1", int(self.answer()))
+        certificate = authority().issue_cert(HOST).private_key_and_cert_chain_pem
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "certificate.pem")
+            path.write_bytes(certificate.bytes())
+            self._process = subprocess.Popen(
+                [sys.executable, Path(__file__).with_name("receiver.py"), path],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+            )
+            if self.answer() != b"started\n":  # it has read the certificate
+                raise RuntimeError("the receiver is out of step")
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         with self._process as process:
             process.kill()
 
-    def expect(self, size: int) -> None:
-        """Have it accept the next connection and read ``size`` bytes from it."""
+    def expect(self, order: str) -> int:
+        """Have it do as the line says; return the port to connect to."""
         assert self._process.stdin is not None
-        self._process.stdin.write(b"%d\n" % size)
+        self._process.stdin.write(f"{order}\n".encode())
+        return int(self.answer())
 
     def answer(self) -> bytes:
         """Its next line. This blocks the event loop, if there is one: it has nothing to do."""
@@ -77,6 +196,9 @@ class Receiver:
         return line
 
 
+# ---- Measuring -----------------------------------------------------------------------------
+
+
 @dataclass
 class Run:
     """One measurement: what a peer gets to know."""
@@ -84,12 +206,17 @@ class Run:
     receiver: Receiver
     workload: Workload
     count: int
+    port: int
+    traced: bool = False
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    peak_memory: int = 0
 
-    @property
-    def address(self) -> tuple[str, int]:
-        return self.receiver.address
+    def connect(self) -> socket.socket:
+        """A connection that is blocking, and nobody's way of connecting in particular."""
+        sock = socket.create_connection((HOST, self.port))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
 
     def messages(self) -> Iterator[Any]:
         """All messages: each one ``bytes``, or the tuple of its parts in a gathered workload."""
@@ -102,13 +229,18 @@ class Run:
         """Time the block, and the time until the receiver has read everything."""
         if self.receiver.answer() != b"ready\n":
             raise RuntimeError("the receiver is out of step")
+        if self.traced:
+            tracemalloc.start()
         start, cpu_start = time.perf_counter(), time.process_time()
         yield
-        count = int(self.receiver.answer())
+        counted = int(self.receiver.answer())
         self.seconds = time.perf_counter() - start
         self.cpu_seconds = time.process_time() - cpu_start
-        if count != self.count * self.workload.size:
-            raise RuntimeError(f"the receiver got {count} bytes of {self.workload}")
+        if self.traced:
+            _, self.peak_memory = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        if not self.workload.fulfils(self.count, counted):
+            raise RuntimeError(f"the receiver counted {counted} in {self.count} x {self.workload}")
 
 
 @dataclass
@@ -117,37 +249,41 @@ class Series:
 
     workload: Workload
     peer: Peer
-    messages: int
+    count: int
     rounds: list[Run] = field(default_factory=list)
+    #: What it needed in bytes beyond what it had before, at most; only of connections closed.
+    peak_memory: int | None = None
 
     @property
     def rates(self) -> list[float]:
-        """Messages per second, round by round."""
+        """How often per second, round by round."""
         return [run.count / run.seconds for run in self.rounds]
 
     @property
     def rate(self) -> float:
-        """Messages per second, the median of the rounds."""
+        """How often per second, the median of the rounds."""
         return statistics.median(self.rates)
 
     @property
     def cpu_time(self) -> float:
-        """Seconds of this process's CPU per message: of use on a machine that others use, too."""
+        """Seconds of this process's CPU each: of use on a machine that others use, too."""
         return statistics.median(run.cpu_seconds / run.count for run in self.rounds)
 
 
-def measure_once(receiver: Receiver, workload: Workload, peer: Peer, count: int) -> Run:
-    """Send ``count`` messages. Connecting and starting the loop are not timed."""
-    receiver.expect(count * workload.size)
-    run = Run(receiver, workload, count)
+def measure_once(
+    receiver: Receiver, workload: Workload, peer: Peer, count: int, *, traced: bool = False
+) -> Run:
+    """Do it ``count`` times. Starting the loop is not timed, nor is connecting to send."""
+    port = receiver.expect(workload.order(count))
+    run = Run(receiver, workload, count, port, traced)
     gc.collect()
     peer.measure(run)
     return run
 
 
 def calibrate(receiver: Receiver, workload: Workload, peer: Peer, seconds: float) -> int:
-    """How many messages take about ``seconds``."""
-    limit = max(1, peer.max_bytes // workload.size)
+    """How many messages or connections take about ``seconds``."""
+    limit = max(1, peer.max_bytes // max(1, workload.size))
     count = 1
     while True:
         took = measure_once(receiver, workload, peer, count).seconds
@@ -156,36 +292,61 @@ def calibrate(receiver: Receiver, workload: Workload, peer: Peer, seconds: float
         count = min(limit, count * min(30, max(2, round(seconds / 3 / took))))
 
 
+class Effort(NamedTuple):
+    """How much is done.
+
+    Attributes:
+        rounds: how often each peer is measured.
+        seconds: about how long each measurement takes; None sends a handful of messages.
+        connections: how many of them are closed at once.
+        idle_connections: how many of them the memory of an idle one is the mean of.
+    """
+
+    rounds: int
+    seconds: float | None
+    connections: int
+    idle_connections: int
+
+
 def measure_all(
     workloads: list[Workload],
     peers: list[Peer],
-    rounds: int,
-    seconds: float | None,
+    effort: Effort,
     progress: Callable[[str], None],
 ) -> list[Series]:
     """Measure every peer under every workload, the peers taking turns in every round.
 
     Args:
-        workloads: the kinds of message.
+        workloads: what to do.
         peers: those that are installed.
-        rounds: how often each is measured.
-        seconds: about how long each measurement takes; None sends a handful of messages.
+        effort: how much of it.
         progress: is told what comes next.
     """
     result = []
+    # Either process has one end of each. What else it has open are a few dozen.
+    connections = min(effort.connections, allow_descriptors(effort.connections + 100) - 100)
     with Receiver() as receiver:
         for workload in workloads:
             progress(workload.name)
             series = []
-            for peer in peers:
-                if workload.size <= peer.max_message:
-                    count = 3 if seconds is None else calibrate(receiver, workload, peer, seconds)
-                    series.append(Series(workload, peer, count))
-            for number in range(rounds):
-                progress(f"{workload.name}, round {number + 1} of {rounds}")
+            for peer in filter(lambda peer: peer.does(workload), peers):
+                if workload.family is Family.CLOSING:
+                    count = connections
+                elif effort.seconds is None:
+                    count = 3
+                else:
+                    count = calibrate(receiver, workload, peer, effort.seconds)
+                series.append(Series(workload, peer, count))
+            for number in range(effort.rounds):
+                progress(f"{workload.name}, round {number + 1} of {effort.rounds}")
                 # The order is rotated, so that nobody always has the machine's best moment.
-                first = number * len(series) // rounds
+                first = number * len(series) // effort.rounds
                 for one in series[first:] + series[:first]:
-                    one.rounds.append(measure_once(receiver, workload, one.peer, one.messages))
+                    one.rounds.append(measure_once(receiver, workload, one.peer, one.count))
+            if workload.family is Family.CLOSING:
+                progress(f"{workload.name}, memory")  # takes its time, so it is not timed
+                for one in series:
+                    traced = measure_once(receiver, workload, one.peer, one.count, traced=True)
+                    one.peak_memory = traced.peak_memory
             result += series
     return result

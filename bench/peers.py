@@ -1,25 +1,38 @@
-"""What is measured: this library, and the other ways to send bytes.
+"""What is measured: this library, and the other ways to do the same.
 
-Each peer connects in its own way, then sends all messages of the run as its documentation
-advises, and flushes. Where messages come in parts, each sends them together as best it can.
-All sockets have TCP_NODELAY, which the asynchronous libraries set by default.
+Each peer does what its documentation advises: it sends all messages of the run, flushes, and
+closes the stream in its own way. Where messages come in parts, each sends them together as best
+it can. All sockets have TCP_NODELAY, which the asynchronous libraries set by default. The same
+functions send over TCP and over TLS, as the workload has it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import importlib.util
-import socket
-import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import trio
+from harness import Family, Peer
+from libraries import (
+    aclose,
+    aiofastnet_run,
+    asyncio_run,
+    call,
+    close_socket,
+    close_writer,
+    open_anyio,
+    open_ours,
+    open_socket,
+    open_trio,
+    open_writer,
+    trio_run,
+    uvloop_run,
+)
 
-from trio_asyncwrite import BufWriter, NotReady, open_tcp_stream
+from trio_asyncwrite import BufWriter, CloseOutcome, NotReady, close_all_gracefully
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Sequence
 
     from harness import Run
@@ -28,47 +41,48 @@ if TYPE_CHECKING:
 CAPACITY = 65536
 
 
-# ---- This library --------------------------------------------------------------------------
+# ---- Messages: this library ----------------------------------------------------------------
 
 
 async def buf_writer_write(run: Run) -> None:
-    async with BufWriter(await open_tcp_stream(*run.address)) as writer:
-        # A message that fits is taken whole, so that there is nothing to loop over.
-        write: Any = writer.write if run.workload.size < writer.capacity else writer.write_all
-        with run.clock():
-            if run.workload.gathered:
-                for header, body in run.messages():
-                    await writer.write(header)
-                    await writer.write_all(body)
-            else:
-                for message in run.messages():
-                    await write(message)
-            await writer.flush()
+    writer = BufWriter(await open_ours(run))
+    # A message that fits is taken whole, so that there is nothing to loop over.
+    write: Any = writer.write if run.workload.size < writer.capacity else writer.write_all
+    with run.clock():
+        if run.workload.gathered:
+            for header, body in run.messages():
+                await writer.write(header)
+                await writer.write_all(body)
+        else:
+            for message in run.messages():
+                await write(message)
+        await writer.aclose()
 
 
 async def buf_writer_poll_write(run: Run) -> None:
-    async with BufWriter(await open_tcp_stream(*run.address)) as writer:
-        poll_write = writer.poll_write
-        with run.clock():
-            for message in run.messages():
-                while True:
-                    try:
-                        poll_write(message)
-                        break
-                    except NotReady as not_ready:
-                        await not_ready.wait()
-            await writer.flush()
+    writer = BufWriter(await open_ours(run))
+    poll_write = writer.poll_write
+    with run.clock():
+        for message in run.messages():
+            while True:
+                try:
+                    poll_write(message)
+                    break
+                except NotReady as not_ready:
+                    await not_ready.wait()
+        await writer.aclose()
 
 
-async def tcp_stream_write_all(run: Run) -> None:
-    async with await open_tcp_stream(*run.address) as stream:
-        write: Any = stream.write_all_vectored if run.workload.gathered else stream.write_all
-        with run.clock():
-            for message in run.messages():
-                await write(message)
+async def write_all(run: Run) -> None:
+    stream = await open_ours(run)
+    write: Any = stream.write_all_vectored if run.workload.gathered else stream.write_all
+    with run.clock():
+        for message in run.messages():
+            await write(message)
+        await stream.aclose()
 
 
-# ---- Asynchronous peers --------------------------------------------------------------------
+# ---- Messages: asynchronous peers ----------------------------------------------------------
 
 
 def joined(send: Callable[[bytes], Any], run: Run) -> Callable[[Any], Any]:
@@ -76,60 +90,35 @@ def joined(send: Callable[[bytes], Any], run: Run) -> Callable[[Any], Any]:
     return (lambda parts: send(b"".join(parts))) if run.workload.gathered else send
 
 
-async def trio_send_all(run: Run) -> None:
-    async with await trio.open_tcp_stream(*run.address) as stream:
-        send = joined(stream.send_all, run)
-        with run.clock():
-            for message in run.messages():
-                await send(message)
-
-
-async def anyio_send(run: Run) -> None:
-    import anyio  # noqa: PLC0415 - it may not be installed
-
-    async with await anyio.connect_tcp(*run.address) as stream:
-        send = joined(stream.send, run)
-        with run.clock():
-            for message in run.messages():
-                await send(message)
-
-
-async def stream_writer_write(run: Run) -> None:
-    _, writer = await asyncio.open_connection(*run.address)
-    write = writer.writelines if run.workload.gathered else writer.write
+async def send_each(open_stream: Callable[[Run], Any], method: str, run: Run) -> None:
+    stream = await open_stream(run)
+    send = joined(getattr(stream, method), run)
     with run.clock():
         for message in run.messages():
-            write(message)
-        await drain_wholly(writer)
-    writer.close()
-    await writer.wait_closed()
+            await send(message)
+        await stream.aclose()
 
 
-async def stream_writer_write_drain(run: Run) -> None:
-    _, writer = await asyncio.open_connection(*run.address)
-    write, drain = writer.writelines if run.workload.gathered else writer.write, writer.drain
+async def write(run: Run) -> None:
+    writer = await open_writer(run)
+    send = writer.writelines if run.workload.gathered else writer.write
     with run.clock():
         for message in run.messages():
-            write(message)
+            send(message)
+        await close_writer(writer)
+
+
+async def write_drain(run: Run) -> None:
+    writer = await open_writer(run)
+    send, drain = writer.writelines if run.workload.gathered else writer.write, writer.drain
+    with run.clock():
+        for message in run.messages():
+            send(message)
             await drain()
-        await drain_wholly(writer)
-    writer.close()
-    await writer.wait_closed()
+        await close_writer(writer)
 
 
-async def drain_wholly(writer: asyncio.StreamWriter) -> None:
-    """Wait until nothing is left to send; a plain drain is content with less than 64 KiB."""
-    writer.transport.set_write_buffer_limits(0)
-    await writer.drain()
-
-
-# ---- Blocking peers ------------------------------------------------------------------------
-
-
-def connect(run: Run) -> socket.socket:
-    sock = socket.create_connection(run.address)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
+# ---- Messages: blocking peers --------------------------------------------------------------
 
 
 def send_gathered(sock: socket.socket, parts: Sequence[bytes]) -> None:
@@ -138,19 +127,18 @@ def send_gathered(sock: socket.socket, parts: Sequence[bytes]) -> None:
         sock.sendall(b"".join(parts)[sent:])
 
 
-def socket_sendall(run: Run) -> None:
-    with connect(run) as sock:
-        send: Any = (
-            functools.partial(send_gathered, sock) if run.workload.gathered else sock.sendall
-        )
-        with run.clock():
-            for message in run.messages():
-                send(message)
+def sendall(run: Run) -> None:
+    sock = open_socket(run)
+    send: Any = functools.partial(send_gathered, sock) if run.workload.gathered else sock.sendall
+    with run.clock():
+        for message in run.messages():
+            send(message)
+        close_socket(sock)
 
 
 def buffered_writer_write(run: Run) -> None:
     # Not sock.makefile(), whose raw layer is written in Python.
-    with connect(run) as sock, open(sock.fileno(), "wb", CAPACITY, closefd=False) as file:
+    with run.connect() as sock, open(sock.fileno(), "wb", CAPACITY, closefd=False) as file:
         write = file.write
         with run.clock():
             if run.workload.gathered:
@@ -163,54 +151,68 @@ def buffered_writer_write(run: Run) -> None:
             file.flush()
 
 
+# ---- Handshakes ----------------------------------------------------------------------------
+
+
+async def shake_hands(
+    open_stream: Callable[[Run], Any], close: Callable[[Any], Any], run: Run
+) -> None:
+    with run.clock():
+        for _ in range(run.count):
+            await close(await open_stream(run))
+
+
+def shake_hands_blocking(run: Run) -> None:
+    with run.clock():
+        for _ in range(run.count):
+            close_socket(open_socket(run))
+
+
+# ---- Many connections closed at once -------------------------------------------------------
+
+
+async def close_ours(run: Run) -> None:
+    streams = [await open_ours(run) for _ in range(run.count)]
+    with run.clock():
+        reports = await close_all_gracefully(streams)
+    if any(report.outcome is not CloseOutcome.CLEAN for report in reports):
+        raise RuntimeError("a connection did not end cleanly")
+
+
+async def close_in_nursery(run: Run) -> None:
+    streams = [await open_trio(run) for _ in range(run.count)]
+    with run.clock():
+        async with trio.open_nursery() as nursery:
+            for stream in streams:
+                nursery.start_soon(stream.aclose)
+
+
+async def linger_in_nursery(run: Run) -> None:
+    """What ``close_all_gracefully`` does to a connection in order, and nothing that it sees to."""
+    streams = [await open_trio(run) for _ in range(run.count)]
+
+    async def linger(stream: Any) -> None:
+        await stream.send_eof()
+        while await stream.receive_some():
+            pass
+        await stream.aclose()
+
+    with run.clock():
+        async with trio.open_nursery() as nursery:
+            for stream in streams:
+                nursery.start_soon(linger, stream)
+
+
+async def close_writers(run: Run) -> None:
+    writers = [await open_writer(run) for _ in range(run.count)]
+    with run.clock():
+        for writer in writers:
+            writer.close()
+        for writer in writers:
+            await writer.wait_closed()
+
+
 # ---- The table -----------------------------------------------------------------------------
-
-
-def call(main: Callable[[Run], None], run: Run) -> None:
-    main(run)
-
-
-def trio_run(main: Callable[[Run], Any], run: Run) -> None:
-    trio.run(main, run)
-
-
-def asyncio_run(main: Callable[[Run], Any], run: Run) -> None:
-    asyncio.run(main(run))
-
-
-def uvloop_run(main: Callable[[Run], Any], run: Run) -> None:
-    import uvloop  # noqa: PLC0415 - it may not be installed
-
-    uvloop.run(main(run))
-
-
-@dataclass(frozen=True)
-class Peer:
-    """One way to send.
-
-    Attributes:
-        name: as it is printed.
-        kind: "ours", "async" or "blocking".
-        needs: the packages beyond our own dependencies.
-        max_message: the largest message that it can be measured with, in bytes.
-        max_bytes: the most that it may be asked to send in one measurement, in bytes.
-    """
-
-    name: str
-    kind: str
-    start: Callable[[Callable[[Run], Any], Run], None]
-    main: Callable[[Run], Any]
-    needs: tuple[str, ...] = ()
-    max_message: int = sys.maxsize
-    max_bytes: int = sys.maxsize
-
-    def measure(self, run: Run) -> None:
-        self.start(self.main, run)
-
-    @property
-    def installed(self) -> bool:
-        return all(importlib.util.find_spec(name) for name in self.needs)
-
 
 # Who never drains keeps a whole round in memory.
 _UNDRAINED = 256 << 20
@@ -218,23 +220,71 @@ _UNDRAINED = 256 << 20
 BUF_WRITER = "BufWriter.write"
 POLL_WRITE = "BufWriter.poll_write"
 TCP_STREAM = "TcpStream.write_all"
+TLS_BUF_WRITER = "BufWriter over TlsStream"
+TLS_STREAM = "TlsStream.write_all"
+TLS_HANDSHAKE = "TlsStream"
 TRIO = "trio send_all"
+TRIO_TLS = "trio.SSLStream send_all"
+TRIO_HANDSHAKE = "trio.SSLStream"
+TRIO_CLOSE = "trio aclose in a nursery"
 UVLOOP = "uvloop write"
 UVLOOP_DRAIN = "uvloop write+drain"
+FASTNET = "aiofastnet write"
+FASTNET_DRAIN = "aiofastnet write+drain"
 BUFFERED_WRITER = "C io.BufferedWriter"
 
+send_ours = functools.partial(send_each, open_ours, "send_all")
+send_trio = functools.partial(send_each, open_trio, "send_all")
+send_anyio = functools.partial(send_each, open_anyio, "send")
+shake_hands_ours = functools.partial(shake_hands, open_ours, aclose)
+shake_hands_trio = functools.partial(shake_hands, open_trio, aclose)
+shake_hands_anyio = functools.partial(shake_hands, open_anyio, aclose)
+shake_hands_writer = functools.partial(shake_hands, open_writer, close_writer)
+
+
+TCP, TLS, HANDSHAKES, CLOSING = Family
+
+#: What the ratios are relative to.
+BASELINES = {TCP: TRIO, TLS: TRIO_TLS, HANDSHAKES: TRIO_HANDSHAKE, CLOSING: TRIO_CLOSE}
+
 PEERS = (
-    Peer(BUF_WRITER, "ours", trio_run, buf_writer_write),
+    Peer(TCP, BUF_WRITER, "ours", trio_run, buf_writer_write),
     # A message as large as the buffer may be taken in part, and the loop is no longer this one.
-    Peer(POLL_WRITE, "ours", trio_run, buf_writer_poll_write, max_message=CAPACITY - 1),
-    Peer(TCP_STREAM, "ours", trio_run, tcp_stream_write_all),
-    Peer(TRIO, "async", trio_run, trio_send_all),
-    Peer("anyio send (trio)", "async", trio_run, anyio_send, ("anyio",)),
-    Peer("anyio send (asyncio)", "async", asyncio_run, anyio_send, ("anyio",)),
-    Peer("asyncio write", "async", asyncio_run, stream_writer_write, max_bytes=_UNDRAINED),
-    Peer("asyncio write+drain", "async", asyncio_run, stream_writer_write_drain),
-    Peer(UVLOOP, "async", uvloop_run, stream_writer_write, ("uvloop",), max_bytes=_UNDRAINED),
-    Peer(UVLOOP_DRAIN, "async", uvloop_run, stream_writer_write_drain, ("uvloop",)),
-    Peer("socket sendall", "blocking", call, socket_sendall),
-    Peer(BUFFERED_WRITER, "blocking", call, buffered_writer_write),
+    Peer(TCP, POLL_WRITE, "ours", trio_run, buf_writer_poll_write, max_message=CAPACITY - 1),
+    Peer(TCP, TCP_STREAM, "ours", trio_run, write_all),
+    Peer(TCP, TRIO, "async", trio_run, send_trio),
+    Peer(TCP, "anyio send (trio)", "async", trio_run, send_anyio, ("anyio",)),
+    Peer(TCP, "anyio send (asyncio)", "async", asyncio_run, send_anyio, ("anyio",)),
+    Peer(TCP, "asyncio write", "async", asyncio_run, write, max_bytes=_UNDRAINED),
+    Peer(TCP, "asyncio write+drain", "async", asyncio_run, write_drain),
+    Peer(TCP, UVLOOP, "async", uvloop_run, write, ("uvloop",), max_bytes=_UNDRAINED),
+    Peer(TCP, UVLOOP_DRAIN, "async", uvloop_run, write_drain, ("uvloop",)),
+    Peer(TCP, "socket sendall", "blocking", call, sendall),
+    Peer(TCP, BUFFERED_WRITER, "blocking", call, buffered_writer_write),
+    Peer(TLS, TLS_BUF_WRITER, "ours", trio_run, buf_writer_write),
+    Peer(TLS, TLS_STREAM, "ours", trio_run, write_all),
+    Peer(TLS, "TlsStream.send_all", "ours", trio_run, send_ours),
+    Peer(TLS, TRIO_TLS, "async", trio_run, send_trio),
+    Peer(TLS, "anyio send (trio)", "async", trio_run, send_anyio, ("anyio",)),
+    Peer(TLS, "anyio send (asyncio)", "async", asyncio_run, send_anyio, ("anyio",)),
+    Peer(TLS, "asyncio write", "async", asyncio_run, write, max_bytes=_UNDRAINED),
+    Peer(TLS, "asyncio write+drain", "async", asyncio_run, write_drain),
+    Peer(TLS, UVLOOP, "async", uvloop_run, write, ("uvloop",), max_bytes=_UNDRAINED),
+    Peer(TLS, UVLOOP_DRAIN, "async", uvloop_run, write_drain, ("uvloop",)),
+    Peer(TLS, FASTNET, "async", aiofastnet_run, write, ("aiofastnet",), max_bytes=_UNDRAINED),
+    Peer(TLS, FASTNET_DRAIN, "async", aiofastnet_run, write_drain, ("aiofastnet",)),
+    Peer(TLS, "ssl.SSLSocket sendall", "blocking", call, sendall),
+    Peer(HANDSHAKES, TLS_HANDSHAKE, "ours", trio_run, shake_hands_ours),
+    Peer(HANDSHAKES, TRIO_HANDSHAKE, "async", trio_run, shake_hands_trio),
+    Peer(HANDSHAKES, "anyio (trio)", "async", trio_run, shake_hands_anyio, ("anyio",)),
+    Peer(HANDSHAKES, "anyio (asyncio)", "async", asyncio_run, shake_hands_anyio, ("anyio",)),
+    Peer(HANDSHAKES, "asyncio", "async", asyncio_run, shake_hands_writer),
+    Peer(HANDSHAKES, "uvloop", "async", uvloop_run, shake_hands_writer, ("uvloop",)),
+    Peer(HANDSHAKES, "aiofastnet", "async", aiofastnet_run, shake_hands_writer, ("aiofastnet",)),
+    Peer(HANDSHAKES, "ssl.SSLSocket", "blocking", call, shake_hands_blocking),
+    Peer(CLOSING, "close_all_gracefully", "ours", trio_run, close_ours),
+    Peer(CLOSING, TRIO_CLOSE, "async", trio_run, close_in_nursery),
+    Peer(CLOSING, "trio eof, drain, aclose", "async", trio_run, linger_in_nursery),
+    Peer(CLOSING, "asyncio close", "async", asyncio_run, close_writers),
+    Peer(CLOSING, "uvloop close", "async", uvloop_run, close_writers, ("uvloop",)),
 )

@@ -1,22 +1,29 @@
-"""The results: as a table, as targets met or missed, as JSON."""
+"""The results: as tables, as targets met or missed, as JSON."""
 
 from __future__ import annotations
 
 import os
 import platform
+import ssl
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import peers
+from harness import Family
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from harness import Series, Workload
+    from harness import Peer, Series, Workload
 
-#: What the ratios are relative to.
-BASELINE = peers.TRIO
+#: What each family has many of.
+UNITS = {
+    Family.TCP: "message",
+    Family.TLS: "message",
+    Family.HANDSHAKES: "handshake",
+    Family.CLOSING: "connection",
+}
 
 
 class Results:
@@ -25,16 +32,41 @@ class Results:
     def __init__(self, series: Sequence[Series]) -> None:
         self.series = series
         self.workloads: list[Workload] = list(dict.fromkeys(one.workload for one in series))
-        self.peers: list[peers.Peer] = list(dict.fromkeys(one.peer for one in series))
         self._rates = {(one.workload.name, one.peer.name): one.rate for one in series}
 
+    def families(self) -> list[tuple[Family, list[Workload], list[Peer]]]:
+        """What was done, to which workloads that came down, and who did it."""
+        return [
+            (
+                family,
+                [workload for workload in self.workloads if workload.family is family],
+                list(dict.fromkeys(one.peer for one in self.series if one.peer.family is family)),
+            )
+            for family in dict.fromkeys(workload.family for workload in self.workloads)
+        ]
+
+    def of(self, workload: Workload) -> list[Series]:
+        return [one for one in self.series if one.workload is workload]
+
     def rate(self, workload: str, peer: str) -> float | None:
-        """Messages per second, or None if that was not measured."""
+        """How often per second, or None if that was not measured."""
         return self._rates.get((workload, peer))
 
-    def ratio(self, workload: str, peer: str, base: str = BASELINE) -> float | None:
+    def ratio(self, workload: str, peer: str, base: str) -> float | None:
         rate, base_rate = self.rate(workload, peer), self.rate(workload, base)
         return rate / base_rate if rate and base_rate else None
+
+    def closed(self) -> int:
+        """How many connections were closed at once."""
+        return max((one.count for one in self.series if one.peak_memory is not None), default=0)
+
+    def peak_memory(self) -> dict[str, float]:
+        """Bytes per connection, of the peers of which it was measured."""
+        return {
+            one.peer.name: one.peak_memory / one.count
+            for one in self.series
+            if one.peak_memory is not None
+        }
 
 
 # ---- Text ----------------------------------------------------------------------------------
@@ -47,21 +79,27 @@ def significant(number: float) -> str:
     return f"{number:.1f}" if number >= 10 else f"{number:.2f}" if number >= 1 else f"{number:.3f}"
 
 
-def table(results: Results) -> str:
-    """Microseconds per message, then how many times the baseline's throughput that is."""
-    names = [workload.name for workload in results.workloads]
+def tables(results: Results) -> str:
+    """For each family: microseconds each, then how many times the baseline's throughput."""
+    return "\n\n".join(table(results, *family) for family in results.families())
+
+
+def table(results: Results, family: Family, workloads: list[Workload], of_peers: list[Peer]) -> str:
+    names = [workload.name for workload in workloads]
 
     def block(title: str, cells: Iterable[tuple[str, list[str]]]) -> list[str]:
-        head = f"{title:<24}" + "".join(f"{name:>15}" for name in names)
-        return [head, *(f"{name:<24}" + "".join(f"{c:>15}" for c in row) for name, row in cells)]
+        head = f"{title:<26}" + "".join(f"{name:>15}" for name in names)
+        return [head, *(f"{name:<26}" + "".join(f"{c:>15}" for c in row) for name, row in cells)]
 
+    base = peers.BASELINES[family]
     times, ratios = [], []
-    for peer in results.peers:
+    for peer in of_peers:
         rates = [results.rate(name, peer.name) for name in names]
         times.append((peer.name, ["-" if r is None else significant(1e6 / r) for r in rates]))
-        times_base = [results.ratio(name, peer.name) for name in names]
-        ratios.append((peer.name, ["-" if r is None else f"{r:.2f}x" for r in times_base]))
-    return "\n".join([*block("us per message", times), "", *block("throughput / trio's", ratios)])
+        to_base = [results.ratio(name, peer.name, base) for name in names]
+        ratios.append((peer.name, ["-" if r is None else f"{r:.2f}x" for r in to_base]))
+    unit = UNITS[family]
+    return "\n".join([*block(f"us per {unit}", times), "", *block(f"{unit}s/s / trio's", ratios)])
 
 
 # ---- Targets -------------------------------------------------------------------------------
@@ -77,14 +115,26 @@ class Target:
     others: tuple[str, ...]
 
 
-ASYNC_PEERS = tuple(peer.name for peer in peers.PEERS if peer.kind == "async")
+def async_peers(family: Family) -> tuple[str, ...]:
+    return tuple(p.name for p in peers.PEERS if p.family is family and p.kind == "async")
+
+
+TCP_PEERS, TLS_PEERS = async_peers(Family.TCP), async_peers(Family.TLS)
 
 TARGETS = (
     Target("64 B", peers.BUF_WRITER, 30, (peers.TRIO,)),
     Target("64 B", peers.BUF_WRITER, 15, (peers.UVLOOP, peers.UVLOOP_DRAIN)),
     Target("64 B", peers.POLL_WRITE, 0.8, (peers.BUFFERED_WRITER,)),
-    Target("64 KiB", peers.TCP_STREAM, 1.0, ASYNC_PEERS),
-    Target("1 MiB", peers.TCP_STREAM, 1.0, ASYNC_PEERS),
+    Target("64 KiB", peers.TCP_STREAM, 1.0, TCP_PEERS),
+    Target("1 MiB", peers.TCP_STREAM, 1.0, TCP_PEERS),
+    Target("TLS 64 B", peers.TLS_BUF_WRITER, 30, (peers.TRIO_TLS,)),
+    Target("TLS 64 B", peers.TLS_BUF_WRITER, 6, TLS_PEERS),
+    Target("TLS 4 KiB", peers.TLS_STREAM, 2, (peers.TRIO_TLS,)),
+    Target("TLS 64 KiB", peers.TLS_STREAM, 1.2, (peers.TRIO_TLS,)),
+    Target("TLS 64 KiB", peers.TLS_STREAM, 1.0, TLS_PEERS),
+    Target("TLS 1 MiB", peers.TLS_STREAM, 1.2, (peers.TRIO_TLS,)),
+    Target("TLS 1 MiB", peers.TLS_STREAM, 1.0, TLS_PEERS),
+    Target("TLS handshake", peers.TLS_HANDSHAKE, 1.1, (peers.TRIO_HANDSHAKE,)),
 )
 
 #: The most small writes of a tight loop between two checkpoints.
@@ -145,8 +195,9 @@ def versions() -> dict[str, str]:
     found = {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        "openssl": ssl.OPENSSL_VERSION,
     }
-    for name in ("trio_asyncwrite", "trio", "anyio", "uvloop"):
+    for name in ("trio_asyncwrite", "trio", "anyio", "uvloop", "aiofastnet"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -164,17 +215,22 @@ def as_json(
         "versions": versions(),
         "series": [
             {
+                "family": one.workload.family.value,
                 "workload": one.workload.name,
                 "message_bytes": one.workload.size,
                 "peer": one.peer.name,
                 "kind": one.peer.kind,
-                "messages_per_round": one.messages,
-                "messages_per_second": round(one.rate, 1),
-                "sender_cpu_us_per_message": round(1e6 * one.cpu_time, 3),
+                "unit": UNITS[one.workload.family],
+                "units_per_round": one.count,
+                "units_per_second": round(one.rate, 1),
+                "cpu_us_per_unit": round(1e6 * one.cpu_time, 3),
                 "rounds": [round(rate, 1) for rate in one.rates],
             }
             for one in results.series
         ],
+        "closing_bytes_per_connection": {
+            name: round(size) for name, size in results.peak_memory().items()
+        },
         "idle_bytes_per_connection": {name: round(size) for name, size in memory.items()},
         "fairness": fairness,
         "checks": found,

@@ -1,9 +1,10 @@
 """Measure this library and its peers in the same run.
 
-python bench/run.py [--quick] [--workload NAME]... [--rounds N] [--json PATH] [--svg PATH]
+python bench/run.py [--quick] [--only FAMILY]... [--workload NAME]... [--rounds N]
+                    [--json PATH] [--svg PATH]
 
 The peers take turns in every round, and what counts is the median of the rounds. Every
-measurement lasts until a receiver in another process has read all bytes. Targets that are missed
+measurement lasts until a receiver in another process has read everything. Targets that are missed
 are printed as MISS; they do not change the exit status, for a busy machine misses them, too.
 """
 
@@ -13,25 +14,17 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import chart
 import costs
 import report
 import trio
-from harness import WORKLOADS, measure_all
+from harness import WORKLOADS, Effort, Family, measure_all
 from peers import PEERS
 
-
-class Effort(NamedTuple):
-    rounds: int
-    seconds: float | None
-    connections: int
-
-
-FULL = Effort(rounds=7, seconds=0.25, connections=500)
-QUICK = Effort(rounds=3, seconds=0.08, connections=500)
-SMOKE = Effort(rounds=1, seconds=None, connections=10)
+FULL = Effort(rounds=7, seconds=0.25, connections=5000, idle_connections=500)
+QUICK = Effort(rounds=3, seconds=0.08, connections=5000, idle_connections=500)
+SMOKE = Effort(rounds=1, seconds=None, connections=10, idle_connections=10)
 
 
 def arguments() -> argparse.Namespace:
@@ -39,11 +32,19 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     effort = parser.add_mutually_exclusive_group()
-    effort.add_argument("--quick", action="store_true", help="less exact, in less than 40 seconds")
+    effort.add_argument("--quick", action="store_true", help="less exact, in less than 2 minutes")
     effort.add_argument("--smoke", action="store_true", help="a few messages: does it still run?")
-    names = [workload.name for workload in WORKLOADS]
     parser.add_argument(
-        "--workload", action="append", choices=names, help="only this one; repeatable"
+        "--only",
+        action="append",
+        choices=[family.value for family in Family],
+        help="only these workloads; repeatable",
+    )
+    parser.add_argument(
+        "--workload",
+        action="append",
+        choices=[workload.name for workload in WORKLOADS],
+        help="only this one; repeatable",
     )
     parser.add_argument(
         "--rounds", type=int, help="measurements of each peer (default: 7, quick: 3)"
@@ -61,23 +62,30 @@ def show_progress(text: str) -> None:
 def main() -> None:
     options = arguments()
     effort = SMOKE if options.smoke else QUICK if options.quick else FULL
+    effort = effort._replace(rounds=options.rounds or effort.rounds)
+    workloads = [
+        workload
+        for workload in WORKLOADS
+        if (options.only is None or workload.family.value in options.only)
+        and (options.workload is None or workload.name in options.workload)
+    ]
     peers = [peer for peer in PEERS if peer.installed]
-    for peer in PEERS:
-        if peer not in peers:
-            print(f"left out, not installed: {peer.name}")
-    workloads = [w for w in WORKLOADS if options.workload is None or w.name in options.workload]
+    left_out = dict.fromkeys(peer.name for peer in PEERS if peer not in peers)
+    for name in left_out:
+        print(f"left out, not installed: {name}")
 
-    series = measure_all(
-        workloads, peers, options.rounds or effort.rounds, effort.seconds, show_progress
-    )
+    series = measure_all(workloads, peers, effort, show_progress)
     show_progress("memory")
-    memory = costs.memory(effort.connections)
+    memory = costs.memory(effort.idle_connections)
     fairness = trio.run(costs.fairness, 10_000)
     show_progress("")
 
     results = report.Results(series)
     found = report.checks(results, fairness)
-    print(report.table(results), end="\n\n")
+    print(report.tables(results), end="\n\n")
+    if closed := results.closed():
+        title = f"Python memory to close a connection, {closed} of them at once"
+        print(report.figures(title, " B", results.peak_memory()))
     print(report.figures("Python memory per idle connection", " B", memory))
     print(report.figures("Other tasks' patience, at most", "", fairness))
     print(report.checks_text(found))
