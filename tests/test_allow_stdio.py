@@ -37,6 +37,7 @@ from trio_asyncwrite._errors import NotReady, WriteZeroError
 from trio_asyncwrite._poll_evented import PollEvented
 from trio_asyncwrite.testing import Sweep, cancel_everywhere, check_async_write
 
+from ._endings import read_and_close
 from ._streams import clogged, drain
 
 if TYPE_CHECKING:
@@ -307,7 +308,7 @@ async def test_a_slow_reader_holds_the_writer_back_and_gets_every_byte(
         while len(received) < len(DATA) // 2:
             received += await reader.receive_some(999)
         assert not sent
-        received += await drain(reader)
+        received += await read_and_close(reader)
     assert received == DATA
 
 
@@ -322,7 +323,7 @@ async def test_what_a_blocked_buffer_has_taken_counts_as_accepted() -> None:
     assert await reader.receive_some(5000) == DATA[:4096]
     writer.poll_flush()
     await writer.aclose()
-    assert await drain(reader) == DATA[4096:5096]
+    assert await read_and_close(reader) == DATA[4096:5096]
 
 
 async def test_readiness_is_the_descriptors() -> None:
@@ -741,7 +742,7 @@ async def test_a_cancelled_close_says_what_a_blocked_buffer_may_have_lost(*, off
     with pytest.warns(ResourceWarning, match="closed by a cancelled aclose: 3 bytes"):
         await trio.aclose_forcefully(writer)
     await file.wait_closed()
-    assert await drain(reader) == bytes(4096)
+    assert await read_and_close(reader) == bytes(4096)
     assert file.closed
     assert writer.unsent_bytes == 3
 
@@ -1015,7 +1016,7 @@ async def test_cancelled_anywhere_and_resumed_it_delivers_every_byte_once(
         received = bytearray()
 
         async def receive() -> None:
-            received.extend(await drain(reader))
+            received.extend(await read_and_close(reader))
 
         buf = Buf(data)
         async with trio.open_nursery() as nursery:
