@@ -1649,6 +1649,22 @@ async def test_an_answer_that_cannot_go_is_nobodys_loss(tmp_path: Path) -> None:
     assert stream.unsent_bytes == 0
 
 
+async def test_a_refused_write_leaves_its_bytes_to_the_caller(tmp_path: Path) -> None:
+    """They are not counted here as well."""
+    raw, inner = duplex(1 << 16)
+    transport = Clogged(inner, room=0)
+    stream = alone(transport)
+    handmade_peer(stream._engine, tmp_path / "keys")
+    writer = BufWriter(stream, 1000)
+    await writer.write_all(text(999))
+    transport.fail(trio.BrokenResourceError("gone"))
+    with pytest.raises(trio.BrokenResourceError, match="gone"):
+        await writer.flush()
+    assert (writer.unsent_bytes, stream.unsent_bytes) == (999, 0)
+    await writer.aclose()
+    await trio.aclose_forcefully(raw)
+
+
 async def test_what_is_lost_is_counted_once(tmp_path: Path) -> None:
     """Later answers find the transport broken as well, and are nothing that was accepted."""
     raw, inner = duplex(1 << 16)

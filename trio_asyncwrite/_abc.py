@@ -303,15 +303,7 @@ class AsyncWrite(trio.abc.SendStream):
         if type(data) is bytes and len(data) < self._room and budget.left and not self._busy:
             budget.left -= 1
             return self.poll_write(data)
-        self._claim()
-        try:
-            with byte_view(data) as view:
-                size = len(view)
-                if size < self._room and await self._charge(size):
-                    return self.poll_write(view)
-                return await self._drive(self._poll_write_checked, view)
-        finally:
-            self._busy = False
+        return await self._write_data(self._poll_write_once, data, self._room)
 
     async def write_all(self, data: Buffer) -> None:
         """Write all of ``data``. It may end in a buffer: see :meth:`flush`, :meth:`send_all`.
@@ -341,11 +333,7 @@ class AsyncWrite(trio.abc.SendStream):
             budget.left -= 1
             self.poll_write(data)
             return
-        buf = Buf(data)
-        try:
-            await self._write_from(buf, self._poll_write_all)
-        finally:
-            buf.release()
+        await self._write_data(self._poll_write_whole, data, self._room)
 
     async def write_buf(self, buf: Buf) -> int:
         """Write some of ``buf``, and advance it past exactly what was accepted.
@@ -543,15 +531,7 @@ class AsyncWrite(trio.abc.SendStream):
 
         Source: :meth:`trio.abc.SendStream.send_all`.
         """
-        self._claim()
-        try:
-            buf = Buf(data)
-            try:
-                await self._drive(self._poll_send_all, buf)
-            finally:
-                buf.release()
-        finally:
-            self._busy = False
+        await self._write_data(self._poll_send_whole, data, 0)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until a write might be accepted at once; it may return too early, never late.
@@ -680,9 +660,6 @@ class AsyncWrite(trio.abc.SendStream):
 
     # ---- Polls that the shell makes of the writer's own ------------------------------------
 
-    def _poll_write_checked(self, data: memoryview) -> int:
-        return accepted(self.poll_write(data), len(data), self)
-
     # Ctrl-C must not fall between what was accepted and the cursor that says so.
     @trio.lowlevel.enable_ki_protection
     def _poll_write_buf(self, buf: Buf) -> int:
@@ -695,17 +672,36 @@ class AsyncWrite(trio.abc.SendStream):
         buf.advance(accepted(count, buf.remaining, self))
         return count
 
+    # Most data is accepted whole and at once, and needs no cursor. For what does not, polls that
+    # have to write all of it put one into ``rest``.
+    def _poll_write_once(self, data: bytes | memoryview, rest: list[Buf]) -> int:
+        count = self.poll_write(data)
+        return count if count == len(data) else accepted(count, len(data), self)
+
+    def _poll_write_whole(self, data: bytes | memoryview, rest: list[Buf]) -> None:
+        if not rest:
+            count = self._poll_write_once(data, rest)
+            if count == len(data):
+                return
+            rest.append(Buf(memoryview(data)[count:]))
+        self._poll_write_all(rest[0])
+
+    def _poll_send_whole(self, data: bytes | memoryview, rest: list[Buf]) -> None:
+        if rest[0].remaining if rest else data:
+            self._poll_write_whole(data, rest)
+        try:
+            self.poll_flush()
+        except NotReady:
+            if not rest:
+                rest.append(Buf())
+            raise
+
     def _poll_write_all(self, buf: Buf) -> None:
         for _ in range(_POLLS_PER_TURN):
             self._poll_write_buf(buf)
             if not buf.remaining:
                 return
         raise NotReady(trio.lowlevel.checkpoint)
-
-    def _poll_send_all(self, buf: Buf) -> None:
-        if buf.remaining:
-            self._poll_write_all(buf)
-        self.poll_flush()
 
     def _poll_end(self) -> None:
         # The phase is moved here, too, for writers whose own polls do not keep one.
@@ -733,6 +729,25 @@ class AsyncWrite(trio.abc.SendStream):
         """Charge a write that stays clear of the transport; whether it still does."""
         self._budget = await spend(self._budget)
         return size < self._room
+
+    async def _write_data(
+        self, poll: Callable[[bytes | memoryview, list[Buf]], T], data: Buffer, room: int
+    ) -> T:
+        """Write ``data``; what is shorter than ``room`` costs a call of the budget only."""
+        self._claim()
+        view: bytes | memoryview = b""
+        rest: list[Buf] = []
+        try:
+            view = data if type(data) is bytes else byte_view(data)
+            if len(view) < room and await self._charge(len(view)):
+                return poll(view, rest)
+            return await self._drive(poll, view, rest)
+        finally:
+            self._busy = False
+            for buf in rest:
+                buf.release()
+            if type(view) is memoryview:
+                view.release()
 
     async def _write_from(self, buf: Buf, poll: Callable[[Buf], T]) -> T:
         if not isinstance(buf, Buf):
@@ -939,6 +954,11 @@ class ByRef(AsyncWrite, Generic[W]):
         """Pass the buffers on, gathered. See :meth:`AsyncWrite.poll_write_vectored`."""
         self._check_open()
         return self._poll_inner(self.inner.poll_write_vectored, buffers)
+
+    def _poll_write_buf(self, buf: Buf) -> int:
+        """See the base. How many parts make a message, the original knows."""
+        self._check_open()
+        return self._poll_inner(self.inner._poll_write_buf, buf)
 
     def poll_shutdown(self) -> None:
         """Flush the original and end this handle. See :meth:`AsyncWrite.poll_shutdown`."""

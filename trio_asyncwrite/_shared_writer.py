@@ -8,10 +8,10 @@ writer below did not take at once, in ``_rest``, and every poll sends that rest 
 anything else. So it does not matter which task sends it: the one that wrote the message goes on
 with it, and if that one is cancelled, whatever comes next does.
 
-**The line.** Every await takes a place in ``_line`` before its first poll and keeps it until it is
-through; only the first in the line polls, and the others wait to become it. To be cancelled is to
-leave the line. So the writer below never sees two tasks at once, and nobody is overtaken. Writes
-that stay in the buffer below need no place while the line is empty.
+**The line.** Every await takes a place in ``_line`` before its first poll and keeps it until a poll
+has succeeded; only the first in the line polls, and the others wait to become it. To be cancelled
+is to leave the line. So the writer below never sees two tasks at once, and nobody is overtaken.
+Writes that stay in the buffer below need no place while the line is empty.
 
 **Polls without a place** (``aclose``, which must not wait in a line, :meth:`AsyncWrite.by_ref`, and
 layers above) come in between two messages. What they wait for below, one task waits for on behalf
@@ -178,8 +178,9 @@ class SharedWriter(AsyncWrite, Generic[W]):
     def poll_flush(self) -> None:
         """Send the rest of a message, and flush. See :meth:`AsyncWrite.poll_flush`."""
         self._check_usable()
-        self._push_rest()
-        self._poll_below(self.inner.poll_flush)
+        if self._phase is not ENDED:  # it may have stood in line behind a shutdown
+            self._push_rest()
+            self._poll_below(self.inner.poll_flush)
 
     @trio.lowlevel.enable_ki_protection
     def poll_shutdown(self) -> None:
@@ -193,6 +194,20 @@ class SharedWriter(AsyncWrite, Generic[W]):
         self._check_open()
         self._push_rest()
         self._poll_below(self.inner._poll_ready)
+
+    @trio.lowlevel.enable_ki_protection
+    def _poll_write_buf(self, buf: Buf) -> int:
+        """See the base. Of however many parts: half of them would be half a message."""
+        size = self._begin(*buf.chunks())
+        buf.advance(size)
+        return size
+
+    # The base is through with what is accepted; here, it may be in _rest.
+    def _poll_write_whole(self, data: bytes | memoryview, rest: list[Buf]) -> None:
+        if not rest:
+            self.poll_write(data)
+            rest.append(Buf())
+        self._push_rest()
 
     def _poll_write_all(self, buf: Buf) -> None:
         if buf.remaining:
@@ -244,11 +259,9 @@ class SharedWriter(AsyncWrite, Generic[W]):
     async def _charge(self, size: int) -> bool:
         """See the base. A checkpoint is left to the line, or others could overtake in it."""
         self._budget = budget = current_budget()
-        if not budget.left:
-            budget.left = LIMIT
-            return False
-        budget.left -= 1
-        return True
+        stays_clear = budget.left > 0
+        budget.left = (budget.left or LIMIT) - 1
+        return stays_clear
 
     @trio.lowlevel.enable_ki_protection
     async def _drive(self, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
@@ -257,15 +270,22 @@ class SharedWriter(AsyncWrite, Generic[W]):
         try:
             return await super()._drive(self._poll_in_turn, turn, functools.partial(poll, *args))
         finally:
-            del self._line[turn]
-            for first in self._line:
-                first.set()
-                break
+            self._leave(turn)
 
     def _poll_in_turn(self, turn: trio.Event, poll: Callable[[], T]) -> T:
         if next(iter(self._line)) is not turn:
             raise NotReady(turn.wait)
-        return poll()
+        result = poll()
+        # Not only after the shell's checkpoint: while one task is in it, all the others would
+        # come to stand in line, and from then on each of their messages would cost one.
+        self._leave(turn)
+        return result
+
+    def _leave(self, turn: trio.Event) -> None:
+        self._line.pop(turn, None)
+        for first in self._line:
+            first.set()
+            break
 
     def __repr__(self) -> str:
         return f"<SharedWriter over {self.inner!r}>"

@@ -46,7 +46,7 @@ from ._abc import AsyncReadWrite, AsyncWrite, release_once
 from ._errors import NotReady
 from ._phase import BROKEN, CLOSED, ENDED
 from ._send_stream import SendStreamWriter
-from ._tls_engine import NOTHING, RECORD_SIZE, TlsEngine
+from ._tls_engine import RECORD_SIZE, TlsEngine
 from ._util import accepted, byte_view, positive_int
 from ._wrap import wrap_stream
 
@@ -187,6 +187,8 @@ class TlsStream(AsyncReadWrite, Generic[S]):
     @trio.lowlevel.enable_ki_protection
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Encrypt up to 64 KiB of ``data``. See :meth:`AsyncWrite.poll_write`."""
+        if type(data) is bytes and len(data) <= _PIECE:
+            return self._poll_encrypt((data,))
         with byte_view(data) as view, view[:_PIECE] as piece:
             return self._poll_encrypt((piece,))
 
@@ -205,16 +207,17 @@ class TlsStream(AsyncReadWrite, Generic[S]):
             for piece in pieces:
                 piece.release()
 
-    def _poll_encrypt(self, pieces: Sequence[memoryview]) -> int:
+    def _poll_encrypt(self, pieces: Sequence[bytes | memoryview]) -> int:
+        engine = self._engine
         self._check_open()
         if not self._handshook:
             self._poll_handshake()
-        if self._engine.out or self._send_error is not None:
+        if engine.out or self._send_error is not None:
             self._push()
         if not any(pieces):
             return 0
         try:
-            count = self._engine.encrypt(pieces)
+            count = engine.encrypt(pieces)
         except ssl.SSLError as exc:
             raise self._tls_failed(exc) from exc
         if not count:  # a renegotiation has to be gone through first
@@ -223,10 +226,15 @@ class TlsStream(AsyncReadWrite, Generic[S]):
             raise NotReady(self._wait_either if blocked else self._wait_receive)
         self._queued = count
         self._accepted += count
-        try:  # noqa: SIM105 - suppress() would take longer than what it is about
+        try:
             self._push()
         except NotReady:
             pass  # it is queued, and so accepted
+        except BaseException:
+            # It is refused, and stays the caller's.
+            self._queued = 0
+            self._accepted -= count
+            raise
         return count
 
     @trio.lowlevel.enable_ki_protection
@@ -257,8 +265,13 @@ class TlsStream(AsyncReadWrite, Generic[S]):
                 raise
             # All data has gone. What is left may come too late for a peer that has ended its own
             # stream and closed the connection (RFC 8446, section 6.1, allows that): no failure.
-            self._engine.out = NOTHING
+            self._engine.out = b""
         self._enter(ENDED)
+
+    def _forgo_session(self) -> None:
+        """End like the transport alone: without a session there is nobody to take leave of."""
+        if not self._handshook:
+            self._https_compatible = True
 
     async def release(self, *, clean: bool) -> None:
         """Close the transport. See :meth:`AsyncWrite.release`.
@@ -528,7 +541,7 @@ class TlsStream(AsyncReadWrite, Generic[S]):
             return False
         self._lost += min(self._queued, len(self._engine.out))
         self._queued = 0
-        self._engine.out = NOTHING
+        self._engine.out = b""
         self._answering = False
         if not self.unsent_bytes:
             self._send_error = None
@@ -537,9 +550,9 @@ class TlsStream(AsyncReadWrite, Generic[S]):
     def _transfer(self, *, flush: bool) -> None:
         engine = self._engine
         try:
-            while engine.out:
-                size = len(engine.out)
-                engine.sent(accepted(self.inner.poll_write(engine.out), size, self.inner))
+            while out := engine.out:
+                count = self.inner.poll_write(out)
+                engine.sent(accepted(count, len(out), self.inner))
             self._queued = 0
             if flush:
                 self.inner.poll_flush()

@@ -48,9 +48,6 @@ RECORD_SIZE: Final = 16384
 _NOT_TLS: Final = {"HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "WRONG_VERSION_NUMBER"}
 _PROTOCOL_VERSION: Final = b"\x15\x03\x01\x00\x02\x02\x46"
 
-#: An empty queue. (A slice of nothing would keep what it was sliced from.)
-NOTHING: Final = memoryview(b"")
-
 
 class TlsEngine:
     """One TLS connection. Every verb raises :exc:`ssl.SSLError` if TLS itself fails."""
@@ -72,7 +69,7 @@ class TlsEngine:
             server_hostname=server_hostname,  # type: ignore[arg-type, unused-ignore]
         )
         #: Ciphertext to be sent, in order.
-        self.out = NOTHING
+        self.out: bytes | memoryview = b""
         self.established = False
         #: Whether our close_notify has been made (it may still be in ``out``).
         self.sent_close_notify = False
@@ -98,7 +95,8 @@ class TlsEngine:
 
     def sent(self, count: int) -> None:
         """``count`` bytes of ``out`` have gone."""
-        self.out = self.out[count:] or NOTHING
+        # A slice of nothing would keep what it was sliced from.
+        self.out = memoryview(self.out)[count:] if count < len(self.out) else b""
 
     def trailing(self) -> bytes:
         """Take out the ciphertext that was received and not used."""
@@ -119,7 +117,7 @@ class TlsEngine:
             if self.out or self._tickets:
                 made = b"".join((self.out, self._tickets, made))
                 self._tickets = b""
-            self.out = memoryview(made)
+            self.out = made
 
     # ---- The four verbs --------------------------------------------------------------------
 
@@ -147,7 +145,7 @@ class TlsEngine:
         self.established = True
         return True
 
-    def encrypt(self, pieces: Iterable[memoryview]) -> int:
+    def encrypt(self, pieces: Iterable[bytes | memoryview]) -> int:
         """Encrypt ``pieces`` in order; how many bytes they were.
 
         It is 0 in a renegotiation (TLS 1.2), which needs the peer first.
