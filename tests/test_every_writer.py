@@ -26,7 +26,9 @@ from trio_asyncwrite import (
     NotReady,
     PollEvented,
     ReadWritePair,
+    SharedWriter,
     Sink,
+    TimeoutWriter,
     duplex,
     simplex,
     split,
@@ -65,6 +67,8 @@ class Row:
     clogs: bool = True
     #: Whether the other end is a stream of the same kind, and both can be half-closed.
     symmetric: bool = False
+    #: Whether a second task gets BusyResourceError.
+    exclusive: bool = True
     #: How much is sent in the sweep, in bytes: more than all buffers hold.
     swept: int = 0
 
@@ -218,6 +222,21 @@ ROWS = {
         over(unix_pair, lambda stream: ReadWritePair(stream, BufWriter(stream, 4096)))
     ),
     "WriteHalf": Row(write_half),
+    **{
+        f"SharedWriter over {name}": Row(over(maker, layer), exclusive=False, swept=swept)
+        for name, maker, layer, swept in (
+            ("TcpStream", tcp_pair, SharedWriter, 100_000),
+            ("simplex", memory(partial(simplex, 1000)), SharedWriter, 10_000),
+            ("BufWriter", pipe_pair, lambda stream: SharedWriter(BufWriter(stream, 7)), 100_000),
+        )
+    },
+    **{
+        f"TimeoutWriter over {name}": Row(over(maker, layer), swept=swept)
+        for name, maker, layer, swept in (
+            ("TcpStream", tcp_pair, partial(TimeoutWriter, idle=60, min_rate=1), 100_000),
+            ("BufWriter", unix_pair, lambda s: TimeoutWriter(BufWriter(s, 7), idle=60), 0),
+        )
+    },
     # Hostile writers, and layers over them.
     **{
         f"{name} over simplex": Row(over(memory(partial(simplex, 100)), hostile), swept=swept)
@@ -238,7 +257,7 @@ each_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 
 @each_row
 async def test_it_keeps_the_contract(row: Row) -> None:
-    await check_async_write(row.maker, row.clogged_maker)
+    await check_async_write(row.maker, row.clogged_maker, exclusive=row.exclusive)
 
 
 # They close clogged streams forcefully, and what is lost by that is reported.
@@ -248,7 +267,7 @@ async def test_it_keeps_the_contract(row: Row) -> None:
     [
         pytest.param(row, id=name)
         for name, row in ROWS.items()
-        if not name.startswith(("AllowStdIo", "Cursor", "Sink", "by_ref"))
+        if row.exclusive and not name.startswith(("AllowStdIo", "Cursor", "Sink", "by_ref"))
     ],
 )
 async def test_it_is_a_stream_by_trio_s_own_checks(row: Row) -> None:

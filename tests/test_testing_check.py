@@ -16,11 +16,12 @@ from trio_asyncwrite import (
     Buf,
     Cursor,
     NotReady,
+    SharedWriter,
     Sink,
     TcpStream,
     simplex,
 )
-from trio_asyncwrite.testing import _check, check_async_write
+from trio_asyncwrite.testing import _check_tools, check_async_write
 
 from ._streams import clog, clogged, unix_pair
 
@@ -164,6 +165,12 @@ class ForgetsTheBuf(Good):
 class PacksTwice(Good):
     async def write_struct(self, format: str, /, *values: Any) -> None:
         await super().write_struct(format + format, *values, *values)
+
+
+@breaks("after flush(), write_all_vectored() must write all parts, however many: there came")
+class TakesATenthOfManyParts(Good):
+    async def write_all_vectored(self, buffers: Sequence[Any]) -> None:
+        await super().write_all_vectored(buffers[:250])
 
 
 # ---- Flushing ------------------------------------------------------------------------------
@@ -885,7 +892,7 @@ async def test_a_good_writer_passes(cls: type[Good], autojump_clock: MockClock) 
 async def test_a_bad_writer_is_told_which_rule_it_breaks(
     cls: type[Good], rule: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_check, "_PATIENCE", 100)
+    monkeypatch.setattr(_check_tools, "_PATIENCE", 100)
     with pytest.raises(AssertionError) as caught:
         await check_async_write(**makers(cls))
 
@@ -979,6 +986,106 @@ async def test_a_half_closeable_stream_is_checked_as_one() -> None:
     await check_async_write(maker)
 
     assert ended
+
+
+# ---- Writers to share ----------------------------------------------------------------------
+
+
+def shared_makers(make: Callable[[AsyncWrite], AsyncWrite]) -> dict[str, Any]:
+    """As ``makers``, for what tasks may use at once."""
+
+    async def maker() -> tuple[AsyncWrite, trio.abc.ReceiveStream]:
+        writer, reader = simplex(1300)  # they take large messages whole
+        return make(writer), reader
+
+    async def clogged_maker() -> tuple[AsyncWrite, trio.abc.ReceiveStream]:
+        writer, reader = simplex(1300)
+        clog(writer)
+        return make(writer), reader
+
+    return {"maker": maker, "clogged_maker": clogged_maker}
+
+
+class Interleaves(SharedWriter[AsyncWrite]):
+    async def send_all(self, data: Any) -> None:
+        if len(data) == 100:
+            await super().send_all(data[:50])
+            data = data[50:]
+        await super().send_all(data)
+
+
+class LetsOthersGoFirst(SharedWriter[AsyncWrite]):
+    went = False
+
+    async def send_all(self, data: Any) -> None:
+        if len(data) == 100 and not self.went:
+            self.went = True
+            await trio.lowlevel.checkpoint()
+        await super().send_all(data)
+
+
+class KeepsItsPlace(SharedWriter[AsyncWrite]):
+    async def write_all_buf(self, buf: Buf) -> None:
+        with trio.CancelScope(shield=isinstance(buf, Buf) and buf.remaining == 100):
+            await super().write_all_buf(buf)
+
+
+class WithdrawsHalf(SharedWriter[AsyncWrite]):
+    async def write_all_buf(self, buf: Buf) -> None:
+        if isinstance(buf, Buf) and buf.remaining == 100:
+            buf.advance(50)
+        await super().write_all_buf(buf)
+
+
+class HarmsTheNext(SharedWriter[AsyncWrite]):
+    harmed = False
+
+    async def write_all_buf(self, buf: Buf) -> None:
+        try:
+            await super().write_all_buf(buf)
+        except trio.Cancelled:
+            self.harmed = buf.remaining == 100
+            raise
+
+    async def write_all(self, data: Any) -> None:
+        await super().write_all(data)
+        if self.harmed:
+            raise trio.BrokenResourceError
+
+
+async def test_a_writer_to_share_passes(autojump_clock: MockClock) -> None:
+    await check_async_write(**shared_makers(SharedWriter), exclusive=False)
+
+
+@pytest.mark.parametrize(
+    ("cls", "rule"),
+    [
+        (Good, "tasks that share a writer must be served in order, and each message stay whole: "),
+        (Interleaves, "after flush(), tasks that share a writer must be served in order, and each"),
+        (LetsOthersGoFirst, "after flush(), tasks that share a writer must be served in order, an"),
+        (KeepsItsPlace, "a task that waits for its turn must let itself be cancelled: it hung"),
+        (
+            WithdrawsHalf,
+            "a task that waits for its turn must let itself be cancelled: it has writt",
+        ),
+        (HarmsTheNext, "a task that is cancelled while it waits for its turn must not harm the ot"),
+    ],
+)
+async def test_a_bad_writer_to_share_is_told_which_rule_it_breaks(
+    cls: Callable[[AsyncWrite], AsyncWrite], rule: str, autojump_clock: MockClock
+) -> None:
+    with pytest.raises(AssertionError) as caught:
+        await check_async_write(**shared_makers(cls), exclusive=False)
+
+    assert str(caught.value)[: len(rule)] == rule
+
+
+async def test_a_writer_to_share_is_not_exclusive(autojump_clock: MockClock) -> None:
+    rule = "of two tasks in a writer, one must get BusyResourceError and one be unharmed: "
+    with pytest.raises(AssertionError) as caught:
+        await check_async_write(**shared_makers(SharedWriter))
+
+    assert str(caught.value)[: len(rule)] == rule
 
 
 # ---- What the makers do wrong --------------------------------------------------------------

@@ -4,17 +4,9 @@ Theory of operation
 ===================
 
 Each rule of the contract is stated in words where it is checked, and the words are what a
-violation says. Two context managers carry them: ``_rule`` for what must end in time and without
-an error, ``_refused`` for what must raise.
-
-Every check opens a fresh :class:`_Link` with the caller's maker. A link knows what the writer says
-it has accepted, and compares that with what comes out at the other end. So "nothing was accepted"
-needs no check of its own: what was accepted against the rules comes out, and is not in the
-account.
-
-A receiving stream is read by a task in the checker's own nursery, since a writer without a buffer
-gets nothing done before somebody reads. Out of a clogged writer the maker's own bytes come first,
-nobody knows how many; there, the end of what arrives is compared.
+violation says. The simplest rules come first, so that a writer is told what is plainly wrong with
+it before the sweeps find the consequences. What the checks are made with is in
+``_check_tools.py``.
 """
 
 from __future__ import annotations
@@ -25,29 +17,21 @@ import struct
 import warnings
 from array import array
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, final
 
 import trio
-import trio.abc
-from trio.testing import assert_checkpoints, wait_all_tasks_blocked
+from trio.testing import assert_checkpoints
 
-from trio_asyncwrite._abc import AsyncReadWrite, AsyncWrite
+from trio_asyncwrite._abc import AsyncReadWrite
 from trio_asyncwrite._budget import LIMIT
 from trio_asyncwrite._buf import Buf
 from trio_asyncwrite._errors import NotReady
 
 from ._cancel import Sweep, cancel_everywhere, fair_scheduler
+from ._check_tools import Tools, fail, require, uses, writes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-    from typing import TypeAlias
-
-    from typing_extensions import Buffer
-
-    Call: TypeAlias = Callable[[], Awaitable[Any]]
-    Calls: TypeAlias = dict[str, Call]
-    Receiver: TypeAlias = trio.abc.ReceiveStream | Callable[[], Buffer] | None
-    Maker: TypeAlias = Callable[[], Awaitable[tuple[AsyncWrite, Receiver]]]
+    from ._check_tools import Call, Calls, Maker
 
 # Random, so that bytes lost, doubled or out of order are told from the right ones, and do not
 # turn up in what a maker has clogged its writer with.
@@ -61,15 +45,16 @@ _SIZES = (b"", _TEXT[:1], _TEXT[:2], _TEXT[:100], _TEXT, _LARGE)
 # A sweep may take several runs for each byte.
 _SWEPT = _TEXT[:40]
 
-# Spurious wake-ups are allowed, though not without end: that is for a TLS record of 16 KiB that
-# waits for each byte, and as many wake-ups for nothing.
-_PATIENCE = 1 << 15
-
-_MUST_RAISE = object()
+# More parts than one poll is offered.
+_MANY_PARTS = [bytes([byte]) for byte in _LARGE[:2500]]
 
 
 async def check_async_write(
-    maker: Maker, clogged_maker: Maker | None = None, *, hang_after: float = 10.0
+    maker: Maker,
+    clogged_maker: Maker | None = None,
+    *,
+    exclusive: bool = True,
+    hang_after: float = 10.0,
 ) -> None:
     """Check a writer against the contract of :class:`~trio_asyncwrite.AsyncWrite`.
 
@@ -93,6 +78,10 @@ async def check_async_write(
         clogged_maker: the same with a stream, for a writer that is not ready before somebody
             receives from it. What waits can be checked with it only. Leave it out if a wait is
             not safe to cancel, as with :func:`~trio_asyncwrite.wrap_stream` over a plain stream.
+        exclusive: whether the writer is for one task at a time, and a second one gets
+            :exc:`trio.BusyResourceError`. False for a writer made to be shared, as
+            :class:`~trio_asyncwrite.SharedWriter` is: there, tasks have to be served in the
+            order of their coming, and what each of them writes with one call stays together.
         hang_after: how many seconds a call may take.
 
     Raises:
@@ -104,7 +93,8 @@ async def check_async_write(
     with fair_scheduler:
         async with trio.open_nursery() as nursery:
             try:
-                await _Checker(maker, clogged_maker, hang_after, nursery).check()
+                checker = _Checker(maker, clogged_maker, hang_after, nursery)
+                await checker.check(exclusive=exclusive)
             except Exception as exc:  # noqa: BLE001 - raised below; here, a group would wrap it
                 failure = exc
             nursery.cancel_scope.cancel()
@@ -115,144 +105,9 @@ async def check_async_write(
             del failure
 
 
-def _fail(text: str) -> NoReturn:
-    raise AssertionError(text)
-
-
-def _require(condition: object, text: str) -> None:
-    if not condition:
-        _fail(text)
-
-
-def _writes(writer: AsyncWrite, data: bytes) -> Calls:
-    """All calls that write."""
-    return {
-        "write": partial(writer.write, data),
-        "write_all": partial(writer.write_all, data),
-        "write_buf": partial(writer.write_buf, Buf(data)),
-        "write_all_buf": partial(writer.write_all_buf, Buf(data)),
-        "write_vectored": partial(writer.write_vectored, [data]),
-        "write_all_vectored": partial(writer.write_all_vectored, [data]),
-        "write_struct": partial(writer.write_struct, f"{len(data)}s", data),
-        "send_all": partial(writer.send_all, data),
-    }
-
-
-def _uses(writer: AsyncWrite) -> Calls:
-    """All calls but ``aclose`` that need an open writer, or one to be flushed."""
-    return {
-        **_writes(writer, b"x"),
-        "wait_send_all_might_not_block": writer.wait_send_all_might_not_block,
-        "flush": writer.flush,
-        "shutdown": writer.shutdown,
-    }
-
-
-class _Link:
-    """A writer, what it has accepted, and what has arrived at the other end."""
-
-    def __init__(self, writer: AsyncWrite, receiver: Receiver, *, clogged: bool) -> None:
-        self.writer = writer
-        self.receiver = receiver
-        self.clogged = clogged
-        self.accepted = bytearray()
-        #: How the stream has ended: "" if properly.
-        self.end: str | None = None
-        self._arrived = bytearray()
-        self._reading = trio.CancelScope()
-        self._news = trio.Event()
-
-    @property
-    def stream(self) -> trio.abc.ReceiveStream | None:
-        """The other end, if it is a stream."""
-        return self.receiver if isinstance(self.receiver, trio.abc.ReceiveStream) else None
-
-    async def read(self) -> None:
-        """Receive until the end."""
-        assert self.stream is not None
-        with self._reading:
-            try:
-                while chunk := await self.stream.receive_some():
-                    self._arrived += chunk
-                    self._tell()
-                self.end = ""
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-                self.end = f" and then {exc!r}"
-            self._tell()
-
-    def _tell(self) -> None:
-        self._news.set()
-        self._news = trio.Event()
-
-    async def news(self) -> None:
-        """Wait until something arrives, or the stream ends."""
-        await self._news.wait()
-
-    def has_arrived(self, text: str) -> bool:
-        """Whether all that was accepted has arrived; nothing else may have.
-
-        Raises:
-            AssertionError: with ``text``, if something else has.
-        """
-        if self.receiver is None:
-            return True
-        if callable(self.receiver):
-            self._arrived = bytearray(self.receiver())
-        if self.clogged:
-            # A doubled beginning would be taken for the maker's bytes.
-            starts = self._arrived.count(self.accepted[:8]) if self.accepted else 0
-            _require(starts < 2, f"{text}: they came twice")
-            return self._arrived.endswith(self.accepted)
-        if not self.accepted.startswith(self._arrived):
-            pairs = zip(self._arrived, self.accepted, strict=False)
-            right = next((i for i, (a, b) in enumerate(pairs) if a != b), len(self.accepted))
-            _fail(f"{text}: {self.account()}, only the first {right} of them right")
-        return len(self._arrived) == len(self.accepted)
-
-    def account(self) -> str:
-        """What has arrived, in words."""
-        return f"there came {len(self._arrived)} for {len(self.accepted)} bytes{self.end or ''}"
-
-    async def discard(self) -> None:
-        """Close both ends, whatever state they are in."""
-        self._reading.cancel()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            for end in (self.writer, self.stream):
-                if end is not None:
-                    with contextlib.suppress(Exception):
-                        await trio.aclose_forcefully(end)
-
-
-class _Task:
-    """A call in a task of its own."""
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self.scope = trio.CancelScope()
-        self.done = trio.Event()
-        self.error: Exception | None = None
-
-    async def run(self) -> None:
-        """Make the call, and keep what it raises."""
-        try:
-            with self.scope:
-                await self._call()
-        except Exception as exc:  # noqa: BLE001 - the checks look at it
-            self.error = exc
-        self.done.set()
-
-
-class _Checker:
-    def __init__(
-        self, maker: Maker, clogged_maker: Maker | None, hang_after: float, nursery: trio.Nursery
-    ) -> None:
-        self._maker = maker
-        self._clogged_maker = clogged_maker
-        self._hang_after = hang_after
-        self._nursery = nursery
-
-    async def check(self) -> None:
+@final
+class _Checker(Tools):
+    async def check(self, *, exclusive: bool) -> None:
         """Make all checks."""
         await self._check_polls()
         await self._check_counts()
@@ -267,12 +122,13 @@ class _Checker:
         await self._check_checkpoints()
         await self._check_budget()
         await self._check_cancelled_writes()
-        await self._check_two_tasks()
+        await (self._check_two_tasks() if exclusive else self._check_sharing())
+        await self._check_closing_beside_others()
         await self._check_by_ref()
         if self._clogged_maker is not None:
             await self._check_not_ready()
             await self._check_waiting()
-            await self._check_busy()
+            await (self._check_busy() if exclusive else self._check_line())
             await self._check_cancelled_waits()
             await self._check_closing_under_a_task()
             await self._check_closing_while_closing()
@@ -280,143 +136,6 @@ class _Checker:
             await cancel_everywhere(partial(self._resuming, clogged=clogged))
             await cancel_everywhere(partial(self._counting, clogged=clogged))
             await cancel_everywhere(partial(self._losing, clogged=clogged))
-
-    # ---- Tools -----------------------------------------------------------------------------
-
-    @contextlib.asynccontextmanager
-    async def _link(
-        self, *, clogged: bool = False, reading: bool = True
-    ) -> AsyncGenerator[_Link, None]:
-        maker = self._clogged_maker if clogged else self._maker
-        assert maker is not None
-        writer, receiver = await maker()
-        link = _Link(writer, receiver, clogged=clogged)
-        _require(isinstance(writer, AsyncWrite), f"a maker must return an AsyncWrite: {writer!r}")
-        _require(link.stream or not clogged, f"clogged_maker must return a stream: {receiver!r}")
-        if reading:
-            self._start_reading(link)
-        try:
-            yield link
-        finally:
-            await link.discard()  # noqa: ASYNC102 - it waits for nobody
-
-    def _start_reading(self, link: _Link) -> None:
-        if link.stream is not None:
-            self._nursery.start_soon(link.read)
-
-    @contextlib.contextmanager
-    def _rule(self, text: str) -> Generator[None, None, None]:
-        """What is in the block must come to its end, in time."""
-        with trio.move_on_after(self._hang_after) as scope:
-            try:
-                yield
-            except AssertionError:
-                raise
-            except Exception as exc:
-                raise AssertionError(f"{text}: it raised {exc!r}") from exc
-        _require(not scope.cancelled_caught, f"{text}: it hung for {self._hang_after} seconds")
-
-    @contextlib.contextmanager
-    def _refused(self, error: type[Exception], text: str) -> Generator[None, None, None]:
-        """What is in the block must raise ``error``."""
-        text = f"{text} must raise {error.__name__}"
-        with self._rule(text):
-            try:
-                yield
-            except error:
-                return
-            _fail(f"{text}: it raised nothing")
-
-    async def _checkpoint(self, call: Call, text: str) -> None:
-        """Make a call, which must be a full checkpoint."""
-        with self._rule(text):
-            try:
-                with assert_checkpoints():
-                    await call()
-            except AssertionError as exc:
-                raise AssertionError(f"{text}: it returned without one") from exc
-
-    async def _cancelled(self, call: Call, text: str, *, otherwise: object = _MUST_RAISE) -> Any:
-        """Make a call in a cancelled scope; if it raises Cancelled, return ``otherwise``."""
-        result: object = otherwise
-        with trio.CancelScope() as scope, self._rule(text):
-            scope.cancel()
-            result = await call()
-        _require(
-            scope.cancelled_caught or otherwise is not _MUST_RAISE,
-            f"{text}: in a cancelled scope it must raise Cancelled, and did not",
-        )
-        return result
-
-    def _start(self, call: Call) -> _Task:
-        task = _Task(call)
-        self._nursery.start_soon(task.run)
-        return task
-
-    async def _rest(self) -> None:
-        with self._rule("while nobody reads, all tasks must come to rest"):
-            await wait_all_tasks_blocked()
-
-    async def _join(self, task: _Task, text: str, *errors: type[Exception | None]) -> None:
-        """Wait for a task, which must raise one of ``errors``, or nothing if there are none."""
-        with self._rule(text):
-            await task.done.wait()
-        fine = isinstance(task.error, errors) if errors else task.error is None
-        _require(fine, f"{text}: it raised {task.error!r}")
-
-    async def _arrive(self, link: _Link, text: str) -> None:
-        """Wait until all that was accepted has arrived."""
-        deadline = trio.current_time() + self._hang_after
-        while not link.has_arrived(text) and link.stream is not None and link.end is None:
-            with trio.move_on_at(deadline) as scope:
-                await link.news()
-            if scope.cancelled_caught:
-                break
-        _require(link.has_arrived(text), f"{text}: {link.account()}")
-
-    async def _end(self, link: _Link) -> None:
-        """Wait for the end of the stream."""
-        if link.stream is not None:
-            with self._rule("a closed writer's reader must come to an end"):
-                while link.end is None:
-                    await link.news()
-
-    async def _clean_end(self, link: _Link) -> None:
-        """Wait for all that was accepted, and end-of-file behind it."""
-        text = "a closed writer's reader must see end-of-file after the last byte"
-        await self._arrive(link, text)
-        await self._end(link)
-        link.has_arrived(text)
-        _require(not link.end, f"{text}: {link.account()}")
-
-    async def _write(self, link: _Link, data: bytes) -> None:
-        with self._rule("write_all() must complete while the reader reads"):
-            await link.writer.write_all(data)
-        link.accepted += data
-
-    async def _flush(self, link: _Link, text: str) -> None:
-        """Flush behind one more byte: when it has arrived, nothing else can come before it."""
-        await self._write(link, b"\n")
-        with self._rule("flush() must complete while the reader reads"):
-            await link.writer.flush()
-        await self._arrive(link, f"after flush(), {text}")
-        self._require_sent(link, "flush()")
-
-    def _require_sent(self, link: _Link, after: str) -> None:
-        unsent = link.writer.unsent_bytes
-        _require(unsent == 0, f"after {after} unsent_bytes must be 0: it is {unsent!r}")
-
-    async def _poll(self, poll: Callable[..., int], *args: object) -> int:
-        """Poll until it is ready."""
-        for _ in range(_PATIENCE):
-            with self._rule(f"{poll.__name__}() must accept something, or raise NotReady"):
-                try:
-                    return poll(*args)
-                except NotReady as not_ready:
-                    wait = not_ready.wait
-            text = "NotReady.wait() must be a checkpoint, and return when polling may make progress"
-            await self._checkpoint(wait, text)
-        _fail(f"{poll.__name__}() must come to make progress: it raised NotReady {_PATIENCE} times")
 
     # ---- Any writer ------------------------------------------------------------------------
 
@@ -433,7 +152,7 @@ class _Checker:
 
     def _counted(self, count: Any, size: int, name: str) -> int:
         fine = isinstance(count, int) and min(size, 1) <= count <= size
-        _require(
+        require(
             fine, f"{name} of {size} bytes must return how many it accepted: it returned {count!r}"
         )
         return int(count)
@@ -456,7 +175,7 @@ class _Checker:
                     link.accepted += data[: self._counted(count, len(data), name)]
                 moved = len(data) - buf.remaining
                 text = "write_buf() must advance the Buf past exactly what it accepted"
-                _require(moved == count, f"{text}: {moved} bytes for {count}")
+                require(moved == count, f"{text}: {moved} bytes for {count}")
             await self._flush(link, "just the bytes that were accepted must have arrived, in order")
 
     async def _check_whole_writes(self) -> None:
@@ -475,19 +194,24 @@ class _Checker:
                         await call()
                     link.accepted += data
                     await self._flush(link, f"all that {name}() was given must have arrived once")
-                _require(not buf.remaining, "write_all_buf() must leave nothing in the Buf")
+                require(not buf.remaining, "write_all_buf() must leave nothing in the Buf")
                 with self._rule("send_all() must complete while the reader reads"):
                     await writer.send_all(data)
                 link.accepted += data
                 await self._arrive(link, "what send_all() has sent must arrive without a flush()")
                 self._require_sent(link, "send_all()")
+            text = "write_all_vectored() must write all parts, however many"
+            with self._rule(text):
+                await writer.write_all_vectored(_MANY_PARTS)
+            link.accepted += b"".join(_MANY_PARTS)
+            await self._flush(link, text)
 
     async def _check_unsent_bytes(self) -> None:
         async with self._link() as link:
             await self._write(link, _TEXT)
             unsent: Any = link.writer.unsent_bytes
             fine = isinstance(unsent, int) and unsent >= 0
-            _require(fine, f"unsent_bytes must be a number of bytes: it is {unsent!r}")
+            require(fine, f"unsent_bytes must be a number of bytes: it is {unsent!r}")
             if not unsent:
                 await self._arrive(
                     link, "what does not arrive without a flush must be unsent_bytes"
@@ -523,7 +247,7 @@ class _Checker:
                 with self._rule(text):
                     await writer.write_all(view)
                     count = await writer.write(view)
-                _require(0 < count <= view.nbytes, f"{text}: write() returned {count}")
+                require(0 < count <= view.nbytes, f"{text}: write() returned {count}")
                 link.accepted += view.tobytes() + view.tobytes()[:count]
             await self._flush(link, text)
 
@@ -540,7 +264,7 @@ class _Checker:
                     with self._rule(f"{name}() of a bytearray must complete"):
                         count = await method([data] if name == "write_vectored" else data)
                 link.accepted += original[:count]
-                _require(data == original, f"{name}() must not change the caller's buffer")
+                require(data == original, f"{name}() must not change the caller's buffer")
                 self._require_free(data, f"{name}() must not keep the caller's buffer")
                 # Whoever kept it in another way sends this now.
                 data[:] = bytes(len(data))
@@ -548,12 +272,6 @@ class _Checker:
             with self._rule(text):
                 await link.writer.flush()
             await self._arrive(link, text)
-
-    def _require_free(self, data: bytearray, text: str) -> None:
-        try:
-            data.append(0)
-        except BufferError:
-            _fail(f"{text}: it cannot be resized")
 
     async def _check_shutdown(self) -> None:
         async with self._link() as link:
@@ -568,7 +286,7 @@ class _Checker:
                 await writer.shutdown()
             with self._rule("flush() after a completed shutdown() must do nothing"):
                 await writer.flush()
-            for calls in (_writes(writer, b""), _uses(writer)):
+            for calls in (writes(writer, b""), uses(writer)):
                 left = {name: calls[name] for name in calls if name not in {"flush", "shutdown"}}
                 await self._require_refusals(left, trio.ClosedResourceError, "after shutdown()")
             with self._rule("aclose() after shutdown() must complete"):
@@ -584,36 +302,12 @@ class _Checker:
             self._require_sent(link, "aclose()")
             await self._require_closed(link, "aclose()")
 
-    async def _require_closed(self, link: _Link, by: str) -> None:
-        with self._rule(f"aclose() after {by} must do nothing"):
-            await link.writer.aclose()
-        for calls in (_writes(link.writer, b""), _uses(link.writer)):
-            await self._require_refusals(calls, trio.ClosedResourceError, f"after {by}")
-
-    async def _require_refusals(self, calls: Calls, error: type[Exception], when: str) -> None:
-        for name, call in calls.items():
-            with self._refused(error, f"{name}() {when}"):
-                await call()
-
     async def _check_cancelled_aclose(self) -> None:
         async with self._link() as link:
             await self._write(link, _TEXT)
             await self._close_forcefully(link)
             await self._end(link)
             link.has_arrived("what arrives before a cancelled aclose() must be what was written")
-
-    async def _close_forcefully(self, link: _Link) -> None:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            await self._cancelled(link.writer.aclose, "aclose() must always be a full checkpoint")
-        unsent = link.writer.unsent_bytes
-        reports = [str(one.message) for one in caught if isinstance(one.source, AsyncWrite)]
-        _require(
-            len(reports) == bool(unsent) and all(str(unsent) in report for report in reports),
-            "a cancelled aclose() must give one ResourceWarning if it loses bytes, and say how "
-            f"many: unsent_bytes is {unsent}, the warnings are {reports}",
-        )
-        await self._require_closed(link, "a cancelled aclose()")
 
     async def _check_broken(self) -> None:
         async with self._link(reading=False) as link:
@@ -626,8 +320,8 @@ class _Checker:
                 # A network may take a while to tell.
                 for _ in range(10_000):
                     await writer.send_all(_TEXT)
-                _fail(f"{text}: it goes on and on")
-            for calls in (_writes(writer, b""), _uses(writer), _uses(writer)):
+                fail(f"{text}: it goes on and on")
+            for calls in (writes(writer, b""), uses(writer), uses(writer)):
                 await self._require_refusals(calls, trio.BrokenResourceError, "after such an error")
             with self._rule("aclose() must not raise what was raised before"):
                 await writer.aclose()
@@ -674,7 +368,7 @@ class _Checker:
                     else:
                         in_a_row = 0
                 link.accepted += b"x"
-                _require(in_a_row < LIMIT, text)
+                require(in_a_row < LIMIT, text)
 
             async def write_on() -> None:
                 for _ in range(LIMIT):
@@ -697,7 +391,7 @@ class _Checker:
             ):
                 count = await self._cancelled(call, text, otherwise=0)
                 link.accepted += _TEXT[:count]
-            _require(buf.remaining == len(_TEXT) - count, f"{text}: but its Buf has moved")
+            require(buf.remaining == len(_TEXT) - count, f"{text}: but its Buf has moved")
             await self._flush(link, text)
 
     async def _check_two_tasks(self) -> None:
@@ -711,10 +405,25 @@ class _Checker:
                         await task.done.wait()
                 errors = [task.error for task in tasks if task.error is not None]
                 fine = len(errors) == 1 and isinstance(errors[0], trio.BusyResourceError)
-                _require(fine, f"{text}: they raised {errors}")
+                require(fine, f"{text}: they raised {errors}")
             link.accepted += _TEXT
             await self._flush(link, "a task that gets BusyResourceError must have written nothing")
 
+    async def _check_sharing(self) -> None:
+        async with self._link() as link:
+            writer = link.writer
+            text = "tasks that share a writer must be served in order, and each message stay whole"
+            messages = [_TEXT[at : at + 100] for at in range(0, 500, 100)]
+            calls: list[Call] = [partial(writer.send_all, message) for message in messages]
+            tasks = [self._start(call) for call in (*calls, writer.flush, writer.flush)]
+            for task in tasks:
+                await self._join(task, text)
+            link.accepted += b"".join(messages)
+            await self._flush(link, text)
+
+    async def _check_closing_beside_others(self) -> None:
+        async with self._link() as link:
+            writer = link.writer
             flush, *closes = map(self._start, (writer.flush, writer.aclose, writer.aclose))
             for close in closes:
                 await self._join(close, "aclose() must get in while other tasks use the writer")
@@ -753,7 +462,7 @@ class _Checker:
                 try:
                     with memoryview(data) as view:
                         count = poll(view)
-                    _fail(f"{text}: it accepted {count} bytes")
+                    fail(f"{text}: it accepted {count} bytes")
                 except NotReady as not_ready:
                     wait = not_ready.wait
             self._require_free(data, "poll_write() that raises NotReady must not keep the buffer")
@@ -765,13 +474,6 @@ class _Checker:
             await self._flush(
                 link, "every byte must have arrived exactly once, whatever waits were cancelled"
             )
-
-    async def _cancel_waiting(self, call: Call, name: str) -> None:
-        """Cancel a call while it waits."""
-        task = self._start(call)
-        await self._rest()
-        task.scope.cancel()
-        await self._join(task, f"{name} must let itself be cancelled while it waits")
 
     async def _check_waiting(self) -> None:
         async with self._link(clogged=True, reading=False) as link:
@@ -785,7 +487,7 @@ class _Checker:
             task = self._start(partial(link.writer.write_all_buf, Buf(_SWEPT)))
             await self._rest()
             await self._require_refusals(
-                _uses(link.writer), trio.BusyResourceError, "while another task waits in the writer"
+                uses(link.writer), trio.BusyResourceError, "while another task waits in the writer"
             )
             self._start_reading(link)
             link.accepted += _SWEPT
@@ -793,10 +495,33 @@ class _Checker:
             await self._join(task, text)
             await self._flush(link, text)
 
+    async def _check_line(self) -> None:
+        async with self._link(clogged=True, reading=False) as link:
+            writer = link.writer
+            buf = Buf(_TEXT[100:150], _TEXT[150:200])
+            first = self._start(partial(writer.write_all_buf, Buf(_SWEPT)))
+            await self._rest()
+            second = self._start(partial(writer.write_all_buf, buf))
+            await self._rest()
+            third = self._start(partial(writer.write_all, _TEXT[200:300]))
+            await self._rest()
+            second.scope.cancel()
+            text = "a task that waits for its turn must let itself be cancelled"
+            await self._join(second, text)
+            require(
+                buf.remaining in (0, 100), f"{text}: it has written {100 - buf.remaining} bytes"
+            )
+            self._start_reading(link)
+            link.accepted += _SWEPT + _TEXT[100 : 200 - buf.remaining] + _TEXT[200:300]
+            text = "a task that is cancelled while it waits for its turn must not harm the others"
+            for task in (first, third):
+                await self._join(task, text)
+            await self._flush(link, text)
+
     async def _check_cancelled_waits(self) -> None:
         async with self._link(clogged=True, reading=False) as link:
             writer = link.writer
-            calls = _writes(writer, _SWEPT)
+            calls = writes(writer, _SWEPT)
             for name in ("write", "write_vectored", "write_buf"):
                 await self._cancel_waiting(calls[name], f"{name}()")
             buf = Buf(_SWEPT)
@@ -812,7 +537,7 @@ class _Checker:
         for name in ("write", "write_all_buf", "send_all", "wait_send_all_might_not_block"):
             for graceful in (False, True):
                 async with self._link(clogged=True, reading=False) as link:
-                    task = self._start(_uses(link.writer)[name])
+                    task = self._start(uses(link.writer)[name])
                     await self._rest()
                     # It is allowed to return too early.
                     early = name.startswith("wait") and task.done.is_set()
