@@ -32,8 +32,9 @@ import trio.abc
 
 from ._abc import AsyncWrite
 from ._errors import NotReady
-from ._phase import OPEN
-from ._tcp import TcpStream
+from ._fd import FdWriter
+from ._outq import unacknowledged_bytes
+from ._phase import ENDED, OPEN
 from ._wrap import wrap_stream
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVarTuple, Unpack
 
     from ._poll_evented import PollEvented
+    from ._tcp import TcpStream
 
     Ts = TypeVarTuple("Ts")
 
@@ -79,8 +81,8 @@ class TimeoutWriter(AsyncWrite, Generic[W]):
     after a cancellation, and then has a whole new period. :meth:`write_all_buf` says where a write
     stands. ``aclose`` closes, and raises it afterwards.
 
-    It is write-only, and the outermost layer: ``TimeoutWriter(BufWriter(stream))``. A layer above
-    would take the error for a broken stream.
+    It is write-only: ``TimeoutWriter(BufWriter(stream))``. The layers above one, as in
+    ``SharedWriter(TimeoutWriter(stream))``, pass the error on, and stay resumable as well.
 
     Args:
         inner: the writer, or any :class:`trio.abc.SendStream`, to write to; it goes through
@@ -191,11 +193,6 @@ class TimeoutWriter(AsyncWrite, Generic[W]):
         except NotReady as not_ready:
             raise NotReady(functools.partial(self._wait_timed, not_ready.wait)) from None
 
-    def _fail(self, exc: BaseException) -> None:
-        """A timeout is no failure: what it interrupts can be resumed."""
-        if not isinstance(exc, trio.TooSlowError):
-            super()._fail(exc)
-
     async def _wait_timed(self, wait: Callable[[], Awaitable[object]]) -> None:
         while True:
             unacknowledged = self._unacknowledged()
@@ -209,7 +206,8 @@ class TimeoutWriter(AsyncWrite, Generic[W]):
                 with trio.move_on_after(pause) as scope:
                     await wait()
             finally:
-                spent = trio.current_time() - began
+                # For longer than that, other tasks have kept us from looking: not the peer's doing.
+                spent = min(trio.current_time() - began, pause)
                 self._waited += spent
                 self._credit -= spent
             if not scope.cancelled_caught:
@@ -220,9 +218,9 @@ class TimeoutWriter(AsyncWrite, Generic[W]):
         transport: AsyncWrite = self.inner
         while (below := transport._below()) is not None:
             transport = below
-        if isinstance(transport, TcpStream) and transport.fileno() >= 0:
-            return transport._unacknowledged()
-        return None
+        if not isinstance(transport, FdWriter) or (fd := transport.fileno()) < 0:
+            return None
+        return unacknowledged_bytes(fd, ended=transport._phase is ENDED)
 
     def _note_movement(self, unacknowledged: int) -> None:
         moved = self._accepted - self.inner.unsent_bytes - unacknowledged
