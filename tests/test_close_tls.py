@@ -17,6 +17,7 @@ from trio_asyncwrite._close_report import CloseOutcome, CloseReport
 from trio_asyncwrite._duplex import duplex
 from trio_asyncwrite._tls import TlsStream
 
+from ._endings import read_and_close
 from ._streams import clog, drain, reset, tcp_pair
 
 if TYPE_CHECKING:
@@ -359,18 +360,55 @@ async def test_a_task_that_reads_does_not_keep_the_end_from_being_seen(make: Mak
         assert ended == [b"message"]
 
 
-async def test_before_the_handshake_trios_stream_ends_as_its_transport() -> None:
+@both
+@pytest.mark.parametrize("layer", [lambda tls: tls, BufWriter], ids=["bare", "buffered"])
+async def test_before_the_handshake_a_stream_ends_as_its_transport(
+    make: Maker, layer: Callable[[Any], Any]
+) -> None:
     left, right = await tcp_pair()
-    client = over(trio.SSLStream, left, _CLIENT, server_hostname="localhost")
+    client = over(make, left, _CLIENT, server_hostname="localhost")
 
     async def peer() -> None:
         assert await drain(right) == b""  # no handshake was begun for the sake of a goodbye
         await right.aclose()
 
+    report = await closed(layer(client), peer)
+
+    assert report.outcome is CLEAN
+    assert report.close_notify_received is (False if make is TlsStream else None)
+
+
+async def test_half_a_handshake_is_nothing_to_wait_for() -> None:
+    left, right = await tcp_pair()
+    client = over(TlsStream, left, _CLIENT, server_hostname="localhost")
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.do_handshake)
+            await wait_all_tasks_blocked()
+            scope.cancel()
+
+    async def peer() -> None:
+        assert (await drain(right)).startswith(b"\x16\x03")  # a ClientHello, and the end
+        await right.aclose()
+
     report = await closed(client, peer)
 
     assert report.outcome is CLEAN
-    assert report.close_notify_received is None
+
+
+async def test_for_what_is_buffered_the_handshake_is_made() -> None:
+    left, right = await tcp_pair()
+    client = BufWriter(over(TlsStream, left, _CLIENT, server_hostname="localhost"))
+    server = over(TlsStream, right, _SERVER, server_side=True)
+    await client.write_all(b"message")
+
+    async def peer() -> None:
+        assert await read_and_close(server) == b"message"
+
+    report = await closed(client, peer)
+
+    assert report.outcome is CLEAN
+    assert report.close_notify_received is True
 
 
 async def test_tls_in_tls_ends_twice() -> None:

@@ -253,6 +253,18 @@ async def test_a_reset_that_a_read_came_upon_is_told_once(tcp: Pair) -> None:
     assert stream.fileno() == -1
 
 
+async def test_a_reset_after_our_own_end_stays_one(tcp: Pair) -> None:
+    """Or an answer that is cut off would look complete to whoever reads next."""
+    stream, peer = tcp
+    await stream.send_all(b"request")
+    await stream.shutdown()
+    reset(peer)
+    for _ in range(2):
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.receive_some()
+    await stream.aclose()
+
+
 async def test_an_end_of_file_before_the_reset_is_one(tcp: Pair) -> None:
     """The peer has said all, and reads no more: the answer is whole, only the upload is not."""
     stream, peer = tcp

@@ -40,7 +40,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import operator
 import socket
 import ssl
 import sys
@@ -58,7 +57,8 @@ from ._phase import BROKEN, CLOSED, ENDED
 from ._poll_evented import PollEvented
 from ._read_write_pair import ReadWritePair
 from ._send_stream import SendStreamWriter
-from ._split import WriteHalf
+from ._split import ReadHalf, WriteHalf
+from ._tls import TlsStream
 from ._wrap import wrap_stream
 
 if TYPE_CHECKING:
@@ -85,7 +85,9 @@ class Limits:
     def __init__(self, timeout: float, linger: float, linger_bytes: int) -> None:
         self.timeout = _not_negative(timeout, "timeout")
         self.linger = _not_negative(linger, "linger")
-        self.linger_bytes = operator.index(_not_negative(linger_bytes, "linger_bytes"))
+        self.linger_bytes = _not_negative(linger_bytes, "linger_bytes")
+        if not isinstance(linger_bytes, int):
+            raise TypeError(f"linger_bytes must be an integer, got {linger_bytes!r}")
 
 
 def _not_negative(value: T, name: str) -> T:
@@ -112,36 +114,53 @@ def _writer_of(stream: trio.abc.SendStream) -> AsyncWrite | None:
 # ---- What a stream is made of ------------------------------------------------------------------
 
 
-def _owned(writer: AsyncWrite) -> Iterator[AsyncWrite]:
-    """``writer`` and the writers below that are closed with it, down to the transport."""
-    part: AsyncWrite | None = writer
+def _layers(stream: object, *, owned: bool = True) -> Iterator[object]:
+    """``stream`` and what lies below it, down to the transport.
+
+    Args:
+        stream: what to begin with.
+        owned: whether to stop at what is not closed with ``stream``.
+    """
+    part = stream
+    wholes: list[object] = []
     while part is not None:
         yield part
-        part = part._below() if _owns_what_is_below(part) else None
+        # Who has the reading half closes it as well.
+        reader = getattr(part, "reader", getattr(part, "receive_stream", None))
+        if isinstance(reader, ReadHalf):
+            wholes.append(cast("ReadHalf[trio.abc.Stream]", reader)._whole)
+        if isinstance(part, SendStreamWriter):
+            part = part.stream
+        elif isinstance(part, AsyncWrite):
+            part = part._below() if not owned or _owns_what_is_below(part, wholes) else None
+        else:
+            # Names that Trio's own wrappers have; SSLStream's is None after its unwrap.
+            part = getattr(part, "transport_stream", getattr(part, "send_stream", None))
 
 
-def _owns_what_is_below(writer: AsyncWrite) -> bool:
+def _owns_what_is_below(writer: AsyncWrite, wholes: list[object]) -> bool:
     if isinstance(writer, WriteHalf):
-        return cast("WriteHalf[trio.abc.Stream]", writer)._whole.halves == 1
+        whole = cast("WriteHalf[trio.abc.Stream]", writer)._whole
+        return whole.halves == 1 or any(whole is one for one in wholes)
     return not isinstance(writer, ByRef)
 
 
 def _base(writer: AsyncWrite) -> AsyncWrite:
-    *_, base = _owned(writer)
+    """The lowest of the writers that are closed with ``writer``, before other people's streams."""
+    base = writer
+    for layer in _layers(writer):
+        if not isinstance(layer, AsyncWrite):
+            break
+        base = layer
     return base
 
 
-def _layers(writer: AsyncWrite) -> Iterator[object]:
-    """``_owned``, and on through the streams of Trio below."""
-    part: object = None
-    for part in _owned(writer):
-        yield part
-    if isinstance(part, SendStreamWriter):
-        part = part.stream
-        while part is not None:
-            yield part
-            # Names that Trio's own wrappers have; SSLStream's is None after its unwrap.
-            part = getattr(part, "transport_stream", getattr(part, "send_stream", None))
+def _may_have_an_epilogue(layer: object) -> bool:
+    """Whether ending it may send more than a goodbye: a trailer, which is data."""
+    if isinstance(layer, AsyncWrite) and type(layer).poll_shutdown is AsyncWrite.poll_shutdown:
+        return False
+    # A private module's classes may have the name of the public one.
+    return type(layer).__module__.partition(".")[0] not in {__package__, trio.__name__}
 
 
 def _descriptor_of(layer: object) -> tuple[int, bool] | None:
@@ -175,8 +194,8 @@ def _reader_of(layer: object) -> trio.abc.ReceiveStream | None:
 
 
 def _transport_of(writer: AsyncWrite) -> tuple[int, bool] | None:
-    """The first ``_descriptor_of`` its layers."""
-    found = map(_descriptor_of, _layers(writer))
+    """The first ``_descriptor_of`` its layers, to look at: also if it is not closed with them."""
+    found = map(_descriptor_of, _layers(writer, owned=False))
     return next((transport for transport in found if transport is not None), None)
 
 
@@ -233,12 +252,20 @@ def _is_truncation(exc: BaseException) -> bool:
 # ---- Closing at once ---------------------------------------------------------------------------
 
 
-def _reset_when_closed(writer: AsyncWrite) -> None:
-    """Our own transports see to it themselves, but not what lies below a trio.SSLStream."""
+async def _cut_off(writer: AsyncWrite) -> None:
+    """Release a writer so that the peer of a TCP connection sees a reset."""
+    is_below_others = False
     for layer in _layers(writer):
         if isinstance(layer, trio.SocketStream):
             with contextlib.suppress(OSError):
                 layer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        elif not isinstance(layer, AsyncWrite):
+            is_below_others = True
+        elif is_below_others:
+            # Others would close it as they always do, and that is with an end-of-file.
+            await release_once(layer, clean=False)
+            break
+    await release_once(writer, clean=False)
 
 
 async def _force(writer: AsyncWrite) -> None:
@@ -247,9 +274,8 @@ async def _force(writer: AsyncWrite) -> None:
     if writer._closing is None:
         # Other tasks get ClosedResourceError from now on.
         closing = writer._closing = _Closing()
-    _reset_when_closed(writer)
     with contextlib.suppress(Exception):
-        await release_once(writer, clean=False)
+        await _cut_off(writer)
     if closing is not None:
         writer._closing = None
         closing.done.set()
@@ -267,13 +293,13 @@ async def _persist(operation: Callable[[], Awaitable[T]]) -> T:
             await trio.sleep(_BUSY_PAUSE)
 
 
-async def _receive(receiver: trio.abc.ReceiveStream) -> bytes | bytearray:
+async def _receive(receiver: trio.abc.ReceiveStream, size: int) -> bytes | bytearray:
     poll_read: Callable[[int], bytes] | None = getattr(receiver, "_poll_read", None)
     if poll_read is None:
-        return await receiver.receive_some()
+        return await receiver.receive_some(size)
     while True:
         try:
-            data = poll_read(_RECEIVE_SIZE)
+            data = poll_read(size)
         except NotReady as not_ready:
             wait = not_ready.wait
         else:
@@ -305,7 +331,9 @@ class _Drain:
     async def _read(self, receiver: trio.abc.ReceiveStream) -> None:
         try:
             while self.discarded <= self.limit:
-                data = await _persist(functools.partial(_receive, receiver))
+                # One byte beyond the limit tells that there is more.
+                size = int(min(self.limit - self.discarded + 1, _RECEIVE_SIZE))
+                data = await _persist(functools.partial(_receive, receiver, size))
                 if not data:
                     self.peer_closed = True
                     return
@@ -328,16 +356,26 @@ class _Ending(_Closing):
         self.writer = writer
         #: What is being ended: the writer, or after an unwrap the transport below.
         self.current = writer
-        self.drain = _Drain(_receiver_of(writer))
+        receiver = _receiver_of(writer)
+        while (
+            isinstance(receiver, TlsStream) and not writer.unsent_bytes and not receiver._handshook
+        ):
+            receiver._forgo_session()
+            receiver = _receiver_of(receiver.inner)
+        self.drain = _Drain(receiver)
         self.discarded_before = 0
         self.limits = limits
         #: Whether all that was written is known to have arrived, so that goodbyes are all that
         #: can be lost any more.
+        unacknowledged = _unacknowledged_bytes(writer)
         self.delivered = (
-            writer._phase is not BROKEN
+            unacknowledged == 0
             and not writer.unsent_bytes
-            and _unacknowledged_bytes(writer) == 0
+            and writer._phase is not BROKEN
+            and not any(map(_may_have_an_epilogue, _layers(writer)))
         )
+        self.is_tcp = unacknowledged is not None
+        self.unacknowledged: int | None = None
         self.started = trio.current_time()
         self.send_by = self.started + limits.timeout
         self.linger_by: float | None = None
@@ -353,21 +391,22 @@ class _Ending(_Closing):
     async def run(self) -> CloseReport:
         self.writer._closing = self
         self._evict()
-        unacknowledged: int | None = None
         try:
             # Those who were woken leave now.
             await trio.lowlevel.checkpoint()
             if self._was_reset():
                 self._note(trio.BrokenResourceError("the connection had been reset before"))
+            elif self._is_sent_at_once():
+                await self._linger(self.drain.run)
             else:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self.drain.run)
                     await self._end(nursery)
                     nursery.cancel_scope.cancel()
-            unacknowledged = _unacknowledged_bytes(self.current)
+            self.unacknowledged = _unacknowledged_bytes(self.current)
         finally:
             await self._release()  # noqa: ASYNC102 - run is shielded as a whole
-        report = self._make_report(unacknowledged)
+        report = self._make_report()
         # Exceptions refer to the frames they went through, and those to this object.
         self.error = self.unheard = self.drain.error = None
         if self.shared:
@@ -388,24 +427,38 @@ class _Ending(_Closing):
 
     def _was_reset(self) -> bool:
         """Whether somebody else was told of a reset. From then on, reading gives end-of-file."""
-        transport = _transport_of(self.writer)
-        if transport is None:
-            return False
-        fd, ended = transport
-        is_tcp = unacknowledged_bytes(fd, ended=ended) is not None
+        if any(getattr(layer, "_reset", None) for layer in _layers(self.writer, owned=False)):
+            return True
+        transport = _transport_of(self.writer) if self.is_tcp else None
         # If both sides have ended it properly, it is gone as well.
-        return is_tcp and not ended and is_gone(fd)
+        return transport is not None and not transport[1] and is_gone(transport[0])
+
+    def _is_sent_at_once(self) -> bool:
+        """Whether sending is over before there was anything to wait for: no second task then."""
+        if isinstance(_base(self.writer), SendStreamWriter):
+            return False
+        try:
+            self.writer._poll_end()
+            self.sent = True
+        except NotReady:
+            return False
+        except Exception as exc:  # noqa: BLE001 - it is reported
+            self._note_sending(exc)
+        return True
 
     async def _end(self, nursery: trio.Nursery) -> None:
         await self._send()
         while self.sent and (tls := _ssl_stream_of(self.current)) is not None:
             if not await self._unwrap(tls, nursery):
                 return
+        await self._linger(self.drain.done.wait)
+
+    async def _linger(self, drained: Callable[[], Awaitable[None]]) -> None:
         if not self._is_worth_lingering():
             return
         self.drain.limit = self.drain.discarded + self.limits.linger_bytes
         with self._lingering() as self.scope:
-            await self.drain.done.wait()
+            await drained()
             if self.sent:
                 await self._wait_acknowledged()
 
@@ -515,36 +568,36 @@ class _Ending(_Closing):
             self._note(exc)
 
     async def _release(self) -> None:
-        if not self.sent:
-            _reset_when_closed(self.writer)
         # After an unwrap, what lies above the transport has nothing more to say.
         is_whole = self.current is self.writer
         for writer, clean in ((self.current, self.sent), (self.writer, self.sent and is_whole)):
             try:
-                await release_once(writer, clean=clean)
+                await (release_once(writer, clean=True) if clean else _cut_off(writer))
             except Exception as exc:  # noqa: BLE001 - it is reported
                 self._note(exc)
         self.writer._closing = None
         self.failed = not self.sent
         self.done.set()
 
-    def _make_report(self, unacknowledged: int | None) -> CloseReport:
+    def _make_report(self) -> CloseReport:
         drain = self.drain
         ended = drain.peer_closed and drain.error is None
         # The drain goes on only while the sender is well: if both failed, it was the first.
         error = drain.error or self.error or (None if ended else self.unheard)
-        if error is not None:
+        if isinstance(error, trio.TooSlowError):
+            outcome = CloseOutcome.TIMED_OUT
+        elif error is not None:
             outcome = CloseOutcome.BROKEN
         elif not self.sent and self.unheard is None:
             outcome = CloseOutcome.TIMED_OUT
-        elif ended and (self.delivered or not unacknowledged):
+        elif ended and (self.delivered or self.unacknowledged == (0 if self.is_tcp else None)):
             outcome = CloseOutcome.CLEAN
         else:
             outcome = CloseOutcome.PEER_SILENT
         return CloseReport(
             outcome,
             unsent_bytes=self.writer.unsent_bytes,
-            unacknowledged_bytes=unacknowledged,
+            unacknowledged_bytes=self.unacknowledged,
             discarded_bytes=self.discarded_before + drain.discarded,
             peer_closed=drain.peer_closed,
             close_notify_received=self.unwrapped or _close_notify_received(self.writer),

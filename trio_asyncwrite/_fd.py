@@ -47,6 +47,9 @@ async def _wait_for_buffers() -> None:
 class FdWriter(AsyncReadWrite):
     """A writer over the non-blocking descriptor that ``fileno()`` names."""
 
+    # What a read was told of the connection's end; also after our own end, unlike _failure.
+    _reset: OSError | None = None
+
     def fileno(self) -> int:
         """The descriptor, or -1 once it is closed."""
         raise NotImplementedError
@@ -98,14 +101,20 @@ class FdWriter(AsyncReadWrite):
             raise self._closed()
         return fd
 
+    def _note_reset(self, exc: BaseException | None) -> None:
+        """The kernel reports a reset once, be it to a read or to a write. Keep it."""
+        if isinstance(exc, OSError):
+            # A copy: the traceback of this one refers to this stream.
+            self._reset = type(exc)(*exc.args)
+
     def _check_end(self) -> None:
         """Raise if the end-of-file just read is none.
 
-        The kernel reports a reset once, be it to a read or to a write; after that, reading
-        gives end-of-file, and a truncated stream would look complete. (EPIPE and ENOTCONN are
-        no such reports: the peer may have sent all that it had to say.)
+        After a reset was reported, reading gives end-of-file, and a truncated stream would look
+        complete. (EPIPE and ENOTCONN are no such reports: the peer may have sent all that it had
+        to say.)
         """
-        reported = self._failure
+        reported = self._reset or self._failure
         if isinstance(reported, OSError) and reported.errno not in (errno.EPIPE, errno.ENOTCONN):
             raise trio.BrokenResourceError(f"{self!r} has failed before") from reported
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import struct
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 if sys.platform != "win32":
     import fcntl
     import termios
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
 
 #: TCP_CLOSE of the kernel's include/net/tcp_states.h.
 _TCP_CLOSE: Final = 7
@@ -28,19 +24,16 @@ _FIRST_PAUSE: Final = 0.001
 _LAST_PAUSE: Final = 0.1
 
 
-@contextlib.contextmanager
-def _as_tcp(fd: int) -> Generator[socket.socket | None]:
-    """``fd`` with a socket's methods, for the length of the block; None if it is not TCP."""
+def _as_tcp(fd: int) -> socket.socket | None:
+    """``fd`` with a socket's methods, to be detached after use; None if it is not TCP."""
     try:
         sock = socket.socket(fileno=fd)
     except (OSError, ValueError):  # no socket, or closed
-        yield None
-        return
-    try:
-        is_inet = sock.family in (socket.AF_INET, socket.AF_INET6)
-        yield sock if is_inet and sock.type == socket.SOCK_STREAM else None
-    finally:
-        sock.detach()
+        return None
+    if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM:
+        return sock
+    sock.detach()
+    return None
 
 
 def unacknowledged_bytes(fd: int, *, ended: bool) -> int | None:
@@ -52,11 +45,12 @@ def unacknowledged_bytes(fd: int, *, ended: bool) -> int | None:
 
     Source: SIOCOUTQ in tcp(7); SO_NWRITE of macOS.
     """
+    sock = _as_tcp(fd)
+    if sock is None:
+        return None
     count: int | None = None
-    with _as_tcp(fd) as sock:
-        if sock is None:
-            pass
-        elif sys.platform == "linux":
+    try:
+        if sys.platform == "linux":
             # SIOCOUTQ is TIOCOUTQ by another name. It answers with a difference of sequence
             # numbers, and the FIN has one of them, the last.
             (count,) = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))
@@ -64,6 +58,8 @@ def unacknowledged_bytes(fd: int, *, ended: bool) -> int | None:
                 count -= 1
         elif sys.platform == "darwin":  # pragma: no cover
             count = sock.getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
+    finally:
+        sock.detach()
     return count
 
 
@@ -72,15 +68,18 @@ def is_gone(fd: int) -> bool:
 
     Where the system does not tell, the answer is no, and the caller's own limit ends the wait.
     """
-    with _as_tcp(fd) as sock:
-        if sock is None:
-            return True
+    sock = _as_tcp(fd)
+    if sock is None:
+        return True
+    try:
         # Not SO_ERROR: to read it is to clear it, and then the reader would take the reset for
         # an end-of-file. The state is the first byte of struct tcp_info.
         return (
             sys.platform == "linux"
             and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
         )
+    finally:
+        sock.detach()
 
 
 def next_pause(waited: float) -> float:

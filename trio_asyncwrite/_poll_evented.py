@@ -176,6 +176,7 @@ class PollEvented(FdWriter):
                 ) from None
             if self._is_socket:  # the other side of a terminal may come back
                 self._fail(exc)
+                self._note_reset(exc)
             raise trio.BrokenResourceError(f"{self!r}: {exc}") from exc
         if not data:
             self._check_end()

@@ -98,6 +98,7 @@ class TcpStream(FdWriter):
             data = await self._stream.receive_some(max_bytes)
         except trio.BrokenResourceError as exc:
             self._fail(exc)  # a reset ends both directions, and aclose need not say it again
+            self._note_reset(exc.__cause__)
             raise
         if not data:
             self._check_end()
