@@ -47,9 +47,10 @@ async def close_gracefully(
     It takes any writer of this library and any Trio stream. Of a write-only layer, the stream
     below it is drained, if closing the one closes the other. A write-only stream is only
     written to: its peer's end cannot be seen. A duplex stream that cannot be half-closed has no
-    way to announce the end but to be closed: it is, without lingering. A handle of
-    :meth:`~AsyncWrite.by_ref` and a half of :func:`split` end as their own shutdown has it, and
-    leave the rest of the stream to its owner.
+    way to announce the end but to be closed: it is, without lingering. TLS that has not shaken
+    hands, and has nothing to send, ends as its transport: there is nobody to say goodbye to. A
+    handle of :meth:`~AsyncWrite.by_ref` and a half of :func:`split` end as their own shutdown
+    has it, and leave the rest of the stream to its owner.
 
     Other tasks inside the stream, reading or writing, get :exc:`trio.ClosedResourceError`, as
     they would from ``aclose``; what they were writing ends where it is. Streams in memory,
@@ -60,8 +61,8 @@ async def close_gracefully(
         stream: the stream to end. It is closed in every case.
         timeout: how long to try to send what is unsent, and the end, in seconds.
         linger: how long to wait for the peer's end after that, in seconds.
-        linger_bytes: how many bytes to throw away after that, at most. What comes in while we
-            still send does not count.
+        linger_bytes: how many bytes to throw away after that, at most; one more tells that there
+            are more. What comes in while we still send does not count.
 
     Returns:
         The report. What fails, and whatever the stream raises, is in it and not raised.
@@ -72,8 +73,9 @@ async def close_gracefully(
 
     Cancellation: nothing happened, since it is not cancelled: it is shielded, and bounded by
         ``timeout`` plus ``linger`` seconds (a Trio stream that hangs in its own ``send_all`` or
-        ``aclose`` then gets :func:`wrap_stream`'s grace to come to an end). So it may stand in a
-        ``finally``, and does there what it does elsewhere.
+        ``aclose`` then gets :func:`wrap_stream`'s grace to come to an end, and a file in a worker
+        thread is waited for until its ``close`` returns). So it may stand in a ``finally``, and
+        does there what it does elsewhere.
     Checkpoints: other tasks run meanwhile, but a cancellation is delivered at the next one.
 
     Source: RFC 1122, 4.2.2.13, and RFC 9112, 9.6: why to read on before closing; "lingering

@@ -17,7 +17,7 @@ class CloseOutcome(enum.Enum):
     #: All was sent, and the peer's end was not seen: it did not come within the limits, or this
     #: stream has no way to see it (:attr:`CloseReport.peer_closed` is then ``None``).
     PEER_SILENT = "peer silent"
-    #: Time was up before all was sent.
+    #: Time was up before all was sent, ours or that of a :class:`TimeoutWriter`.
     TIMED_OUT = "timed out"
     #: The stream failed, or was closed by somebody else; :attr:`CloseReport.error` says how.
     BROKEN = "broken"
@@ -38,7 +38,8 @@ class CloseReport:
     #: Bytes that were accepted and never left the buffers of this process, over all layers.
     unsent_bytes: int = 0
     #: Bytes that the kernel took and the peer's kernel had not acknowledged when the socket was
-    #: closed: TCP on Linux and macOS, else ``None``. The kernel goes on sending them.
+    #: closed: TCP on Linux and macOS, else ``None``. The kernel goes on sending them, unless it
+    #: resets the connection because there is more from the peer that nobody has read.
     unacknowledged_bytes: int | None = None
     #: Bytes from the peer that were read and thrown away.
     discarded_bytes: int = 0
@@ -47,7 +48,8 @@ class CloseReport:
     #: Whether the peer's TLS close_notify was seen; ``None`` without TLS, and for a
     #: :class:`trio.SSLStream` that does not tell.
     close_notify_received: bool | None = None
-    #: What failed, if the outcome is ``BROKEN``.
+    #: What failed, if the outcome is ``BROKEN``; and the :exc:`trio.TooSlowError` that has ended
+    #: the sending.
     error: Exception | None = None
     #: How long closing took, in seconds of Trio's clock.
     elapsed: float = 0.0
