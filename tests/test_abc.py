@@ -1092,6 +1092,20 @@ async def test_a_cancelled_aclose_releases_once_and_warns_once(
     assert messages == [f"{text} was closed by a cancelled aclose: {lost}"]
 
 
+async def test_of_bytes_that_an_error_has_told_of_a_cancelled_aclose_says_nothing() -> None:
+    wire = Wire()
+    writer = BufWriter(wire)
+    await writer.write(b"abc")
+    wire.error = OSError("write")
+    with pytest.raises(OSError, match="write"):
+        await writer.flush()
+    with resource_warnings() as messages:
+        assert (await run_cancelled(writer.aclose)).outcome == "cancelled"
+
+    assert writer.unsent_bytes == 3
+    assert not messages
+
+
 async def test_a_cancelled_aclose_raises_nothing_but_cancelled() -> None:
     for wire in (BadlyReleased(), BadlyReleased(room=1), Wire()):
         wire.error = OSError("shutdown") if type(wire) is Wire else None

@@ -57,7 +57,8 @@ class Line(trio.abc.SendStream):
             self.sending = False
 
     async def wait_send_all_might_not_block(self) -> None:
-        raise AssertionError
+        self.log.append("wait")
+        await trio.sleep(self.seconds_per_byte / 2)
 
     async def aclose(self) -> None:
         self.log.append("aclose")
@@ -237,14 +238,22 @@ async def test_a_poll_takes_and_a_wait_sends(autojump_clock: MockClock) -> None:
     await writer.aclose()
 
 
-async def test_it_is_ready_once_the_chunk_is_through(autojump_clock: MockClock) -> None:
+async def test_it_is_ready_once_the_chunk_is_through_and_the_stream_says_so(
+    autojump_clock: MockClock,
+) -> None:
     line = Line()
     async with wrap_stream(line) as writer:
         await writer.wait_send_all_might_not_block()
+        assert trio.current_time() == 0.5
         await writer.write(b"abc")
         await writer.wait_send_all_might_not_block()
-        assert trio.current_time() == 3
+        assert trio.current_time() == 4
         assert line.sent == b"abc"
+        with trio.move_on_after(0.25):
+            await writer.wait_send_all_might_not_block()
+        await writer.wait_send_all_might_not_block()
+        assert trio.current_time() == 4.75
+        assert line.log == ["wait", "send_all", "wait", "wait", "wait"]
 
 
 # ---- Cancellation ----------------------------------------------------------------------------

@@ -474,6 +474,20 @@ async def test_unwrap_when_data_was_not_received(kind: Any) -> None:
     await trio.aclose_forcefully(server)
 
 
+async def test_what_was_not_received_can_be_and_then_unwrap_goes_on() -> None:
+    client, server = await open_tls(memory_pair)
+    await server.send_all(b"unread")
+    for _ in range(2):
+        with pytest.raises(trio.BrokenResourceError, match="^the peer has sent 6 bytes that were"):
+            await client.unwrap()
+    assert await client.receive_some() == b"unread"
+
+    async def unwrap() -> None:
+        assert (await client.unwrap())[1] == b""
+
+    await both(unwrap, server.unwrap)
+
+
 @both_kinds
 async def test_checkpoints(kind: Any) -> None:
     client, server = await open_tls(memory_pair, kind=kind)
@@ -635,6 +649,22 @@ async def test_the_contract(version: ssl.TLSVersion, reverse: bool) -> None:
 async def test_half_closeable_stream(version: ssl.TLSVersion) -> None:
     maker = tls_maker(tcp_pair, version)
     await trio.testing.check_half_closeable_stream(maker, clogged_both_ways(maker))
+
+
+@lost_on_purpose
+async def test_a_plain_transport_is_asked_whether_it_can_send() -> None:
+    """Trio's check with its own lockstep streams, which are clogged from the start."""
+
+    async def maker() -> Any:
+        left, right = trio.testing.lockstep_stream_pair()
+        client, server = over((SendAllOnly(left), SendAllOnly(right)))
+        await both(client.do_handshake, server.do_handshake)
+        return client, server
+
+    async def never_full() -> Any:
+        return over(await memory_pair())
+
+    await trio.testing.check_two_way_stream(never_full, maker)
 
 
 async def test_two_way_stream_without_a_handshake_beforehand() -> None:
@@ -996,6 +1026,46 @@ async def test_a_reader_sends_its_own_answers(plain: bool, tmp_path: Path) -> No
     await trio.aclose_forcefully(stream)
 
 
+class Slow(SendAllOnly):
+    """Takes longer to send than any ``cancel_grace``; nobody may notice a cancellation."""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.sleep(3)
+        await super().send_all(data)
+
+
+@both_versions
+async def test_what_arrives_does_not_break_off_a_slow_handshake(
+    version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
+) -> None:
+    left, right = await memory_pair()
+    client, server = over((Slow(left), Slow(right)), version)
+    await both(client.do_handshake, server.do_handshake)
+    await both(partial(client.send_all, b"x"), partial(read_exactly, server, 1))
+    await both(client.aclose, server.aclose)
+
+
+async def test_what_arrives_does_not_break_off_a_slow_answer(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    raw, transport = duplex(1 << 16)
+    stream = alone(Slow(transport))
+    peer = handmade_peer(stream._engine, tmp_path / "keys")
+    async with trio.open_nursery() as nursery:
+        await raw.send_all(peer.key_update() + peer.key_update())
+
+        async def send_data() -> None:
+            await trio.sleep(1)
+            await raw.send_all(peer.data(b"data"))
+
+        nursery.start_soon(send_data)
+        assert await stream.receive_some() == b"data"
+        assert trio.current_time() == 3
+    await stream.send_all(b"the session is well")
+    await trio.aclose_forcefully(stream)
+    await trio.aclose_forcefully(raw)
+
+
 class Stubborn(BufWriter[Any]):
     """A buffer that has to be flushed twice."""
 
@@ -1193,6 +1263,26 @@ async def socket_stream_pair() -> Any:
     """Trio's own socket stream at one end."""
     left, right = await tcp_pair()
     return left._stream, right
+
+
+@pytest.mark.parametrize("layer", [lambda tls: tls, BufWriter], ids=["bare", "buffered"])
+async def test_to_close_after_a_truncation_does_not_destroy_what_is_on_its_way(
+    layer: Callable[[Any], Any],
+) -> None:
+    """That the close_notify is missing tells the peer enough; a reset would cost it data."""
+    client, server = await open_tls(tcp_pair)
+    await client.transport_stream.send_eof()
+    answer = text(5000)
+    # The layer above has not been told of it.
+    with contextlib.suppress(trio.BrokenResourceError):
+        async with layer(server) as writer:
+            await writer.send_all(answer)
+            with pytest.raises(trio.BrokenResourceError, match="without a close_notify"):
+                await server.receive_some()
+    assert await read_exactly(client, len(answer)) == answer
+    with pytest.raises(trio.BrokenResourceError, match="without a close_notify"):
+        await client.receive_some()
+    await trio.aclose_forcefully(client)
 
 
 async def test_a_reset_that_the_writer_hears_of_is_no_end_for_the_reader() -> None:
@@ -1444,6 +1534,27 @@ async def test_a_writer_names_the_reason_that_a_raw_poll_has_met(tmp_path: Path)
     assert caught
     await stream.aclose()
     await raw.aclose()
+
+
+async def test_a_writer_is_told_why_its_certificate_was_refused() -> None:
+    """On TLS 1.3 the refusal comes after the client's handshake, and perhaps before it reads."""
+    context = new_server_context()
+    context.verify_mode = ssl.CERT_REQUIRED
+    client, server = over(await tcp_pair(), server=context)
+
+    async def refuse() -> None:
+        with pytest.raises(trio.BrokenResourceError, match="(?i)did not return a certificate"):
+            await server.do_handshake()
+        await server.aclose()
+
+    await both(refuse, client.do_handshake)
+    with pytest.raises(trio.BrokenResourceError, match="(?i)certificate required"):
+        while True:
+            await client.send_all(b"x")
+    with pytest.raises(trio.BrokenResourceError) as caught:
+        await client.send_all(b"x")
+    assert "CERTIFICATE_REQUIRED" in str(caught.value.__cause__)
+    await client.aclose()
 
 
 @pytest.mark.parametrize("ended", [False, True], ids=["silent", "ended"])
@@ -1868,14 +1979,29 @@ async def test_aclose_wakes_all_who_wait() -> None:
         nursery.start_soon(expect_closed, "read", client.receive_some)
         nursery.start_soon(expect_closed, "handshake", client.do_handshake)
         await wait_all_tasks_blocked()
-        nursery.start_soon(client.aclose)  # it does the handshake, and says goodbye
+        nursery.start_soon(client.aclose)
         await wait_all_tasks_blocked()
         assert closed == {"write": 1, "read": 1, "handshake": 1}
         for call in (client.do_handshake, client.receive_some, client.flush):
             with pytest.raises(trio.ClosedResourceError):
                 await call()
-        assert await drain(server) == b""
+        with pytest.raises(trio.BrokenResourceError, match="during the handshake"):
+            await server.receive_some()
     await server.aclose()
+
+
+@pytest.mark.parametrize("operation", ["do_handshake", "receive_some", "send_eof"])
+async def test_to_close_a_handshake_that_was_given_up_is_not_to_wait_for_it(
+    operation: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The peer may have connected to do just that: to say nothing, for ever."""
+    raw, transport = duplex(4096)
+    async with alone(transport, server_side=False) as stream:
+        with trio.move_on_after(5) as scope:
+            await getattr(stream, operation)()
+        assert scope.cancelled_caught
+    assert trio.current_time() == 5
+    await trio.aclose_forcefully(raw)
 
 
 # ---- Bounds ---------------------------------------------------------------------------------

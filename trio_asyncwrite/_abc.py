@@ -652,6 +652,14 @@ class AsyncWrite(trio.abc.SendStream):
             self._fail(exc)
             raise
 
+    def _shows_truncation(self) -> bool:
+        """Whether nothing accepted is lost, and the peer sees without a reset that it is no end.
+
+        A reset would destroy what is still on its way.
+        """
+        inner = self._below()
+        return inner is not None and not self.unsent_bytes and inner._shows_truncation()
+
     def _poll_ready(self) -> None:
         """Raise NotReady if a write would surely not be accepted now."""
         inner = self._below()
@@ -819,7 +827,7 @@ class AsyncWrite(trio.abc.SendStream):
                 closing.failed = not clean and not told
                 try:
                     with trio.CancelScope(shield=True):
-                        await release_once(self, clean=clean)
+                        await release_once(self, clean=clean or self._shows_truncation())
                 except Exception as exc:  # noqa: BLE001 - raised below
                     error = error or exc
                 finally:
@@ -835,7 +843,7 @@ class AsyncWrite(trio.abc.SendStream):
                 raise trio.ClosedResourceError(f"another task closed {self!r} meanwhile")
         finally:
             del error
-            if cut_short:  # by a cancellation or Ctrl-C
+            if cut_short and not told:  # by a cancellation or Ctrl-C
                 self._report_lost(closing)
 
     async def _finish(self, closing: _Closing) -> bool:

@@ -44,6 +44,8 @@ class SendStreamWriter(AsyncWrite):
         # Set while a task is inside one of the stream's methods; others wait for its end.
         self._sending: trio.Event | None = None
         self._eof_sent = False
+        # Whether the stream's own wait until it can send has returned, for the next poll to say.
+        self._was_ready = False
         # What a wait came upon, for the next poll to raise: the task that waited may have been
         # cancelled, and then nobody has been told.
         self._error: Exception | None = None
@@ -88,6 +90,13 @@ class SendStreamWriter(AsyncWrite):
     def _poll_ready(self) -> None:
         self._check_open()
         self._poll_chunk()
+        if not self._was_ready:
+            raise NotReady(self._wait_ready)
+        self._was_ready = False
+
+    async def _wait_ready(self) -> None:
+        await self.stream.wait_send_all_might_not_block()
+        self._was_ready = True
 
     def _poll_chunk(self) -> None:
         """Raise what the last wait came upon; be ready once the chunk is through."""

@@ -35,6 +35,7 @@ returned together.
 
 from __future__ import annotations
 
+import os
 import ssl
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
@@ -46,6 +47,7 @@ from ._abc import AsyncReadWrite, AsyncWrite, release_once
 from ._errors import NotReady
 from ._phase import BROKEN, CLOSED, ENDED
 from ._send_stream import SendStreamWriter
+from ._tcp import TcpStream
 from ._tls_engine import RECORD_SIZE, TlsEngine
 from ._util import accepted, byte_view, positive_int
 from ._wrap import wrap_stream
@@ -140,6 +142,8 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         self._alert_deadline = 0.0
         # Whether the peer was told why TLS failed after the handshake.
         self._alerted = False
+        # Whether an aclose is at work.
+        self._leaving = False
         # Plaintext bytes that went into engine.out since it was last empty; that went on since the
         # last complete flush; that were in engine.out when a failure emptied it.
         self._queued = 0
@@ -251,6 +255,11 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         """
         if not self._begin_shutdown():
             return
+        if self._closing is not None and not self._leaving:
+            self._leaving = True
+            # A handshake that was begun and given up is not gone on with.
+            if self._engine.has_spoken:
+                self._forgo_session()
         if not self._https_compatible:
             self._poll_handshake()
         try:
@@ -267,6 +276,10 @@ class TlsStream(AsyncReadWrite, Generic[S]):
             # stream and closed the connection (RFC 8446, section 6.1, allows that): no failure.
             self._engine.out = b""
         self._enter(ENDED)
+
+    def _shows_truncation(self) -> bool:
+        """See the base: without a close_notify, a stream is not complete."""
+        return self._handshook and not self._https_compatible and not self.unsent_bytes
 
     def _forgo_session(self) -> None:
         """End like the transport alone: without a session there is nobody to take leave of."""
@@ -295,7 +308,9 @@ class TlsStream(AsyncReadWrite, Generic[S]):
 
         Raises:
             trio.BrokenResourceError: if the handshake fails; the message names the reason, which
-                the peer is told as well, within 5 seconds.
+                the peer is told as well, within 5 seconds (and ``cancel_grace`` on top of it over
+                a stream that has only ``send_all``). On TLS 1.3 a client's handshake is complete
+                before the server has judged its certificate: a refusal is met by what comes next.
             trio.ClosedResourceError: if the stream is closed, or is closed meanwhile.
 
         Cancellation: resumable; any operation goes on with it.
@@ -352,8 +367,8 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         Raises:
             trio.BusyResourceError: if another task is inside this stream.
             trio.ClosedResourceError: if the stream is closed, or is closed meanwhile.
-            trio.BrokenResourceError: if TLS or the transport fails, or the peer has sent data
-                that was not received; that can still be received.
+            trio.BrokenResourceError: if TLS or the transport fails; or if the peer has sent data
+                that were not received. Receive them, up to its end, and call this again.
 
         Cancellation: resumable; call it again and it goes on where it was.
 
@@ -364,9 +379,13 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         self._claim(writing=False)
         self._reading = True
         try:
-            await self._drive(self._poll_unwrap)
+            unread = await self._drive(self._poll_unwrap)
         finally:
             self._busy = self._reading = False
+        if unread:
+            raise trio.BrokenResourceError(
+                f"the peer has sent {unread} bytes that were not received"
+            )
         self._enter(CLOSED)
         self._released = True
         return self.transport_stream, self._engine.trailing()
@@ -394,9 +413,8 @@ class TlsStream(AsyncReadWrite, Generic[S]):
                     if not blocked:
                         self._handshook = True
                         return
-                    # A peer that refuses what has gone so far says so, and takes no more. But
-                    # what came may be its data, and a send that must not be broken off goes on.
-                    if not self._exact or self._peek():
+                    # A peer that refuses what has gone so far says so, and takes no more.
+                    if self._peek():
                         raise NotReady(self._wait_send)
                 self._check_received()
                 raise NotReady(self._wait_either if blocked else self._wait_receive)
@@ -432,14 +450,14 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         self._check_received()
         if len(self._engine.out) > _QUEUE_LIMIT:
             raise NotReady(self._wait_send)
-        # Where a send must not be broken off, one of a writer's bytes is left to the writer: this
-        # task leaves when something has arrived, or when it is cancelled.
+        # Where a send must not be broken off, one of a writer's bytes is left to the writer.
         if blocked and (self._exact or not self.unsent_bytes):
             raise NotReady(self._wait_either)
         raise NotReady(self._wait_receive)
 
     @trio.lowlevel.enable_ki_protection
-    def _poll_unwrap(self) -> None:
+    def _poll_unwrap(self) -> int:
+        """Be ready at the peer's end, or when there are data before it; how many bytes."""
         self._begin_shutdown()
         self._poll_handshake()
         if not self._engine.sent_close_notify:
@@ -450,14 +468,11 @@ class TlsStream(AsyncReadWrite, Generic[S]):
                 raise self._tls_failed(exc) from exc
         self._push(flush=True)
         data = self._decrypt(RECORD_SIZE)
-        if data:
-            self._engine.unread(data)
-            raise trio.BrokenResourceError(
-                f"the peer sent {len(data)} bytes before its close_notify that were not received"
-            )
         if data is None:
             self._check_received()
             raise NotReady(self._wait_receive)
+        self._engine.unread(data)
+        return len(data)
 
     def _peek(self) -> bool:
         """Raise if the next thing that was received is an alert; whether there is anything."""
@@ -511,6 +526,26 @@ class TlsStream(AsyncReadWrite, Generic[S]):
             raise
         except BaseException as exc:
             self._fail(exc)
+            self._learn_why()
+            raise
+
+    def _learn_why(self) -> None:
+        """A peer that takes no more may have said why; if that has arrived, raise it."""
+        if not self._handshook or self._receiving is not None:
+            return
+        if isinstance(self.inner, TcpStream):
+            try:
+                # An end is for the reader to judge: after a reset it is none.
+                if ciphertext := os.read(self.inner.fileno(), _RECEIVE_SIZE):
+                    self._engine.feed(ciphertext)
+            except BlockingIOError:
+                pass
+            except OSError as exc:
+                self.inner._note_reset(exc)
+        try:
+            self._peek()
+        except trio.BrokenResourceError as exc:
+            self._failure = exc.__cause__
             raise
 
     def _pushed_back(self) -> bool:
@@ -620,6 +655,11 @@ class TlsStream(AsyncReadWrite, Generic[S]):
 
     @trio.lowlevel.enable_ki_protection
     async def _wait_either(self) -> None:
+        if not self._exact:
+            # What is sent must not be broken off for what is received. Nor does Trio's SSLStream
+            # receive meanwhile.
+            await self._wait_send()
+            return
         if self._sending is not None and self._handshook and not self._answering:
             # Nothing that goes is this task's: it need not know when it has gone. Who sends it
             # sees to it, or wakes this task.

@@ -70,6 +70,8 @@ class TlsEngine:
         )
         #: Ciphertext to be sent, in order.
         self.out: bytes | memoryview = b""
+        #: Whether a handshake has begun.
+        self.has_spoken = False
         self.established = False
         #: Whether our close_notify has been made (it may still be in ``out``).
         self.sent_close_notify = False
@@ -126,6 +128,7 @@ class TlsEngine:
         if self.established:
             return True
         self._check_failed()
+        self.has_spoken = True
         try:
             self.ssl_object.do_handshake()
         except ssl.SSLWantReadError:
