@@ -2,7 +2,7 @@
 
 Arguments: the grace in seconds, and for TLS a file with the certificate and its key. It prints its
 port, and in the end its report, as JSON. To a request, a line with a number, it sends half of so
-many bytes, and the other half when the drain has started.
+many bytes, and the other half when the drain has started; when the line begins with "now", at once.
 """
 
 from __future__ import annotations
@@ -29,22 +29,26 @@ def say(words: object) -> None:
 async def main(grace: str, certificate: str = "") -> None:
     drain = Drain(grace=float(grace))
 
-    async def answer(stream: AsyncReadWrite) -> None:
-        request = b""
-        while not request.endswith(b"\n"):
-            chunk = await stream.receive_some()
-            if not chunk:
-                return
-            request += chunk
-        half = int(request) // 2
+    async def answer(stream: AsyncReadWrite, request: bytes) -> None:
+        at_once = request.startswith(b"now ")
+        half = int(request.removeprefix(b"now ")) // 2
         await stream.send_all(bytes(half))
-        await drain.wait_started()
+        if not at_once:
+            await drain.wait_started()
         await stream.write_all(bytes(half))
 
     async def handler(stream: AsyncReadWrite) -> None:
         # A client that connects only to see whether it can, and closes: no handshake with that one.
         with contextlib.suppress(trio.BrokenResourceError):
-            await answer(stream)
+            while True:
+                request = b""
+                with drain.until_started():
+                    request += await stream.receive_some()
+                while request and not request.endswith(b"\n"):
+                    request += await stream.receive_some(1)
+                if not request:
+                    return
+                await answer(stream, request)
 
     serve: Callable[..., Any] = serve_tcp
     if certificate:

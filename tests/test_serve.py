@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -7,6 +8,7 @@ import signal
 import socket as stdlib_socket
 import subprocess
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +20,23 @@ from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncReadWrite,
+    Buf,
+    BufWriter,
     CloseOutcome,
     Drain,
     DrainReport,
     TcpListener,
     TcpStream,
+    TimeoutWriter,
+    close_gracefully,
+    duplex,
+    graceful,
     open_tcp_stream,
+    serve_listeners,
     serve_tcp,
     serve_tls_over_tcp,
 )
+from trio_asyncwrite._serve import _queue_length
 from trio_asyncwrite._tls import TlsStream
 from trio_asyncwrite.testing import Sweep, cancel_everywhere
 
@@ -400,18 +410,28 @@ async def test_other_errors_of_accept_end_the_server(monkeypatch: pytest.MonkeyP
             await server.run(echo, nursery)
 
 
-async def test_the_last_call_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While more and more connections come in."""
-    monkeypatch.setattr("trio_asyncwrite._serve._LAST_CALL", 3)
+async def test_the_last_call_has_an_end() -> None:
+    """Though for each connection that is accepted another one comes in."""
     server = Server(tls=False)
+    clients = []
+
+    def connect() -> None:  # without a checkpoint
+        with contextlib.suppress(ConnectionRefusedError):
+            clients.append(stdlib_socket.create_connection(server.address))
+
+    async def handler(stream: AsyncReadWrite) -> None:
+        if len(clients) < 100:
+            connect()
+
     async with trio.open_nursery() as nursery:
-        await server.run(echo, nursery)
-        clients = [stdlib_socket.create_connection(server.address) for _ in range(10)]
+        await server.run(handler, nursery)
+        for _ in range(5):
+            connect()
         server.drain.start()
         await wait_all_tasks_blocked()
         for client in clients:
             client.close()
-    assert 3 <= server.report.connections < 10
+    assert 5 <= server.report.connections < 12
 
 
 @pytest.mark.parametrize("signals", [(), (signal.SIGUSR1,)])
@@ -493,6 +513,176 @@ async def test_wherever_a_drain_is_cancelled_the_server_ends_and_what_was_sent_a
                 await open_tcp_stream(*server.address)
 
     assert await cancel_everywhere(scenario) > 20
+
+
+class Streamer:
+    """A handler that streams a long answer, and what has become of it at both ends."""
+
+    ANSWER = bytes(range(200)) * 600
+
+    def __init__(self, drain: Drain) -> None:
+        self.drain = drain
+        #: For each connection: the server's stream, and what it has not accepted of the answer.
+        self.answers: list[tuple[AsyncReadWrite, Buf]] = []
+        #: What each client has received: None if the stream did not end properly.
+        self.received: list[bytes | None] = []
+        #: Set when a client has received some of its answer, and not all, or will not.
+        self.half_way = trio.Event()
+
+    async def handle(self, stream: AsyncReadWrite) -> None:
+        small_buffers(stream.transport_stream if isinstance(stream, TlsStream) else stream)
+        answer = Buf(self.ANSWER)
+        self.answers.append((stream, answer))
+        await stream.receive_some(1)
+        await stream.write_all_buf(answer)
+        await stream.flush()
+        with self.drain.until_started():
+            await stream.receive_some(1)
+
+    async def request(self, server: Server) -> None:
+        try:
+            stream = await server.connect()
+        except ConnectionError:
+            return
+        received = bytearray()
+        try:
+            await stream.send_all(b"request")
+            while chunk := await stream.receive_some(15_000):
+                received += chunk
+                self.half_way.set()
+        except trio.BrokenResourceError:
+            self.received.append(None)
+        else:
+            self.received.append(bytes(received))
+        self.half_way.set()
+        await trio.aclose_forcefully(stream)
+
+    def check(self) -> None:
+        """Every connection is closed, and who saw a proper end got every byte accepted."""
+        accepted = []
+        for stream, answer in self.answers:
+            with pytest.raises(trio.ClosedResourceError):
+                stream.poll_write(b"x")
+            transport = stream.transport_stream if isinstance(stream, TlsStream) else stream
+            assert transport.socket.fileno() == -1
+            accepted.append(self.ANSWER[: len(self.ANSWER) - answer.remaining])
+        accepted += [b""] * (len(self.received) - len(accepted))  # whom nobody has accepted
+        for received in self.received:
+            if received is not None:
+                accepted.remove(received)
+
+
+def living_tasks() -> int:
+    return trio.lowlevel.current_statistics().tasks_living
+
+
+@both
+@pytest.mark.parametrize("of", ["server", "handlers", "everything"])
+async def test_wherever_it_is_cancelled_a_drain_leaves_nothing_behind(
+    of: str, *, tls: bool, autojump_clock: MockClock
+) -> None:
+    """... and every stream is whole as far as it was accepted, or its end is no proper one."""
+
+    async def scenario(sweep: Sweep) -> None:
+        living = living_tasks()
+        server = Server(tls=tls, grace=5)
+        streamer = Streamer(server.drain)
+
+        async def load(clients: trio.Nursery) -> None:
+            for _ in range(2):
+                clients.start_soon(streamer.request, server)
+            await streamer.half_way.wait()
+            server.drain.start()
+
+        async with trio.open_nursery() as clients, trio.open_nursery() as others:
+            with sweep:
+                async with trio.open_nursery() as nursery:
+                    if of == "server":
+                        await server.run(streamer.handle, nursery, handler_nursery=others)
+                        await load(clients)
+                    elif of == "everything":
+                        await server.run(streamer.handle, nursery)
+                        await load(clients)
+                    else:
+                        with trio.CancelScope(shield=True):
+                            await server.run(streamer.handle, others, handler_nursery=nursery)
+                            await load(clients)
+            server.drain.start()  # for what was not in the sweep
+        streamer.check()
+        assert living_tasks() == living
+        if hasattr(server, "report"):
+            report = server.report
+            assert report.connections == sum(report.outcomes.values()) == len(streamer.answers)
+        if sweep.where == "not cancelled":
+            assert server.report.outcomes == {CLEAN: 2}
+            assert server.report.cancelled == 0
+
+    assert await cancel_everywhere(scenario) > 20
+
+
+@both
+@pytest.mark.parametrize("returns", [False, True])
+async def test_wherever_a_server_is_cancelled_a_peer_that_is_stuck_does_not_hold_it_up(
+    *, returns: bool, tls: bool, autojump_clock: MockClock
+) -> None:
+    """Whether its handler is at work, or it is being closed."""
+
+    async def scenario(sweep: Sweep) -> None:
+        began = trio.current_time()
+        server = Server(tls=tls, timeout=1000, linger=1000)
+        served: list[AsyncReadWrite] = []
+
+        async def handler(stream: AsyncReadWrite) -> None:
+            served.append(stream)
+            await stream.receive_some()
+            if returns:
+                clog(stream)
+            else:
+                await stuck(stream)
+
+        async with contextlib.AsyncExitStack() as stack:
+            with sweep:
+                async with trio.open_nursery() as nursery:
+                    await server.run(handler, nursery)
+                    client = await server.connect()
+                    stack.push_async_callback(trio.aclose_forcefully, client)
+                    nursery.start_soon(client.send_all, b"request")
+                    await trio.sleep(10)
+                    nursery.cancel_scope.cancel()
+            assert trio.current_time() - began < 11
+            for stream in served:
+                with pytest.raises(trio.ClosedResourceError):
+                    stream.poll_write(b"x")
+
+    assert await cancel_everywhere(scenario) > 10
+
+
+@both
+async def test_wherever_a_handler_cancels_itself_its_connection_ends_clean(
+    *, tls: bool, autojump_clock: MockClock
+) -> None:
+    """With what was accepted of its answer, to the last byte."""
+
+    async def scenario(sweep: Sweep) -> None:
+        server = Server(tls=tls)
+        streamer = Streamer(server.drain)
+
+        async def handler(stream: AsyncReadWrite) -> None:
+            if isinstance(stream, TlsStream):
+                await stream.do_handshake()  # before it, there is no end to be proper
+            with sweep:
+                await streamer.handle(stream)
+
+        async with trio.open_nursery() as nursery:
+            await server.run(handler, nursery)
+            await streamer.request(server)
+            server.drain.start()
+        streamer.check()
+        assert streamer.received != [None]
+        assert server.report.outcomes == {CLEAN: 1}
+        assert server.report.unsent_bytes == 0
+
+    assert await cancel_everywhere(scenario) > 10
 
 
 async def check_a_process_under_load(
@@ -589,3 +779,404 @@ async def test_a_process_that_gets_sigterm_under_the_load_of_200_connections(
 ) -> None:
     arguments = process_arguments(15, tmp_path, tls=tls)
     await check_a_process_under_load(Server(tls=tls), arguments, clients=200, stopped=stopped)
+
+
+# ---- What has arrived when the drain starts ----------------------------------------------------
+
+
+async def answer_all(drain: Drain, stream: AsyncReadWrite) -> None:
+    """The handler of Drain's docstring."""
+    with contextlib.suppress(trio.BrokenResourceError):
+        while True:
+            request = b""
+            with drain.until_started():
+                request = bytes(await stream.receive_some())
+            if not request:
+                return
+            await stream.send_all(b"answer to " + request)
+
+
+async def test_requests_sent_before_the_drain_are_answered() -> None:
+    """Though nobody had accepted the connections."""
+    server = Server(tls=False)
+    clients = []
+    async with trio.open_nursery() as nursery:
+        await server.run(partial(answer_all, server.drain), nursery)
+        for _ in range(50):  # without a checkpoint, so nobody accepts
+            client = stdlib_socket.create_connection(server.address)
+            client.sendall(b"request")
+            clients.append(client)
+        server.drain.start()
+        await wait_all_tasks_blocked()
+        with pytest.raises(ConnectionRefusedError):
+            stdlib_socket.create_connection(server.address)
+        received = []
+        for client in clients:
+            with client:
+                received += [(client.recv(100), client.recv(100))]
+    assert received == [(b"answer to request", b"")] * 50
+    assert server.report.outcomes == {CLEAN: 50}
+
+
+@both
+@pytest.mark.parametrize("order", ["waits", "comes later"])
+async def test_what_has_arrived_when_the_drain_starts_is_received(order: str, *, tls: bool) -> None:
+    """And then the block ends, when there is nothing more."""
+    server = Server(tls=tls)
+    go_on = trio.Event()
+    received = []
+
+    async def handler(stream: AsyncReadWrite) -> None:
+        received.append(await stream.receive_some())
+        if order == "comes later":
+            await go_on.wait()
+        for _ in range(2):
+            with server.drain.until_started() as scope:
+                received.append(await stream.receive_some())
+        assert scope.cancelled_caught
+
+    async with trio.open_nursery() as nursery:
+        await server.run(handler, nursery)
+        stream = await server.connect()
+        await stream.send_all(b"hello")
+        await wait_all_tasks_blocked()
+        # Without a checkpoint between them.
+        stream.poll_write(b"request")
+        server.drain.start()
+        go_on.set()
+        assert await read_all(stream) == b""
+        await stream.aclose()
+    assert received == [b"hello", b"request"]
+
+
+# ---- The end of the grace ----------------------------------------------------------------------
+
+
+class Own:
+    """Handlers that end their stream themselves, or do not hear when they are cancelled."""
+
+    @staticmethod
+    async def close(stream: AsyncReadWrite) -> None:
+        await close_gracefully(stream, timeout=1000, linger=1000)
+
+    @staticmethod
+    async def close_buffered(stream: AsyncReadWrite) -> None:
+        writer = BufWriter(stream)
+        await writer.write_all(b"answer")
+        await close_gracefully(writer, timeout=1000, linger=1000)
+
+    @staticmethod
+    async def graceful(stream: AsyncReadWrite) -> None:
+        async with graceful(stream, timeout=1000, linger=1000):
+            await trio.sleep_forever()
+
+    @staticmethod
+    async def close_clogged(stream: AsyncReadWrite) -> None:
+        clog(stream)
+        writer = BufWriter(stream)
+        await writer.write_all(b"answer")
+        await close_gracefully(writer, timeout=1000, linger=1000)
+
+    @staticmethod
+    async def shield(stream: AsyncReadWrite) -> None:
+        with trio.CancelScope(shield=True):
+            await stuck(stream)
+
+    @staticmethod
+    async def shield_a_layer(stream: AsyncReadWrite) -> None:
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stuck, TimeoutWriter(stream, idle=1000))
+                nursery.start_soon(stream.receive_some)
+
+
+@both
+@pytest.mark.parametrize(
+    ("handler", "outcome"),
+    [
+        (Own.close, PEER_SILENT),
+        (Own.close_buffered, PEER_SILENT),
+        (Own.graceful, PEER_SILENT),
+        (Own.close_clogged, TIMED_OUT),
+        (Own.shield, TIMED_OUT),
+        (Own.shield_a_layer, TIMED_OUT),
+    ],
+    ids=["close", "close_buffered", "graceful", "close_clogged", "shield", "shield_a_layer"],
+)
+async def test_the_grace_holds_for_handlers_that_do_not_come_out(
+    handler: Handler, outcome: CloseOutcome, *, tls: bool, autojump_clock: MockClock
+) -> None:
+    """And what was ended properly stays so, while the rest is reset."""
+    server = Server(tls=tls, grace=10)
+
+    async def shake_hands(stream: AsyncReadWrite) -> None:
+        assert await stream.receive_some() == b"hello"
+        await handler(stream)
+
+    async with trio.open_nursery() as nursery:
+        await server.run(shake_hands, nursery)
+        stream = await server.connect()
+        await stream.send_all(b"hello")
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        server.drain.start()
+    assert 10 <= trio.current_time() - began < 10.5
+    report = server.report
+    assert report.outcomes == {outcome: 1}
+    assert [each.outcome for each in report.reports] == [outcome]
+    assert (report.connections, report.cancelled, report.closed_by_handler) == (1, 1, 0)
+    if outcome is PEER_SILENT:
+        assert await read_all(stream) == (b"answer" if handler is Own.close_buffered else b"")
+    else:
+        with pytest.raises(trio.BrokenResourceError):
+            await read_all(stream)
+    await trio.aclose_forcefully(stream)
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError])
+async def test_a_handler_that_has_lost_its_stream_has_a_report_already(
+    error: type[Exception] | None, autojump_clock: MockClock
+) -> None:
+    """What it raises because of that does not end the server; anything else does."""
+    server = Server(tls=False, grace=10)
+
+    async def handler(stream: AsyncReadWrite) -> None:
+        with trio.CancelScope(shield=True), contextlib.suppress(trio.ClosedResourceError):
+            await stream.receive_some()
+        if error is not None:
+            raise error
+
+    async with contextlib.AsyncExitStack() as stack:
+        if error is not None:
+            stack.enter_context(pytest.RaisesGroup(error, flatten_subgroups=True))
+        async with trio.open_nursery() as nursery:
+            await server.run(handler, nursery)
+            stream = await server.connect()
+            await wait_all_tasks_blocked()
+            server.drain.start()
+    await trio.aclose_forcefully(stream)
+    if error is None:
+        assert server.report.outcomes == {TIMED_OUT: 1}
+        assert (server.report.cancelled, server.report.closed_by_handler) == (1, 0)
+
+
+async def test_nothing_is_taken_from_a_handler_that_has_closed_its_stream(
+    autojump_clock: MockClock,
+) -> None:
+    """But the server waits for it: only it can end itself."""
+    server = Server(tls=False, grace=10)
+
+    async def handler(stream: AsyncReadWrite) -> None:
+        await trio.aclose_forcefully(stream)
+        with trio.CancelScope(shield=True):
+            await trio.sleep(15)
+
+    async with trio.open_nursery() as nursery:
+        await server.run(handler, nursery)
+        stream = await server.connect()
+        await wait_all_tasks_blocked()
+        server.drain.start()
+    await trio.aclose_forcefully(stream)
+    assert trio.current_time() == pytest.approx(15)
+    assert server.report.outcomes == {}
+    assert server.report.closed_by_handler == 1
+
+
+async def test_a_lack_of_resources_does_not_outlast_the_grace(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those who wait are not accepted, then, and the server ends."""
+    server = Server(tls=False, grace=2)
+
+    async def fail(self: TcpListener) -> TcpStream:
+        raise OSError(errno.EMFILE, "too many")
+
+    monkeypatch.setattr(TcpListener, "accept", fail)
+    async with trio.open_nursery() as nursery:
+        await server.run(echo, nursery)
+        with stdlib_socket.create_connection(server.address):
+            server.drain.start()
+            await trio.sleep(3)
+    assert server.report.elapsed == pytest.approx(2, abs=0.1)
+    assert server.report.connections == 0
+
+
+async def test_a_grace_may_be_infinite(autojump_clock: MockClock) -> None:
+    server = Server(tls=False, grace=float("inf"))
+
+    async def handler(stream: AsyncReadWrite) -> None:
+        await server.drain.wait_started()
+        await trio.sleep(1000)
+
+    async with trio.open_nursery() as nursery:
+        await server.run(handler, nursery)
+        stream = await server.connect()
+        await wait_all_tasks_blocked()
+        server.drain.start()
+        assert await read_all(stream) == b""
+        await stream.aclose()
+    assert server.report.elapsed == pytest.approx(1000)
+
+
+# ---- Listeners of one's own --------------------------------------------------------------------
+
+
+async def test_a_unix_socket_is_drained_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows how many wait there, so the last call is for a fixed number at most."""
+    monkeypatch.setattr("trio_asyncwrite._serve._LAST_CALL", 3)
+    path = tmp_path / "socket"
+    sock = trio.socket.socket(trio.socket.AF_UNIX)
+    await sock.bind(path)
+    sock.listen()
+    drain = Drain()
+    reports = []
+    answers = set()
+
+    async def serve(task_status: trio.TaskStatus[Any]) -> None:
+        reports.append(
+            await serve_listeners(
+                partial(answer_all, drain),
+                [TcpListener(trio.SocketListener(sock))],
+                drain=drain,
+                task_status=task_status,
+            )
+        )
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(serve)
+        clients = []
+        for _ in range(10):  # without a checkpoint, so nobody accepts
+            client = stdlib_socket.socket(stdlib_socket.AF_UNIX)
+            client.connect(bytes(path))
+            client.sendall(b"request")
+            client.shutdown(stdlib_socket.SHUT_WR)
+            clients.append(client)
+        drain.start()
+    assert listener.socket.fileno() == -1
+    for client in clients:
+        with client, contextlib.suppress(ConnectionResetError):
+            answers.add((client.recv(100), client.recv(100)))
+    assert answers == {(b"answer to request", b"")}
+    assert 3 <= reports[0].connections < 10
+
+
+@pytest.mark.parametrize(("platform", "length"), [("linux", 3), ("darwin", 128)])
+def test_how_many_wait_where_the_system_says_so(
+    platform: str, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(stdlib_socket.create_server(("127.0.0.1", 0)))
+        for _ in range(3):
+            client = stdlib_socket.create_connection(listener.getsockname())
+            stack.enter_context(client)
+        assert _queue_length(trio.socket.from_stdlib_socket(listener)) == length
+
+
+class Listener(trio.abc.Listener[AsyncReadWrite]):
+    """Accepts one end of each pair in memory."""
+
+    def __init__(self) -> None:
+        self.connect, self.accepted = trio.open_memory_channel[AsyncReadWrite](10)
+
+    async def accept(self) -> AsyncReadWrite:
+        return await self.accepted.receive()
+
+    async def aclose(self) -> None:
+        await self.accepted.aclose()
+
+
+async def test_listeners_may_be_anything() -> None:
+    drain = Drain()
+    listener = Listener()
+    reports = []
+
+    async def serve(task_status: trio.TaskStatus[Any]) -> None:
+        handler = partial(answer_all, drain)
+        reports.append(
+            await serve_listeners(handler, [listener], drain=drain, task_status=task_status)
+        )
+
+    async with trio.open_nursery() as nursery:
+        assert await nursery.start(serve) == [listener]
+        client, end = duplex(100)
+        await listener.connect.send(end)
+        await client.send_all(b"request")
+        assert await client.receive_some() == b"answer to request"
+        drain.start()
+        assert await read_all(client) == b""
+        await client.aclose()
+    assert reports[0].outcomes == {CLEAN: 1}
+
+
+async def test_without_listeners_the_end_is_at_once() -> None:
+    drain = Drain()
+    drain.start()
+    assert (await serve_listeners(echo, [], drain=drain)).connections == 0
+
+
+# ---- Under load --------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@both
+async def test_sigterm_while_clients_come_and_go(*, tls: bool, tmp_path: Path) -> None:
+    """Each gets its whole answer, or is refused and gets nothing, be it that its queue is reset."""
+    server = Server(tls=tls)
+    size, grace = 6000, 20
+    seen: Counter[str] = Counter()
+    busy = trio.Event()
+    output = bytearray()
+
+    async def client() -> None:
+        while not seen["refused"]:
+            received = b""
+            try:
+                stream = await server.connect()
+                try:
+                    await stream.send_all(b"now %d\n" % size)
+                    while len(received) < size:
+                        chunk = await stream.receive_some()
+                        if not chunk:
+                            break
+                        received += chunk
+                finally:
+                    await trio.aclose_forcefully(stream)
+            except ConnectionRefusedError:
+                seen["refused"] += 1
+            except (OSError, trio.BrokenResourceError):
+                seen[f"reset after {len(received)}"] += 1
+            else:
+                seen[f"received {len(received)}"] += 1
+            if seen[f"received {size}"] == 500:
+                busy.set()
+
+    async with trio.open_nursery() as nursery:
+        process = await nursery.start(
+            partial(
+                trio.run_process,
+                [
+                    sys.executable,
+                    Path(__file__).parent / "_draining_server.py",
+                    *process_arguments(grace, tmp_path, tls=tls),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                check=False,
+            )
+        )
+        async with process.stdout as stdout:
+            server.address = ("127.0.0.1", int(await stdout.receive_some()))
+            async with trio.open_nursery() as clients:
+                for _ in range(40):
+                    clients.start_soon(client)
+                await busy.wait()
+                process.terminate()
+            async for chunk in stdout:
+                output += chunk
+
+    assert process.returncode == 0
+    assert set(seen) <= {"refused", "reset after 0", f"received {size}"}
+    assert json.loads(output)["elapsed"] < grace

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from trio_asyncwrite import WriteZeroError
-from trio_asyncwrite._util import accepted, byte_view, positive_int
+from trio_asyncwrite._util import accepted, byte_view, consists_of, positive_int
 
 
 class Record(ctypes.Structure):
@@ -153,3 +153,23 @@ def test_a_positive_int_is_what_counts_as_one(value: Any, number: int) -> None:
 def test_anything_else_is_no_positive_int(value: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         positive_int(value, "size")
+
+
+class Group(Exception):
+    """What Python 3.10 has no name for."""
+
+    def __init__(self, *exceptions: BaseException) -> None:
+        self.exceptions = exceptions
+
+
+@pytest.mark.parametrize(
+    ("exc", "expected"),
+    [
+        (ValueError(), True),
+        (KeyError(), False),
+        (Group(ValueError(), Group(TypeError(), ValueError())), True),
+        (Group(ValueError(), Group(KeyError())), False),
+    ],
+)
+def test_a_group_consists_of_what_all_of_it_is(exc: BaseException, *, expected: bool) -> None:
+    assert consists_of(exc, (ValueError, TypeError)) is expected

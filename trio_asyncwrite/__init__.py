@@ -45,6 +45,7 @@ from ._read_write_pair import ReadWritePair as ReadWritePair
 from ._serve import (
     Drain as Drain,
     DrainReport as DrainReport,
+    serve_listeners as serve_listeners,
     serve_tcp as serve_tcp,
     serve_tls_over_tcp as serve_tls_over_tcp,
 )
@@ -107,6 +108,7 @@ __all__ = (
     "open_tls_over_tcp_listeners",
     "open_tls_over_tcp_stream",
     "open_unix_stream",
+    "serve_listeners",
     "serve_tcp",
     "serve_tls_over_tcp",
     "simplex",

@@ -11,6 +11,7 @@ import trio
 import trio.abc
 
 from ._close_engine import Limits, abort_stream, check_stream, end_stream
+from ._util import consists_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -218,16 +219,8 @@ class graceful(Generic[S]):  # noqa: N801 - reads as contextlib.closing does
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if exc_value is None or _is_only_cancelled(exc_value):
+        if exc_value is None or consists_of(exc_value, (trio.Cancelled,)):
             # Shielded and bounded by itself.
             self._report = await end_stream(self.stream, self._limits)  # noqa: ASYNC102
         else:
             self._report = await abort_stream(self.stream)  # noqa: ASYNC102 - waits for nothing
-
-
-def _is_only_cancelled(exc: BaseException) -> bool:
-    # An exception group, by its attribute: Python 3.10 has no name for it.
-    members: tuple[BaseException, ...] | None = getattr(exc, "exceptions", None)
-    if members is None:
-        return isinstance(exc, trio.Cancelled)
-    return all(map(_is_only_cancelled, members))

@@ -5,7 +5,9 @@ Theory of operation
 
 **A drain has one deadline**, ``grace`` seconds after it starts, and all that is done until then is
 bounded by it. Each connection runs in a cancel scope with that deadline: a handler that still runs
-then is cancelled, and what closes gracefully then is cut short (:func:`_hurry`).
+then is cancelled, and what closes gracefully then is cut short (:func:`_hurry`). A handler that
+does not come out, because it shields itself, as a graceful close of its own does, gets a moment;
+then its stream is taken away from it (:meth:`_Server._enforce`).
 
 **Closing asks its surroundings how much time there is.** A graceful close is shielded, and bounded
 by its own limits. Here they are no longer than the effective deadline of the connection's task, so
@@ -14,7 +16,12 @@ goes out, and the reports say what did not.
 
 **Last call.** Clients may have connected, and sent their requests, before anybody has accepted
 them: the kernel keeps them in the listener's backlog, and resets them when the listener is closed.
-So those who wait there when the drain starts are still accepted.
+So those who wait there when the drain starts are still accepted; and not those who come later, or
+under load there would be no end.
+
+**What has arrived is read.** By the same token a wait for a request must not be cut short before
+it has looked: the waits of :meth:`Drain.until_started` have a deadline, which the run loop looks at
+after it has looked for input, and are not cancelled.
 """
 
 from __future__ import annotations
@@ -26,6 +33,9 @@ import logging
 import math
 import select
 import signal
+import socket
+import struct
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final, overload
@@ -33,19 +43,19 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final, overload
 import trio
 import trio.abc
 
-from ._abc import AsyncWrite
+from ._abc import AsyncWrite, release_once
 from ._close import (
     DEFAULT_LINGER,
     DEFAULT_LINGER_BYTES,
     DEFAULT_TIMEOUT,
-    _is_only_cancelled,
     close_gracefully,
 )
 from ._close_engine import Limits, _not_negative, _unacknowledged_bytes, abort_stream
 from ._close_report import CloseOutcome, CloseReport
-from ._phase import CLOSED
+from ._phase import CLOSED, ENDED
 from ._tcp import TcpListener, TcpStream, open_tcp_listeners
 from ._tls_over_tcp import TlsListener, open_tls_over_tcp_listeners
+from ._util import consists_of
 
 if TYPE_CHECKING:
     import ssl
@@ -63,9 +73,19 @@ DEFAULT_GRACE: Final = 30.0
 _OUT_OF_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _RESOURCES_PAUSE: Final = 0.1
 
-#: How many connections the last call accepts at most, while more and more may come in. Linux keeps
-#: no more than this many (net.core.somaxconn).
-_LAST_CALL: Final = 4096
+#: How many connections may wait in a listener's queue where the system does not say how many do:
+#: SOMAXCONN of macOS and BSD, which bounds any backlog there.
+_LAST_CALL: Final = 128
+
+#: Where Linux's struct tcp_info has tcpi_unacked, a number of 32 bits.
+_TCPI_UNACKED: Final = 24
+
+#: How long handlers have to come out when they were cancelled, before their streams are taken away,
+#: in seconds.
+_LAST_WORDS: Final = 0.25
+
+# What a handler may raise when its stream was taken away.
+_STREAM_IS_GONE: Final = (trio.Cancelled, trio.ClosedResourceError, trio.BrokenResourceError)
 
 # How often a close that is to be cut short is told so, in seconds, as it goes from stage to stage.
 _HURRY_PAUSE: Final = 0.01
@@ -78,10 +98,16 @@ class Drain:
     ::
 
         async def handler(stream):
-            while not drain.started:
-                with drain.until_started():
-                    request = await receive_request(stream)
-                await answer(stream, request)
+            try:
+                while True:
+                    request = b""
+                    with drain.until_started():
+                        request = await stream.receive_some()
+                    if not request:
+                        return
+                    await stream.send_all(answer(request))
+            except trio.BrokenResourceError:
+                pass  # this client's connection broke; that must not end the server
 
         drain = Drain(grace=20)
         async with trio.open_nursery() as nursery:
@@ -91,9 +117,15 @@ class Drain:
 
     It serves for one end of any number of servers.
 
+    The server closes the stream that it has handed out, and reports on that. What a layer of the
+    handler's own still holds (``BufWriter(stream)``) it does not see: the handler has to flush
+    that, or close it, before it returns.
+
     Args:
         grace: how long all of it may take from the start on, in seconds. Handlers that still run
-            then are cancelled, and what was not sent is given up.
+            then are cancelled, and what was not sent is given up. One that closes its stream
+            itself, or is shielded, and so does not come out within a quarter of a second, finds
+            its stream closed.
         timeout: how long to try to send what is left when a handler has ended, in seconds: see
             :func:`close_gracefully`. Once the drain has started, ``grace`` bounds it as well.
         linger: how long to wait for the peer's end after that, in seconds; bounded likewise.
@@ -114,28 +146,28 @@ class Drain:
     ) -> None:
         self._grace = _not_negative(grace, "grace")
         self._limits = Limits(timeout, linger, linger_bytes)
-        self._started_at: float | None = None
+        self._started_at = math.inf
         self._scopes: set[trio.CancelScope] = set()
 
     @property
     def started(self) -> bool:
         """Whether the drain has started."""
-        return self._started_at is not None
+        return self._started_at < math.inf
 
     @property
     def deadline(self) -> float:
         """When it is to be over, on Trio's clock; infinity before it has started."""
-        return math.inf if self._started_at is None else self._started_at + self._grace
+        return self._started_at + self._grace
 
     def start(self) -> None:
         """Start the drain; when it has started already, do nothing.
 
         Out of another thread: ``trio.from_thread.run_sync(drain.start)``.
         """
-        if self._started_at is None:
+        if not self.started:
             self._started_at = trio.current_time()
             for scope in self._scopes:
-                scope.cancel()
+                scope.deadline = self._started_at
 
     async def wait_started(self) -> None:
         """Wait until the drain has started.
@@ -148,17 +180,22 @@ class Drain:
 
     @contextlib.contextmanager
     def until_started(self) -> Generator[trio.CancelScope]:
-        """A block that is cancelled when the drain starts, or at once if it has started.
+        """A block that is cancelled when the drain starts, or if it has, as soon as it waits.
 
-        It belongs around the waits of a handler in which nothing is under way: for the next
-        request, for example.
+        It belongs around the wait for a request's *first* bytes, in which nothing is under way,
+        and around nothing else: the rest of a request that has begun to come is read outside of
+        it. What has arrived already is received even then, since it need not be waited for: so go
+        on to the next request until there is none, and do not ask for :attr:`started`. (Over TLS,
+        that goes for connections whose handshake is done. On others there is no request yet.)
 
         Yields:
-            The cancel scope; its ``cancelled_caught`` says whether the block was cut short.
+            The cancel scope; its ``cancelled_caught`` says whether the block was cut short. Its
+            deadline is the drain's business: for a timeout, use another scope.
         """
         with trio.CancelScope() as scope:
-            if self.started:
-                scope.cancel()
+            # Now, and not before: it would be cancelled already, at its first checkpoint and not at
+            # its first wait.
+            scope.deadline = self._started_at
             self._scopes.add(scope)
             try:
                 yield scope
@@ -209,7 +246,7 @@ class DrainReport:
     outcomes: Mapping[CloseOutcome, int]
     #: How many were closed by their handlers, which alone know how they ended.
     closed_by_handler: int
-    #: How many handlers were cancelled because time was up.
+    #: How many handlers were cancelled, or lost their streams, because time was up.
     cancelled: int
     #: Bytes that were never sent, over all connections that have a report.
     unsent_bytes: int
@@ -255,9 +292,11 @@ class _Server(Generic[S]):
         self._handler = handler
         self._drain = drain
         self._scopes: set[trio.CancelScope] = set()
+        #: The streams whose handlers have neither returned nor lost them.
+        self._handled: set[S] = set()
+        #: How many listeners and connections there are, and when there are none any more.
         self._open = 0
-        #: Set when the last connection has ended, if somebody waits for that.
-        self._idle: trio.Event | None = None
+        self._all_closed = trio.Event()
         self._connections = 0
         self._closed_by_handler = 0
         self._cancelled = 0
@@ -267,18 +306,25 @@ class _Server(Generic[S]):
 
     async def accept(self, listener: trio.abc.Listener[S], nursery: trio.Nursery) -> None:
         """Accept connections until the drain starts, and then those that wait already."""
-        async with listener:
-            with self._drain.until_started():
-                while True:
-                    await self._accept_one(listener, nursery)
-            for _ in range(_LAST_CALL):
-                if not _has_waiting(listener):
-                    break
-                # Another process that shares the socket may be faster.
-                with trio.move_on_after(_RESOURCES_PAUSE):
-                    await self._accept_one(listener, nursery)
+        try:
+            async with listener:
+                with self._drain.until_started():
+                    while True:
+                        await self._accept_one(listener, nursery)
+                with trio.move_on_at(self._drain.deadline):
+                    await self._last_call(listener, nursery)
+        finally:
+            self._count_closed()
 
-    async def _accept_one(self, listener: trio.abc.Listener[S], nursery: trio.Nursery) -> None:
+    async def _last_call(self, listener: trio.abc.Listener[S], nursery: trio.Nursery) -> None:
+        sock = _socket_of(listener)
+        waiting = 0 if sock is None else _queue_length(sock)
+        while sock is not None and waiting and _has_waiting(sock):
+            # Another process that shares the socket may be faster.
+            with trio.move_on_after(_RESOURCES_PAUSE):
+                waiting -= await self._accept_one(listener, nursery)
+
+    async def _accept_one(self, listener: trio.abc.Listener[S], nursery: trio.Nursery) -> bool:
         try:
             stream = await listener.accept()
         except OSError as exc:
@@ -290,10 +336,11 @@ class _Server(Generic[S]):
                 _RESOURCES_PAUSE,
             )
             await trio.sleep(_RESOURCES_PAUSE)
-        else:
-            self._connections += 1
-            self._open += 1
-            nursery.start_soon(self._serve, stream)
+            return False
+        self._connections += 1
+        self._open += 1
+        nursery.start_soon(self._serve, stream)
+        return True
 
     async def _serve(self, stream: S) -> None:
         scope = trio.CancelScope(deadline=self._drain.deadline)
@@ -303,23 +350,47 @@ class _Server(Generic[S]):
                 await self._handle(stream, scope)
         finally:
             self._scopes.discard(scope)
-            self._open -= 1
-            if self._idle is not None and not self._open:
-                self._idle.set()
+            self._count_closed()
+
+    def _count_closed(self) -> None:
+        self._open -= 1
+        if not self._open:
+            self._all_closed.set()
 
     async def _handle(self, stream: S, scope: trio.CancelScope) -> None:
+        self._handled.add(stream)
         try:
             await self._handler(stream)
-        except BaseException as exc:
-            if not _is_only_cancelled(exc):
-                # What was sent may be half a message.
-                self._note(await abort_stream(stream))  # noqa: ASYNC102 - waits for nothing
+        except BaseException as exc:  # noqa: ASYNC103 - the task ends here
+            if self._leave(stream):
+                if not consists_of(exc, (trio.Cancelled,)):
+                    # What was sent may be half a message.
+                    self._note(await abort_stream(stream))  # noqa: ASYNC102 - waits for nothing
+                    raise
+                self._cancelled += scope.cancel_called
+                # It has limits of its own.
+                await self._end(stream, cut_off=scope.cancel_called)  # noqa: ASYNC102
                 raise
-            self._cancelled += scope.cancel_called
-            # It has limits of its own.
-            await self._end(stream, cut_off=scope.cancel_called)  # noqa: ASYNC102
-            raise
-        await self._end(stream, cut_off=False)
+            if not consists_of(exc, _STREAM_IS_GONE):  # that would be our doing
+                raise
+        else:
+            if self._leave(stream):
+                await self._end(stream, cut_off=False)
+
+    def _leave(self, stream: S) -> bool:
+        """Take the stream back from its handler; whether it still has it."""
+        has_it = stream in self._handled
+        self._handled.discard(stream)
+        return has_it
+
+    async def _enforce(self) -> None:
+        """When time is up, and handlers do not come out, take their streams away from them."""
+        await trio.sleep_until(self._drain.deadline + _LAST_WORDS)
+        lost = [stream for stream in self._handled if stream._phase is not CLOSED]
+        self._handled.difference_update(lost)
+        self._cancelled += len(lost)
+        for stream in lost:
+            self._note(await _take_away(stream))
 
     async def _end(self, stream: S, *, cut_off: bool) -> None:
         if stream._phase is CLOSED:
@@ -364,6 +435,7 @@ class _Server(Generic[S]):
     ) -> DrainReport:
         """Serve until the drain is over."""
         drain = self._drain
+        self._open = len(listeners)
         async with trio.open_nursery() as nursery:
             for listener in listeners:
                 nursery.start_soon(self.accept, listener, handler_nursery or nursery)
@@ -371,9 +443,10 @@ class _Server(Generic[S]):
             await drain.wait_started()
             for scope in self._scopes:
                 scope.deadline = drain.deadline
-        if self._open:  # in the caller's nursery
-            self._idle = trio.Event()
-            await self._idle.wait()
+            nursery.start_soon(self._enforce)
+            if self._open:
+                await self._all_closed.wait()
+            nursery.cancel_scope.cancel()
         return DrainReport(
             self._connections,
             dict(self._outcomes),
@@ -381,16 +454,47 @@ class _Server(Generic[S]):
             cancelled=self._cancelled,
             unsent_bytes=self._unsent_bytes,
             reports=tuple(self._reports),
-            elapsed=trio.current_time() - drain.deadline + drain._grace,
+            elapsed=trio.current_time() - drain._started_at,
         )
 
 
-def _has_waiting(listener: trio.abc.Listener[Any]) -> bool:
+def _socket_of(listener: trio.abc.Listener[Any]) -> trio.socket.SocketType | None:
+    """The listening socket; None if there is none that we know of."""
+    sock: object = getattr(getattr(listener, "transport_listener", listener), "socket", None)
+    return sock if isinstance(sock, trio.socket.SocketType) else None
+
+
+def _queue_length(sock: trio.socket.SocketType) -> int:
+    """How many wait to be accepted, at most.
+
+    Source: TCP_INFO in tcp(7), and for a listening socket, where tcpi_unacked is an alias, Linux's
+        tcp_get_info in net/ipv4/tcp.c.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a Unix socket
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCPI_UNACKED + 4)
+            (length,) = struct.unpack_from("=I", info, _TCPI_UNACKED)
+            return int(length)
+    return _LAST_CALL
+
+
+def _has_waiting(sock: trio.socket.SocketType) -> bool:
     """Whether somebody waits to be accepted."""
-    transport: Any = getattr(listener, "transport_listener", listener)
     poller = select.poll()
-    poller.register(transport.socket.fileno(), select.POLLIN)
+    poller.register(sock.fileno(), select.POLLIN)
     return bool(poller.poll(0))
+
+
+async def _take_away(stream: AsyncWrite) -> CloseReport:
+    """Close a stream that somebody is using; who waits in it, or in a layer above, is woken."""
+    if stream._phase is not ENDED:
+        # There may be half a message on its way.
+        report = await abort_stream(stream)
+        return dataclasses.replace(report, outcome=CloseOutcome.TIMED_OUT)
+    unacknowledged = _unacknowledged_bytes(stream)
+    with trio.CancelScope(shield=True):
+        await release_once(stream, clean=True)
+    return CloseReport(CloseOutcome.PEER_SILENT, unacknowledged_bytes=unacknowledged)
 
 
 def _time_left() -> float:
@@ -556,3 +660,38 @@ async def serve_tls_over_tcp(  # noqa: ASYNC128 - serve_listeners and run do it
         port, ssl_context, host=host, https_compatible=https_compatible, backlog=backlog
     )
     return await _serve(handler, listeners, drain, handler_nursery, task_status)
+
+
+async def serve_listeners(  # noqa: ASYNC128 - run does it
+    handler: Callable[[S], Awaitable[object]],
+    listeners: Sequence[trio.abc.Listener[S]],
+    *,
+    drain: Drain,
+    handler_nursery: trio.Nursery | None = None,
+    task_status: trio.TaskStatus[Sequence[trio.abc.Listener[S]]] = trio.TASK_STATUS_IGNORED,
+) -> DrainReport:
+    """Serve listeners of your own until they are drained, as :func:`serve_tcp` does.
+
+    A Unix socket, for example: ``TcpListener(trio.SocketListener(sock))``. To serve for ever, there
+    is :func:`trio.serve_listeners`.
+
+    Args:
+        handler: an async callable that takes the stream. What it raises ends the server, and resets
+            that connection.
+        listeners: what to accept connections from, as streams of this library. They are closed.
+        drain: what ends the server.
+        handler_nursery: where the handlers run; by default in a nursery of this call.
+        task_status: with ``nursery.start``, it returns ``listeners``.
+
+    Returns:
+        What was seen of the ends of all connections.
+
+    Raises:
+        OSError: if accepting fails, for more than a lack of resources.
+
+    Cancellation: nothing happened, beyond the end of the server and of its handlers. What the
+        kernel takes at once of what they wrote still goes out.
+
+    Source: :func:`trio.serve_listeners`.
+    """
+    return await _Server(handler, drain).run(listeners, handler_nursery, task_status)

@@ -1,4 +1,4 @@
-"""Checks of what callers hand in."""
+"""Checks of what callers hand in, and of what they raise."""
 
 from __future__ import annotations
 
@@ -62,3 +62,12 @@ def positive_int(value: int, name: str) -> int:
     if number < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {number}")
     return number
+
+
+def consists_of(exc: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
+    """Whether ``exc`` is one of ``kinds``, or a group of nothing but these."""
+    # By its attribute: Python 3.10 has no name for an exception group.
+    members: tuple[BaseException, ...] | None = getattr(exc, "exceptions", None)
+    if members is None:
+        return isinstance(exc, kinds)
+    return all(consists_of(member, kinds) for member in members)

@@ -1,12 +1,12 @@
 """A chat: every message goes to every member, and a slow reader holds nobody up.
 
 Several tasks write to one member at once: the fan-outs of all the others. ``SharedWriter`` puts
-their messages in line, whole. And a member who does not read is given up after a while, instead of
-filling the memory or blocking the room.
+their messages in line, whole. And a member who does not keep up with the room is given up after a
+while, instead of filling the memory or blocking the others.
 
 Prints::
 
-    carol does not read: she is out
+    carol does not keep up: she is out
     anna: 60 messages, all whole
     bert: 60 messages, all whole
 """
@@ -17,7 +17,7 @@ import trio
 
 from trio_asyncwrite import DuplexStream, SharedWriter, abort, duplex
 
-PATIENCE = 2.0  # seconds for which a member may keep a message waiting
+PATIENCE = 2.0  # seconds for which a member may keep a message waiting, in line or half sent
 
 
 class Room:
@@ -38,11 +38,13 @@ class Room:
                 await writer.send_all(line)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return  # it is out already, or has left
-        # If only this line had been withdrawn, the stream would still be in step. But who has
-        # not taken a single line in this time is not there.
+        # If only this line had been withdrawn, the stream would still be in step. But who lets a
+        # line wait for so long does not read, or more slowly than the others talk. (To put out
+        # only those who take nothing at all, make it SharedWriter(TimeoutWriter(stream, idle=2)),
+        # and be prepared for lines that wait without end.)
         if scope.cancelled_caught and member in self.members:
             del self.members[member]
-            print(f"{member} does not read: she is out")
+            print(f"{member} does not keep up: she is out")
             await abort(writer)
 
 

@@ -12,6 +12,7 @@ Prints::
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 
@@ -26,10 +27,16 @@ async def main() -> None:
     all_halfway = trio.Event()
 
     async def handler(stream: TcpStream) -> None:
+        # What a handler raises ends the server, and a client that resets its connection must not.
+        with contextlib.suppress(trio.BrokenResourceError):
+            await answer_all(stream)
+
+    async def answer_all(stream: TcpStream) -> None:
         nonlocal halfway
         while True:
             request = b""
-            # This wait ends when the drain starts, and no other: an answer is never cut short.
+            # The wait for the first bytes of a request ends when the drain starts, and no other: an
+            # answer is never cut short. A request that has arrived already is still received.
             with drain.until_started():
                 request = bytes(await stream.receive_some())
             if not request:
