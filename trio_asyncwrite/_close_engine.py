@@ -357,11 +357,12 @@ class _Ending(_Closing):
         #: What is being ended: the writer, or after an unwrap the transport below.
         self.current = writer
         receiver = _receiver_of(writer)
-        while (
-            isinstance(receiver, TlsStream) and not writer.unsent_bytes and not receiver._handshook
-        ):
-            receiver._forgo_session()
-            receiver = _receiver_of(receiver.inner)
+        while isinstance(receiver, TlsStream) and not writer.unsent_bytes:
+            tls = cast("TlsStream[trio.abc.Stream]", receiver)
+            if tls._handshook:
+                break
+            tls._forgo_session()
+            receiver = _receiver_of(tls.inner)
         self.drain = _Drain(receiver)
         self.discarded_before = 0
         self.limits = limits
