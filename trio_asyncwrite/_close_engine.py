@@ -219,6 +219,12 @@ def _as_ssl_stream(stream: object) -> trio.SSLStream[trio.abc.Stream] | None:
     return None
 
 
+def _as_tls_stream(stream: object) -> TlsStream[trio.abc.Stream] | None:
+    if isinstance(stream, TlsStream):
+        return cast("TlsStream[trio.abc.Stream]", stream)
+    return None
+
+
 def _ssl_stream_of(writer: AsyncWrite) -> trio.SSLStream[trio.abc.Stream] | None:
     base = _base(writer)
     return _as_ssl_stream(base.stream) if isinstance(base, SendStreamWriter) else None
@@ -357,10 +363,7 @@ class _Ending(_Closing):
         #: What is being ended: the writer, or after an unwrap the transport below.
         self.current = writer
         receiver = _receiver_of(writer)
-        while isinstance(receiver, TlsStream) and not writer.unsent_bytes:
-            tls = cast("TlsStream[trio.abc.Stream]", receiver)
-            if tls._handshook:
-                break
+        while (tls := _as_tls_stream(receiver)) and not tls._handshook and not writer.unsent_bytes:
             tls._forgo_session()
             receiver = _receiver_of(tls.inner)
         self.drain = _Drain(receiver)
