@@ -103,9 +103,9 @@ class FdWriter(AsyncReadWrite):
 
     def _note_reset(self, exc: BaseException | None) -> None:
         """The kernel reports a reset once, be it to a read or to a write. Keep it."""
-        if isinstance(exc, OSError):
-            # A copy: the traceback of this one refers to this stream.
-            self._reset = type(exc)(*exc.args)
+        assert isinstance(exc, OSError)
+        # A copy: the traceback of this one refers to this stream.
+        self._reset = type(exc)(*exc.args)
 
     def _check_end(self) -> None:
         """Raise if the end-of-file just read is none.

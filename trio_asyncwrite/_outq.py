@@ -7,7 +7,7 @@ import struct
 import sys
 from typing import Final
 
-if sys.platform != "win32":
+if sys.platform != "win32":  # pragma: no branch
     import fcntl
     import termios
 
