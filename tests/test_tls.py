@@ -458,6 +458,7 @@ async def test_unwrap_gives_the_plain_stream_back(kind: Any, version: ssl.TLSVer
     await plain["client"].send_all(b"after")
     assert await plain["server"].receive_some(10) == b"after"
     for stream in (client, server):
+        assert stream.transport_stream is None
         await stream.aclose()  # it has given its transport away
         with pytest.raises(trio.ClosedResourceError):
             await stream.send_all(b"x")
@@ -850,6 +851,7 @@ async def test_cancelled_anywhere_byte_by_byte(part: str) -> None:
 async def test_unwrap_cancelled_anywhere() -> None:
     async def scenario(sweep: Sweep) -> None:
         client, server = established(duplex(16), TLS12)
+        clients = client.transport_stream
         plain: list[Any] = []
 
         async def other() -> None:
@@ -863,7 +865,7 @@ async def test_unwrap_cancelled_anywhere() -> None:
                 plain.append(await client.unwrap())
             if sweep.cancelled:
                 plain.append(await client.unwrap())
-        transport, trailing = next(pair for pair in plain if pair[0] is client.transport_stream)
+        transport, trailing = next(pair for pair in plain if pair[0] is clients)
         assert trailing + await read_exactly(transport, 5 - len(trailing)) == b"plain"
 
     await cancel_everywhere(scenario)
@@ -2406,7 +2408,8 @@ def test_damage_is_a_broken_stream(
 
 async def live_and_die(number: int) -> None:
     """A connection, and one of the ways in which it can end."""
-    client, server = over(await tcp_pair(), VERSIONS[number % 2])
+    transports = await tcp_pair()
+    client, server = over(transports, VERSIONS[number % 2])
     ways = [
         _end_well,
         _end_cancelled,
@@ -2417,9 +2420,8 @@ async def live_and_die(number: int) -> None:
         _end_unwrapped,
     ]
     await ways[number % len(ways)](client, server)
-    for stream in (client, server):
+    for stream in (client, server, *transports):
         await trio.aclose_forcefully(stream)
-        await trio.aclose_forcefully(stream.transport_stream)
 
 
 async def _end_well(client: Tls, server: Tls) -> None:

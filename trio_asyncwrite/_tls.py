@@ -110,7 +110,7 @@ class TlsStream(AsyncReadWrite, Generic[S]):
     Source: ``tokio_rustls::TlsStream``; :class:`trio.SSLStream`; RFC 8446.
     """
 
-    #: The stream that carries the ciphertext, as it was given.
+    #: The stream that carries the ciphertext, as it was given; ``None`` after :meth:`unwrap`.
     transport_stream: S
     #: The same stream as a writer.
     inner: AsyncWrite
@@ -388,7 +388,10 @@ class TlsStream(AsyncReadWrite, Generic[S]):
             )
         self._enter(CLOSED)
         self._released = True
-        return self.transport_stream, self._engine.trailing()
+        transport = self.transport_stream
+        # As in Trio: it is not ours any more.
+        self.transport_stream = None  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+        return transport, self._engine.trailing()
 
     @trio.lowlevel.enable_ki_protection
     def _poll_handshake(self) -> None:
