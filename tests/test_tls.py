@@ -1867,6 +1867,39 @@ async def test_busy_transport_is_no_failure() -> None:
     await trio.aclose_forcefully(server)
 
 
+class OnceBusy(SendAllOnly):
+    """Somebody else is sending when it is used for the first time."""
+
+    armed = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self.armed:
+            self.armed = False
+            await trio.sleep(0.5)
+            raise trio.BusyResourceError
+        await super().send_all(data)
+
+
+async def test_what_is_queued_when_others_send_is_accepted_and_goes_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Were the second write refused, whoever tries it again would send it twice."""
+    left, right = duplex(4096)
+    transport = OnceBusy(left)
+    client, server = over((transport, right))
+    await both(client.do_handshake, server.do_handshake)
+    transport.armed = True
+    assert await client.write(b"one") == 3
+    with trio.move_on_after(0.1):  # and so nobody hears of the error
+        await client.flush()
+    assert await client.write(b"two") == 3
+    assert client.unsent_bytes == 6
+    await client.flush()
+    assert await read_exactly(server, 6) == b"onetwo"
+    for stream in (client, server):
+        await trio.aclose_forcefully(stream)
+
+
 @pytest.mark.parametrize("layer", ["plain", "tls", "buffered"])
 async def test_unsent_bytes_are_the_callers(
     layer: str, autojump_clock: trio.testing.MockClock

@@ -144,7 +144,7 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         self._alerted = False
         # Whether an aclose is at work.
         self._leaving = False
-        # Plaintext bytes that went into engine.out since it was last empty; that went on since the
+        # Plaintext bytes that went into engine.out since it was last empty; that did since the
         # last complete flush; that were in engine.out when a failure emptied it.
         self._queued = 0
         self._accepted = 0
@@ -181,7 +181,7 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         What TLS itself has to say does not count.
         """
         queued = min(self._queued, len(self._engine.out))
-        return self._lost + queued + min(self._accepted, self.inner.unsent_bytes)
+        return self._lost + queued + min(self._accepted - queued, self.inner.unsent_bytes)
 
     @property
     def _close_notify_received(self) -> bool:
@@ -232,13 +232,13 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         self._accepted += count
         try:
             self._push()
-        except NotReady:
-            pass  # it is queued, and so accepted
-        except BaseException:
-            # It is refused, and stays the caller's.
-            self._queued = 0
-            self._accepted -= count
-            raise
+        except Exception:
+            # It is queued, and so accepted; unless the stream has failed, and will never send it:
+            # then it stays the caller's.
+            if self._phase is BROKEN:
+                self._queued = 0
+                self._accepted -= count
+                raise
         return count
 
     @trio.lowlevel.enable_ki_protection
