@@ -59,15 +59,13 @@ from ._read_write_pair import ReadWritePair
 from ._send_stream import SendStreamWriter
 from ._split import ReadHalf, WriteHalf
 from ._tls import TlsStream
+from ._util import RECEIVE_SIZE
 from ._wrap import wrap_stream
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
 T = TypeVar("T")
-
-#: What Trio's streams receive at once.
-_RECEIVE_SIZE: Final = 65536
 
 # Nobody wakes us when another task has left a stream that is not ours: look again, in seconds.
 _BUSY_PAUSE: Final = 0.01
@@ -338,7 +336,7 @@ class _Drain:
         try:
             while self.discarded <= self.limit:
                 # One byte beyond the limit tells that there is more.
-                size = int(min(self.limit - self.discarded + 1, _RECEIVE_SIZE))
+                size = int(min(self.limit - self.discarded + 1, RECEIVE_SIZE))
                 data = await _persist(functools.partial(_receive, receiver, size))
                 if not data:
                     self.peer_closed = True

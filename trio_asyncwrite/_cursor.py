@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from typing import final
 
 import trio
 
 from ._abc import AsyncWrite
-from ._util import accepted, byte_view
+from ._util import accepted, byte_view, int_at_least
 
 
 @final
@@ -72,15 +71,7 @@ class Cursor(AsyncWrite):
 
     @position.setter
     def position(self, position: int) -> None:
-        try:
-            number = operator.index(position)
-        except TypeError:
-            raise TypeError(
-                f"position must be an integer of at least 0, got {type(position).__name__}"
-            ) from None
-        if number < 0:
-            raise ValueError(f"position must be an integer of at least 0, got {number}")
-        self._position = number
+        self._position = int_at_least(0, position, "position")
 
     def getvalue(self) -> bytes:
         """A copy of the whole buffer, wherever the position is, also after closing.

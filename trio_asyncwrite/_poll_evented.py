@@ -15,16 +15,13 @@ import trio
 
 from ._fd import RESET_ON_CLOSE, FdWriter
 from ._phase import CLOSED, ENDED
-from ._util import positive_int
+from ._util import RECEIVE_SIZE, positive_int
 
 if sys.platform != "win32":  # pragma: no branch
     import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-
-#: What Trio's streams receive at once.
-_RECEIVE_SIZE = 65536
 
 
 @contextlib.contextmanager
@@ -151,7 +148,7 @@ class PollEvented(FdWriter):
 
         Source: :meth:`trio.abc.ReceiveStream.receive_some`.
         """
-        size = _RECEIVE_SIZE if max_bytes is None else positive_int(max_bytes, "max_bytes")
+        size = RECEIVE_SIZE if max_bytes is None else positive_int(max_bytes, "max_bytes")
         if self._receiving:
             raise trio.BusyResourceError(f"another task is receiving from {self!r}")
         self._receiving = True

@@ -21,7 +21,7 @@ whom either would help.
 if accepted plaintext is lost with them: a reader's caller cannot be meant, and reading may go on.
 
 **Bounds.** Plaintext is only accepted when ``engine.out`` is empty, and at most ``_PIECE`` bytes
-of it. Ciphertext is received at most ``_RECEIVE_SIZE`` bytes at a time, and only when the engine
+of it. Ciphertext is received at most ``RECEIVE_SIZE`` bytes at a time, and only when the engine
 asks for it. A peer that makes us answer and does not read is not read from, either, once
 ``_QUEUE_LIMIT`` bytes are queued: these, and the answers to what was received last (a key update
 is answered by one of the same size), are all that ``engine.out`` ever holds.
@@ -49,7 +49,7 @@ from ._phase import BROKEN, CLOSED, ENDED
 from ._send_stream import SendStreamWriter
 from ._tcp import TcpStream
 from ._tls_engine import RECORD_SIZE, TlsEngine
-from ._util import accepted, byte_view, positive_int
+from ._util import RECEIVE_SIZE, accepted, byte_view, positive_int
 from ._wrap import wrap_stream
 
 if TYPE_CHECKING:
@@ -59,7 +59,6 @@ S = TypeVar("S", bound=trio.abc.Stream)
 
 # Four records: enough to make a system call worth its while, and it stays in the L2 cache.
 _PIECE: Final = 4 * RECORD_SIZE
-_RECEIVE_SIZE: Final = 65536
 
 # A writer's piece, and as much again for answers. To stop reading for the sake of the first alone
 # would be a deadlock: the peer may be doing the same.
@@ -344,7 +343,7 @@ class TlsStream(AsyncReadWrite, Generic[S]):
 
         Source: :meth:`trio.abc.ReceiveStream.receive_some`.
         """
-        size = _RECEIVE_SIZE if max_bytes is None else positive_int(max_bytes, "max_bytes")
+        size = RECEIVE_SIZE if max_bytes is None else positive_int(max_bytes, "max_bytes")
         if self._closing is not None or self._phase is CLOSED:
             raise trio.ClosedResourceError(f"{self!r} is closed")
         if self._reading:
@@ -539,7 +538,7 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         if isinstance(self.inner, TcpStream):
             try:
                 # An end is for the reader to judge: after a reset it is none.
-                if ciphertext := os.read(self.inner.fileno(), _RECEIVE_SIZE):
+                if ciphertext := os.read(self.inner.fileno(), RECEIVE_SIZE):
                     self._engine.feed(ciphertext)
             except BlockingIOError:
                 pass
@@ -646,7 +645,7 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         self._receiving = done = trio.Event()
         try:
             with trio.CancelScope() as self._receive_scope:
-                ciphertext = await self._receiver.receive_some(_RECEIVE_SIZE)
+                ciphertext = await self._receiver.receive_some(RECEIVE_SIZE)
                 self._engine.feed(ciphertext)
         except Exception as exc:  # noqa: BLE001 - raised by the next poll that needs more
             self._receive_error = exc

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ._errors import WriteZeroError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+#: How many bytes to receive at once, if the caller does not say: as Trio's streams do.
+RECEIVE_SIZE: Final = 65536
 
 
 def byte_view(data: Buffer) -> memoryview:
@@ -47,20 +50,25 @@ def accepted(count: int, size: int, writer: object) -> int:
 
 
 def positive_int(value: int, name: str) -> int:
-    """``value``, if it is an integer of at least 1.
+    """``value``, if it is an integer of at least 1; see :func:`int_at_least`."""
+    return int_at_least(1, value, name)
+
+
+def int_at_least(minimum: int, value: int, name: str) -> int:
+    """``value``, if it is an integer of at least ``minimum``.
 
     Raises:
         TypeError: if it is not an integer.
-        ValueError: if it is less than 1.
+        ValueError: if it is less.
     """
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(
-            f"{name} must be an integer of at least 1, got {type(value).__name__}"
+            f"{name} must be an integer of at least {minimum}, got {type(value).__name__}"
         ) from None
-    if number < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {number}")
+    if number < minimum:
+        raise ValueError(f"{name} must be an integer of at least {minimum}, got {number}")
     return number
 
 
