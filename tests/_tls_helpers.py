@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from hypothesis import strategies as st
 
 from trio_asyncwrite import TlsStream, duplex
-from trio_asyncwrite._tls_engine import TlsEngine
+from trio_asyncwrite._tls._engine import TlsEngine
 
 from ._streams import tcp_pair
 

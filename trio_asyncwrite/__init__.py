@@ -1,72 +1,63 @@
 """Tokio's AsyncWrite for Trio: writers that survive cancellation.
 
-Where things are, from the ground up; each layer imports only from those before it, and
-tests/test_layers.py holds them to it:
-
-    _errors, _phase, _util, _buf, _budget     words and small parts
-    _abc                                      the trait: three polls and the await shell. Start here
-    _fd, _tcp, _poll_evented, _send_stream,
-    _allow_stdio, _cursor, _sink, _duplex     transports: where bytes leave the process
-    _wrap                                     any stream as a writer
-    _buf_writer, _read_write_pair, _split,
-    _shared_writer, _timeout_writer,
-    _tls_engine, _tls, _tls_over_tcp          layers over any writer
-    _outq, _close_report, _close_engine,
-    _close                                    endings that lose nothing
-    _serve                                    servers that end like that
-    testing                                   for people who write their own writers
-    _demo, __main__                           the main job: python -m trio_asyncwrite demo
+Where things are, from the ground up. Folders are layers: each imports only from those before it.
+The table in tests/test_layers.py is the map, and holds them to it. Start reading at
+``_core/_async_write.py``.
 """
 
 from __future__ import annotations
 
-from ._abc import AsyncReadWrite as AsyncReadWrite, AsyncWrite as AsyncWrite, ByRef as ByRef
-from ._allow_stdio import AllowStdIo as AllowStdIo, BinaryFile as BinaryFile
-from ._buf import Buf as Buf
-from ._buf_writer import BufWriter as BufWriter
-from ._close import (
+from ._closing._close import (
     abort as abort,
     close_all_gracefully as close_all_gracefully,
     close_gracefully as close_gracefully,
     graceful as graceful,
 )
-from ._close_report import CloseOutcome as CloseOutcome, CloseReport as CloseReport
-from ._cursor import Cursor as Cursor
-from ._duplex import (
-    DuplexStream as DuplexStream,
-    SimplexReader as SimplexReader,
-    SimplexWriter as SimplexWriter,
-    duplex as duplex,
-    simplex as simplex,
+from ._closing._report import CloseOutcome as CloseOutcome, CloseReport as CloseReport
+from ._core._async_write import (
+    AsyncReadWrite as AsyncReadWrite,
+    AsyncWrite as AsyncWrite,
+    ByRef as ByRef,
 )
-from ._errors import NotReady as NotReady, WriteZeroError as WriteZeroError
-from ._poll_evented import HasFileno as HasFileno, PollEvented as PollEvented
-from ._read_write_pair import ReadWritePair as ReadWritePair
-from ._serve import (
+from ._core._buf import Buf as Buf
+from ._core._errors import NotReady as NotReady, WriteZeroError as WriteZeroError
+from ._serving._serve import (
     Drain as Drain,
     DrainReport as DrainReport,
     serve_listeners as serve_listeners,
     serve_tcp as serve_tcp,
     serve_tls_over_tcp as serve_tls_over_tcp,
 )
-from ._shared_writer import SharedWriter as SharedWriter
-from ._sink import Sink as Sink
-from ._split import ReadHalf as ReadHalf, WriteHalf as WriteHalf, split as split
-from ._tcp import (
+from ._tls._over_tcp import (
+    TlsListener as TlsListener,
+    open_tls_over_tcp_listeners as open_tls_over_tcp_listeners,
+    open_tls_over_tcp_stream as open_tls_over_tcp_stream,
+)
+from ._tls._stream import TlsStream as TlsStream, start_tls as start_tls
+from ._transports._allow_stdio import AllowStdIo as AllowStdIo, BinaryFile as BinaryFile
+from ._transports._cursor import Cursor as Cursor
+from ._transports._duplex import (
+    DuplexStream as DuplexStream,
+    SimplexReader as SimplexReader,
+    SimplexWriter as SimplexWriter,
+    duplex as duplex,
+    simplex as simplex,
+)
+from ._transports._poll_evented import HasFileno as HasFileno, PollEvented as PollEvented
+from ._transports._sink import Sink as Sink
+from ._transports._tcp import (
     TcpListener as TcpListener,
     TcpStream as TcpStream,
     open_tcp_listeners as open_tcp_listeners,
     open_tcp_stream as open_tcp_stream,
     open_unix_stream as open_unix_stream,
 )
-from ._timeout_writer import TimeoutWriter as TimeoutWriter
-from ._tls import TlsStream as TlsStream, start_tls as start_tls
-from ._tls_over_tcp import (
-    TlsListener as TlsListener,
-    open_tls_over_tcp_listeners as open_tls_over_tcp_listeners,
-    open_tls_over_tcp_stream as open_tls_over_tcp_stream,
-)
-from ._wrap import wrap_stream as wrap_stream
+from ._transports._wrap_stream import wrap_stream as wrap_stream
+from ._wrappers._buf_writer import BufWriter as BufWriter
+from ._wrappers._read_write_pair import ReadWritePair as ReadWritePair
+from ._wrappers._shared_writer import SharedWriter as SharedWriter
+from ._wrappers._split import ReadHalf as ReadHalf, WriteHalf as WriteHalf, split as split
+from ._wrappers._timeout_writer import TimeoutWriter as TimeoutWriter
 
 __all__ = (
     "AllowStdIo",

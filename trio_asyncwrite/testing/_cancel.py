@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, final
 import trio
 import trio.abc
 
-from trio_asyncwrite import _budget
+from trio_asyncwrite._core import _budget
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, MutableSequence

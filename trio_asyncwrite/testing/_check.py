@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any, final
 import trio
 from trio.testing import assert_checkpoints
 
-from trio_asyncwrite._abc import AsyncReadWrite
-from trio_asyncwrite._budget import LIMIT
-from trio_asyncwrite._buf import Buf
-from trio_asyncwrite._errors import NotReady
+from trio_asyncwrite._core._async_write import AsyncReadWrite
+from trio_asyncwrite._core._budget import LIMIT
+from trio_asyncwrite._core._buf import Buf
+from trio_asyncwrite._core._errors import NotReady
 
 from ._cancel import Sweep, cancel_everywhere, fair_scheduler
 from ._check_tools import Tools, fail, require, uses, writes

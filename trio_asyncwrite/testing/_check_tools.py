@@ -27,9 +27,9 @@ import trio
 import trio.abc
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
-from trio_asyncwrite._abc import AsyncWrite
-from trio_asyncwrite._buf import Buf
-from trio_asyncwrite._errors import NotReady
+from trio_asyncwrite._core._async_write import AsyncWrite
+from trio_asyncwrite._core._buf import Buf
+from trio_asyncwrite._core._errors import NotReady
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NoReturn, final
 
 import trio
 
-from trio_asyncwrite._abc import AsyncWrite
-from trio_asyncwrite._errors import NotReady
-from trio_asyncwrite._phase import ENDED
-from trio_asyncwrite._util import byte_view
+from trio_asyncwrite._core._async_write import AsyncWrite
+from trio_asyncwrite._core._checks import byte_view
+from trio_asyncwrite._core._errors import NotReady
+from trio_asyncwrite._core._phase import ENDED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

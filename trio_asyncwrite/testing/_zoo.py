@@ -11,12 +11,12 @@ from typing import Generic, TypeVar, final, overload
 import trio
 import trio.abc
 
-from trio_asyncwrite._abc import AsyncWrite
-from trio_asyncwrite._buf import Buf
-from trio_asyncwrite._errors import NotReady
-from trio_asyncwrite._phase import ENDED
-from trio_asyncwrite._util import byte_view
-from trio_asyncwrite._wrap import wrap_stream
+from trio_asyncwrite._core._async_write import AsyncWrite
+from trio_asyncwrite._core._buf import Buf
+from trio_asyncwrite._core._checks import byte_view
+from trio_asyncwrite._core._errors import NotReady
+from trio_asyncwrite._core._phase import ENDED
+from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
 W = TypeVar("W", bound=AsyncWrite)
 

@@ -1,0 +1,460 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+from trio_asyncwrite import Buf, BufWriter, ReadHalf, ReadWritePair, TcpStream, WriteHalf, split
+from trio_asyncwrite.testing import Sweep, cancel_everywhere, check_async_write
+
+from .._streams import clog, clogged, connected, drain, drain_while, tcp_pair, unix_pair
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+Pair = tuple[TcpStream, TcpStream]
+
+
+@pytest.fixture
+async def tcp() -> AsyncIterator[Pair]:
+    async with connected(tcp_pair) as ends:
+        yield ends
+
+
+async def down() -> tuple[WriteHalf[TcpStream], ReadHalf[TcpStream]]:
+    """One way through two split streams; the other two halves are closed."""
+    left, right = await tcp_pair()
+    left_reader, left_writer = split(left)
+    right_reader, right_writer = split(right)
+    await left_reader.aclose()
+    await right_writer.aclose()
+    return left_writer, right_reader
+
+
+async def buffered() -> tuple[WriteHalf[Any], TcpStream]:
+    left, right = await unix_pair()
+    reader, writer = split(ReadWritePair(left, BufWriter(left, 64)))
+    await reader.aclose()
+    return writer, right
+
+
+# ---- Trio's contract, and ours ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("maker", [down, buffered])
+# Both checkers also close what has unsent bytes.
+@pytest.mark.filterwarnings("ignore:.*were never sent:ResourceWarning")
+async def test_it_keeps_the_contract(
+    maker: Callable[[], Awaitable[tuple[WriteHalf[Any], trio.abc.ReceiveStream]]],
+) -> None:
+    await trio.testing.check_one_way_stream(maker, clogged(maker))
+    await check_async_write(maker, clogged(maker))
+
+
+async def test_no_cancellation_loses_a_byte() -> None:
+    """Of one half, while the other one is at work in another task."""
+    data = bytes(range(200))
+
+    async def scenario(sweep: Sweep) -> None:
+        async with connected(unix_pair) as (stream, peer):
+            reader, writer = split(ReadWritePair(stream, BufWriter(stream, 16)))
+            buf = Buf(data[:50], data[50:])
+            received = []
+
+            async def receive() -> None:
+                received.append(await drain(reader))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(receive)
+                with sweep:
+                    await writer.write_all_buf(buf)
+                    await writer.aclose()
+                if sweep.cancelled and not writer._released:
+                    await writer.write_all_buf(buf)
+                    await writer.aclose()
+                await peer.send_all(b"answer")
+                await peer.send_eof()
+            assert received == [b"answer"]
+            assert await drain(peer) == data[: len(data) - buf.remaining]
+            await reader.aclose()
+
+    assert await cancel_everywhere(scenario) > 3
+
+
+# ---- What it is made of ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", ["stream", None, 7, [], object])
+def test_only_streams_are_split(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"expected a trio\.abc\.Stream, got \w+"):
+        split(wrong)
+
+
+async def test_a_one_way_stream_is_not_split(tcp: Pair) -> None:
+    with pytest.raises(TypeError, match="BufWriter"):
+        split(BufWriter(tcp[0]))  # type: ignore[type-var]
+    _, reader = trio.testing.memory_stream_one_way_pair()
+    with pytest.raises(TypeError, match="MemoryReceiveStream"):
+        split(reader)  # type: ignore[type-var]
+
+
+async def test_the_halves_name_their_stream(tcp: Pair) -> None:
+    stream, _ = tcp
+    reader, writer = split(stream)
+    assert writer.inner is stream
+    assert repr(reader) == f"<ReadHalf of {stream!r}>"
+    assert repr(writer) == f"<WriteHalf of {stream!r}>"
+    await reader.aclose()
+
+    assert repr(reader) == "<ReadHalf, closed>"
+
+
+async def test_two_tasks_use_the_halves_at_once(tcp: Pair) -> None:
+    stream, peer = tcp
+    reader, writer = split(stream)
+    data = bytes(range(256)) * 4000
+
+    async def echo() -> None:
+        async for chunk in peer:
+            await peer.send_all(chunk)
+        await peer.send_eof()
+
+    async def send() -> None:
+        await writer.write_all_vectored([data[:1000], data[1000:]])
+        await writer.shutdown()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(echo)
+        assert await drain_while(reader, send) == data
+
+
+async def test_two_tasks_in_one_half(tcp: Pair) -> None:
+    reader, writer = split(tcp[0])
+    clog(writer)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reader.receive_some)
+        nursery.start_soon(writer.write_all, b"x")
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            await reader.receive_some()
+        with pytest.raises(trio.BusyResourceError):
+            await writer.write_all(b"x")
+        nursery.cancel_scope.cancel()
+
+
+async def test_nothing_sneaks_into_the_buffer_of_an_ended_half(tcp: Pair) -> None:
+    stream, peer = tcp
+    _, writer = split(ReadWritePair(stream, BufWriter(stream, 64)))
+    assert writer._room == 64
+    assert await writer.write(b"data") == 4
+    assert writer._room == 60
+    await writer.shutdown()
+    for _ in range(2):
+        assert writer._room == 0
+        with pytest.raises(trio.ClosedResourceError):
+            await writer.write(b"x")
+        with pytest.raises(trio.ClosedResourceError):
+            writer.poll_write(b"x")
+        with pytest.raises(trio.ClosedResourceError):
+            writer.poll_write_vectored([b"x", b"y"])
+
+    assert await drain(peer) == b"data"
+
+
+async def test_a_failure_below_is_the_halfs_own(tcp: Pair) -> None:
+    stream, peer = tcp
+    _, writer = split(stream)
+    await peer.aclose()
+    with pytest.raises(trio.BrokenResourceError):
+        while True:
+            writer.poll_write_vectored([b"x", b"y"])
+
+    for _ in range(2):
+        with pytest.raises(trio.BrokenResourceError, match=r"<WriteHalf.*failed before"):
+            await writer.write(b"x")
+    await writer.aclose()
+
+
+# ---- Closing ---------------------------------------------------------------------------------
+
+
+async def test_the_stream_is_closed_with_the_second_half_read_first(tcp: Pair) -> None:
+    stream, peer = tcp
+    reader, writer = split(stream)
+    await reader.aclose()
+    await reader.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await reader.receive_some()
+    await writer.send_all(b"still open")
+    assert await peer.receive_some() == b"still open"
+    assert stream.fileno() >= 0
+    await writer.aclose()
+    assert stream.fileno() == -1
+
+    assert await drain(peer) == b""
+
+
+async def test_the_stream_is_closed_with_the_second_half_write_first(tcp: Pair) -> None:
+    """Closing the half that writes half-closes the stream."""
+    stream, peer = tcp
+    reader, writer = split(stream)
+    await writer.write_all(b"question")
+    await writer.aclose()
+    await writer.aclose()
+    assert await drain(peer) == b"question"
+    assert stream.fileno() >= 0
+    await peer.send_all(b"answer")
+    await peer.send_eof()
+    assert await drain(reader) == b"answer"
+    await reader.aclose()
+
+    assert stream.fileno() == -1
+
+
+async def test_closing_the_read_half_wakes_its_task_only(tcp: Pair) -> None:
+    stream, peer = tcp
+    reader, writer = split(stream)
+    count = clog(writer)
+
+    async def receive() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await reader.receive_some()
+
+    async def write() -> None:
+        await writer.write_all(b"unharmed")
+        await writer.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        nursery.start_soon(write)
+        await trio.testing.wait_all_tasks_blocked()
+        await reader.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 1
+        assert await drain(peer) == bytes(count) + b"unharmed"
+
+
+async def test_closing_the_write_half_wakes_its_task_only(tcp: Pair) -> None:
+    stream, peer = tcp
+    reader, writer = split(stream)
+    clog(writer)
+
+    async def receive() -> None:
+        assert await reader.receive_some() == b"unharmed"
+
+    async def write() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await writer.write_all(b"x")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        nursery.start_soon(write)
+        await trio.testing.wait_all_tasks_blocked()
+        await writer.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 1
+        await peer.send_all(b"unharmed")
+
+
+@pytest.mark.parametrize("write_first", [True, False])
+async def test_an_unclean_close_resets_with_the_second_half(
+    tcp: Pair, *, write_first: bool
+) -> None:
+    stream, peer = tcp
+    buffered = ReadWritePair(stream, BufWriter(stream, 64))
+    reader, writer = split(buffered)
+    clog(writer)
+    if not write_first:
+        await reader.aclose()
+    with pytest.warns(ResourceWarning, match="64 bytes"):
+        await trio.aclose_forcefully(writer)
+    if write_first:
+        assert stream.fileno() >= 0
+        await reader.aclose()
+
+    assert stream.fileno() == -1
+    with pytest.raises(trio.BrokenResourceError):
+        await drain(peer)
+
+
+async def test_a_cancelled_close_still_closes(tcp: Pair) -> None:
+    stream, peer = tcp
+    reader, writer = split(stream)
+    await trio.aclose_forcefully(writer)
+    await trio.aclose_forcefully(reader)
+
+    assert stream.fileno() == -1
+    assert await drain(peer) == b""
+
+
+async def test_the_stream_is_closed_when_it_cannot_be_released() -> None:
+    """Trio's own stream, which fails to close at the second time of asking."""
+    left, _right = trio.testing.memory_stream_pair()
+    reader, writer = split(left)
+    calls = 0
+
+    def fail_at_the_second_call() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise OSError("cannot")
+
+    left.send_stream.close_hook = fail_at_the_second_call
+    await writer.aclose()
+    assert calls == 1
+    with pytest.raises(OSError, match="cannot"):
+        await reader.aclose()
+
+    assert calls == 3
+
+
+# ---- Joining again ---------------------------------------------------------------------------
+
+
+async def test_joined_halves_give_the_stream_back(tcp: Pair) -> None:
+    stream, peer = tcp
+    reader, writer = split(stream)
+    await writer.send_all(b"by the half,")
+
+    assert reader.unsplit(writer) is stream
+    with pytest.raises(trio.ClosedResourceError):
+        await reader.receive_some()
+    with pytest.raises(trio.ClosedResourceError):
+        await writer.write(b"x")
+    with pytest.raises(trio.ClosedResourceError):
+        writer.poll_write(b"x")
+    with pytest.raises(trio.ClosedResourceError):
+        writer.poll_write_vectored([b"x", b"y"])
+    await reader.aclose()
+    await writer.aclose()
+    await stream.send_all(b" by the whole")
+    await stream.send_eof()
+    assert await drain(peer) == b"by the half, by the whole"
+
+
+async def test_halves_of_different_streams_are_refused(tcp: Pair) -> None:
+    """And both pairs stay usable."""
+    left, right = tcp
+    left_reader, left_writer = split(left)
+    right_reader, right_writer = split(right)
+    with pytest.raises(ValueError, match="different streams"):
+        left_reader.unsplit(right_writer)
+    with pytest.raises(ValueError, match="different streams"):
+        right_reader.unsplit(left_writer)
+    await left_writer.send_all(b"there")
+    assert await right_reader.receive_some() == b"there"
+    await right_writer.send_all(b"and back")
+    assert await left_reader.receive_some() == b"and back"
+
+    assert left_reader.unsplit(left_writer) is left
+    assert right_reader.unsplit(right_writer) is right
+
+
+async def test_halves_of_the_same_stream_split_twice_are_refused(tcp: Pair) -> None:
+    first, _ = split(tcp[0])
+    _, second = split(tcp[0])
+    with pytest.raises(ValueError, match="different streams"):
+        first.unsplit(second)
+
+
+@pytest.mark.parametrize("wrong", ["half", None, 7])
+async def test_what_is_no_half_is_refused(tcp: Pair, wrong: Any) -> None:
+    reader, writer = split(tcp[0])
+    with pytest.raises(TypeError, match="expected a WriteHalf"):
+        reader.unsplit(wrong)
+
+    assert reader.unsplit(writer) is tcp[0]
+
+
+async def test_closed_or_joined_halves_are_refused(tcp: Pair) -> None:
+    reader, writer = split(tcp[0])
+    reader.unsplit(writer)
+    with pytest.raises(trio.ClosedResourceError):
+        reader.unsplit(writer)
+    reader, writer = split(tcp[0])
+    await reader.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        reader.unsplit(writer)
+    reader, writer = split(tcp[1])
+    await writer.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        reader.unsplit(writer)
+
+
+async def test_halves_in_use_are_refused(tcp: Pair) -> None:
+    stream, peer = tcp
+    reader, writer = split(stream)
+    count = clog(writer)
+
+    async def receive() -> None:
+        assert await reader.receive_some() == b"unharmed"
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            reader.unsplit(writer)
+        await peer.send_all(b"unharmed")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.write_all, b"unharmed")
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            reader.unsplit(writer)
+        received = bytearray()
+        while len(received) < count + 8:
+            received += await peer.receive_some()
+
+    assert received == bytes(count) + b"unharmed"
+    assert reader.unsplit(writer) is stream
+
+
+async def test_a_half_that_is_being_closed_is_refused(tcp: Pair) -> None:
+    stream, peer = tcp
+    reader, writer = split(ReadWritePair(stream, BufWriter(stream, 64)))
+    count = clog(writer)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.aclose)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            reader.unsplit(writer)
+
+        assert await drain(peer) == bytes(count)
+
+
+async def test_unsent_bytes_that_the_stream_knows_nothing_of_are_refused() -> None:
+    """They wait in the writer that was made for the half."""
+    left, right = trio.testing.memory_stream_pair()
+    reader, writer = split(left)
+    await writer.write(b"waiting")
+    with pytest.raises(ValueError, match="7 bytes are unsent"):
+        reader.unsplit(writer)
+    await writer.flush()
+
+    assert reader.unsplit(writer) is left
+    assert await right.receive_some() == b"waiting"
+
+
+async def test_unsent_bytes_of_the_streams_own_stay_in_it(tcp: Pair) -> None:
+    stream, peer = tcp
+    pair = ReadWritePair(stream, BufWriter(stream, 64))
+    reader, writer = split(pair)
+    await writer.write(b"waiting")
+
+    assert reader.unsplit(writer) is pair
+    assert pair.unsent_bytes == 7
+    await pair.flush()
+    assert await peer.receive_some() == b"waiting"
+
+
+async def test_a_stream_of_trios_is_given_back_as_it_was(tcp: Pair) -> None:
+    plain = trio.SocketStream(tcp[0].socket)
+    reader, writer = split(plain)
+    assert isinstance(writer.inner, TcpStream)
+    await writer.send_all(b"data")
+
+    assert reader.unsplit(writer) is plain
+    await plain.send_all(b" and more")
+    await plain.send_eof()
+    assert await drain(tcp[1]) == b"data and more"

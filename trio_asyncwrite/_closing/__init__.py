@@ -1,0 +1,1 @@
+"""Endings that lose nothing, and their reports."""

@@ -1,0 +1,1 @@
+"""What all else stands on: the trait, its shell, and small parts."""

@@ -1,0 +1,1 @@
+"""Innermost writers: where bytes leave the process."""

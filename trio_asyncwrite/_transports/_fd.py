@@ -1,0 +1,133 @@
+"""What all writers over a file descriptor share: sockets, pipes, terminals.
+
+``os.write`` and ``os.writev`` serve every kind of non-blocking descriptor, so one core does for
+all. The descriptor is asked for at every poll and never kept: the number of a closed one is
+soon somebody else's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import struct
+import sys
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import trio
+
+from trio_asyncwrite._core._async_write import AsyncReadWrite
+from trio_asyncwrite._core._errors import NotReady
+from trio_asyncwrite._core._phase import OPEN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+assert not TYPE_CHECKING or sys.platform != "win32"
+
+#: How many buffers one writev takes. POSIX guarantees 16, in case the system does not tell.
+try:
+    IOV_MAX: Final = os.sysconf("SC_IOV_MAX")
+except (AttributeError, ValueError, OSError):  # pragma: no cover - no such platform in CI
+    IOV_MAX: Final = 16  # type: ignore[misc]
+
+#: struct linger { int l_onoff; int l_linger; }: close at once, with a reset.
+RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+# macOS and BSD answer ENOBUFS when the interface's queue is full, and then still report the
+# socket as writable; there is nothing to wait for but time. The figure is arbitrary: about
+# as long as a 100 Mbit/s interface needs for a hundred full packets.
+_ENOBUFS_PAUSE: Final = 0.01
+
+
+async def _wait_for_buffers() -> None:
+    await trio.sleep(_ENOBUFS_PAUSE)
+
+
+class FdWriter(AsyncReadWrite):
+    """A writer over the non-blocking descriptor that ``fileno()`` names."""
+
+    # What a read was told of the connection's end; also after our own end, unlike _failure.
+    _reset: OSError | None = None
+
+    def fileno(self) -> int:
+        """The descriptor, or -1 once it is closed."""
+        raise NotImplementedError
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        """Hand ``data`` to the kernel. See :meth:`AsyncWrite.poll_write`."""
+        if self._phase is not OPEN:
+            self._refuse()
+        try:
+            return os.write(self.fileno(), data)
+        except OSError as exc:
+            self._raise(exc)
+
+    def poll_write_vectored(self, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
+        """Hand ``buffers`` to the kernel, gathered. See :meth:`AsyncWrite.poll_write_vectored`."""
+        if self._phase is not OPEN:
+            self._refuse()
+        if len(buffers) > IOV_MAX:
+            # Empty ones must not take the places of others: 0 would say that all are empty.
+            buffers = [data for data in buffers if len(data)]
+        try:
+            return os.writev(self.fileno(), buffers[:IOV_MAX])
+        except OSError as exc:
+            self._raise(exc)
+
+    def _raise(self, exc: OSError) -> NoReturn:
+        """Raise Trio's words for ``exc``.
+
+        No frame may hold what it raises in a variable: the two would keep each other alive, and
+        with them the buffers of the layers above, until the garbage collector comes.
+        """
+        # Python makes an interrupted call again by itself (PEP 475), os.write's stand-ins may not.
+        if isinstance(exc, (BlockingIOError, InterruptedError)):
+            raise NotReady(self._wait_writable) from None
+        if exc.errno == errno.ENOBUFS:
+            raise NotReady(_wait_for_buffers) from None
+        if exc.errno == errno.EBADF:
+            raise self._closed() from None
+        self._fail(exc)
+        raise trio.BrokenResourceError(f"{self!r}: {exc}") from exc
+
+    def _closed(self) -> trio.ClosedResourceError:
+        return trio.ClosedResourceError(f"{self!r} is closed, or not open for writing")
+
+    def _open_fileno(self) -> int:
+        """The descriptor, for calls that take -1 for a mistake and not for a closed file."""
+        fd = self.fileno()
+        if fd < 0:
+            raise self._closed()
+        return fd
+
+    def _note_reset(self, exc: BaseException | None) -> None:
+        """The kernel reports a reset once, be it to a read or to a write. Keep it."""
+        assert isinstance(exc, OSError)
+        # A copy: the traceback of this one refers to this stream.
+        self._reset = type(exc)(*exc.args)
+
+    def _check_end(self) -> None:
+        """Raise if the end-of-file just read is none.
+
+        After a reset was reported, reading gives end-of-file, and a truncated stream would look
+        complete. (EPIPE and ENOTCONN are no such reports: the peer may have sent all that it had
+        to say.)
+        """
+        reported = self._reset or self._failure
+        if isinstance(reported, OSError) and reported.errno not in (errno.EPIPE, errno.ENOTCONN):
+            raise trio.BrokenResourceError(f"{self!r} has failed before") from reported
+
+    async def _wait_writable(self) -> None:
+        try:
+            await trio.lowlevel.wait_writable(self._open_fileno())
+        except OSError as exc:  # closed behind our back
+            self._raise(exc)
+
+    def _poll_ready(self) -> None:
+        if self._phase is not OPEN:
+            self._refuse()
+        poller = select.poll()
+        poller.register(self._open_fileno(), select.POLLOUT)
+        if not poller.poll(0):
+            raise NotReady(self._wait_writable)

@@ -1,0 +1,224 @@
+"""Any file descriptor that the kernel can wait for: pipes, terminals, serial lines, sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket as stdlib_socket
+import stat
+import sys
+import warnings
+from typing import TYPE_CHECKING, Protocol, final
+
+import trio
+
+from trio_asyncwrite._core._checks import RECEIVE_SIZE, positive_int
+from trio_asyncwrite._core._phase import CLOSED, ENDED
+
+from ._fd import RESET_ON_CLOSE, FdWriter
+
+if sys.platform != "win32":  # pragma: no branch
+    import fcntl
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+
+@contextlib.contextmanager
+def _as_socket(fd: int) -> Generator[stdlib_socket.socket]:
+    """``fd`` with a socket's methods, for the length of the block."""
+    sock = stdlib_socket.socket(fileno=fd)
+    try:
+        yield sock
+    finally:
+        sock.detach()
+
+
+class HasFileno(Protocol):
+    """What :class:`PollEvented` takes besides a number: sockets, pipes, ``proc.stdin``."""
+
+    def fileno(self) -> int:  # pyright: ignore[reportReturnType] - there is nothing to return
+        """The file descriptor."""
+
+    def close(self) -> object:
+        """Close it."""
+
+
+@final
+class PollEvented(FdWriter):
+    """A duplex stream over any descriptor that the kernel can wait for.
+
+    Pipes, pseudo-terminals and terminals, serial lines, sockets, a subprocess's stdin. The
+    descriptor is made non-blocking, which concerns everybody who shares it (see
+    ``trio.lowlevel.FdStream``).
+
+    Its shutdown is ``SHUT_WR`` on a socket, closes a descriptor that can only be written to
+    (that is what gives the reader end-of-file), and flushes anything else.
+
+    A number belongs to this stream from now on: :meth:`~AsyncWrite.aclose` closes it. An object
+    is closed by its own ``close()``, and asked for its number at every use.
+
+    Args:
+        fd: a file descriptor, or an object with ``fileno()`` and ``close()``.
+        close: whether closing the stream closes ``fd``. If false, ``fd`` stays open and gets
+            back the blocking mode that it came with.
+
+    Raises:
+        TypeError: if ``fd`` is neither.
+        ValueError: if ``fd`` is an object without an open descriptor, or a regular file or
+            directory, for which the kernel cannot wait: use :class:`AllowStdIo`.
+        OSError: if ``fd`` is no open descriptor.
+        NotImplementedError: on Windows.
+
+    Source: ``tokio::io::PollEvented``, ``tokio::io::unix::AsyncFd``.
+    """
+
+    _close_fd = False  # until the constructor has taken it
+
+    def __init__(self, fd: int | HasFileno | trio.lowlevel.FdStream, *, close: bool = True) -> None:
+        if sys.platform == "win32":  # pragma: no cover
+            raise NotImplementedError("PollEvented needs descriptors that Windows cannot wait for")
+        # Not a runtime protocol: from Python 3.12 on these overlook a __getattr__.
+        is_owner = all(callable(getattr(fd, name, None)) for name in ("fileno", "close"))
+        if isinstance(fd, bool) or not (isinstance(fd, int) or is_owner):
+            raise TypeError(
+                "expected a file descriptor or an object with fileno() and close(), "
+                f"got {type(fd).__name__}"
+            )
+        self._fd = fd
+        number = self.fileno()
+        if number < 0 and not isinstance(fd, int):
+            raise ValueError(f"expected an open file descriptor, and {fd!r} has none")
+        try:
+            mode = os.fstat(number).st_mode
+        except (OSError, OverflowError):
+            raise OSError(errno.EBADF, f"expected an open file descriptor, got {fd!r}") from None
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+            raise ValueError(
+                f"expected something that the kernel can wait for, got the file or directory "
+                f"{fd!r}: use AllowStdIo"
+            )
+        self._is_socket = stat.S_ISSOCK(mode)
+        access = fcntl.fcntl(number, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR)
+        self._write_only = access == os.O_WRONLY
+        self._was_blocking = os.get_blocking(number)
+        os.set_blocking(number, False)
+        self._receiving = False
+        self._close_fd = close
+
+    def fileno(self) -> int:
+        """The file descriptor, or -1 once it is closed."""
+        if isinstance(self._fd, int):
+            return self._fd
+        try:
+            return self._fd.fileno()
+        except ValueError:  # how the standard library's files say that they are closed
+            return -1
+
+    def poll_shutdown(self) -> None:
+        """End the stream, as far as the descriptor can. See :meth:`AsyncWrite.poll_shutdown`."""
+        if self._begin_shutdown():
+            try:
+                if self._is_socket:
+                    with _as_socket(self._open_fileno()) as sock:
+                        sock.shutdown(stdlib_socket.SHUT_WR)
+                elif self._write_only and self._close_fd:
+                    self._close_now()
+            except OSError as exc:
+                self._raise(exc)
+            self._enter(ENDED)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Receive what has arrived, or wait for some.
+
+        Args:
+            max_bytes: the most to return, in bytes; at least 1. The default is 65536.
+
+        Returns:
+            The bytes received; empty at the end of the stream.
+
+        Raises:
+            TypeError: if ``max_bytes`` is not an integer.
+            ValueError: if ``max_bytes`` is less than 1.
+            trio.BusyResourceError: if another task is receiving.
+            trio.ClosedResourceError: if the stream is closed, or is closed while this call waits.
+            trio.BrokenResourceError: if reading fails.
+
+        Cancellation: nothing happened.
+
+        Source: :meth:`trio.abc.ReceiveStream.receive_some`.
+        """
+        size = RECEIVE_SIZE if max_bytes is None else positive_int(max_bytes, "max_bytes")
+        if self._receiving:
+            raise trio.BusyResourceError(f"another task is receiving from {self!r}")
+        self._receiving = True
+        try:
+            await trio.lowlevel.checkpoint()
+            while (data := self._read(size)) is None:
+                await trio.lowlevel.wait_readable(self.fileno())
+            return data
+        finally:
+            self._receiving = False
+
+    def _read(self, size: int) -> bytes | None:
+        """What has arrived, and None if nothing has."""
+        try:
+            data = os.read(self.fileno(), size)
+        except BlockingIOError:
+            return None
+        except OSError as exc:
+            if exc.errno == errno.EBADF:
+                raise trio.ClosedResourceError(
+                    f"{self!r} is closed, or not open for reading"
+                ) from None
+            if self._is_socket:  # the other side of a terminal may come back
+                self._fail(exc)
+                self._note_reset(exc)
+            raise trio.BrokenResourceError(f"{self!r}: {exc}") from exc
+        if not data:
+            self._check_end()
+        return data
+
+    async def release(self, *, clean: bool) -> None:
+        """Close the descriptor, or give it back. See :meth:`AsyncWrite.release`.
+
+        Cancellation: nothing happened, since there is nothing to wait for.
+        Checkpoints: none.
+        """
+        self._enter(CLOSED)
+        if self.fileno() >= 0:
+            if not clean and self._is_socket and self._close_fd:
+                with contextlib.suppress(OSError), _as_socket(self.fileno()) as sock:
+                    sock.setsockopt(
+                        stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, RESET_ON_CLOSE
+                    )
+            self._close_now()
+
+    def _close_now(self) -> None:
+        fd, number = self._fd, self.fileno()
+        self._fd = -1
+        trio.lowlevel.notify_closing(number)
+        with contextlib.suppress(OSError):  # closed behind our back
+            # The mode belongs to the open file, which other processes may share.
+            os.set_blocking(number, self._was_blocking)
+        if not self._close_fd:
+            return
+        try:
+            if isinstance(fd, int):
+                os.close(fd)
+            else:
+                fd.close()
+        except OSError as exc:
+            self._raise(exc)
+
+    def __del__(self) -> None:
+        """Close a number, as the standard library's files and sockets do, and complain."""
+        super().__del__()
+        if self._close_fd and isinstance(self._fd, int) and self._fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+
+    def __repr__(self) -> str:
+        return f"<PollEvented over {self._fd!r}>"

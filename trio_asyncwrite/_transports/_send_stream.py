@@ -1,0 +1,179 @@
+"""The writer over the ``send_all`` of any stream: wrap_stream's last resort.
+
+``send_all`` is an await, and a cancelled one cannot say how much it sent (python-trio/trio#198).
+So the poll only *takes* a chunk, and the wait that it hands out does the sending: shielded, until
+the chunk is through or ``cancel_grace`` seconds have passed since the cancellation. In the second
+case an unknown part of the chunk was sent, nothing may be sent after it, and the stream counts as
+broken: never a guess.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+import trio.abc
+
+from trio_asyncwrite._core._async_write import AsyncWrite
+from trio_asyncwrite._core._checks import byte_view
+from trio_asyncwrite._core._errors import NotReady
+from trio_asyncwrite._core._phase import BROKEN, CLOSED, ENDED
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+DEFAULT_CANCEL_GRACE: Final = 1.0
+
+# What a cancelled task may have to see through. 64 KiB take half a second at 1 Mbit/s.
+_CHUNK_SIZE: Final = 65536
+
+
+@final
+class SendStreamWriter(AsyncWrite):
+    """See :func:`wrap_stream`."""
+
+    def __init__(
+        self, stream: trio.abc.SendStream, cancel_grace: float = DEFAULT_CANCEL_GRACE
+    ) -> None:
+        if not cancel_grace >= 0:  # NaN is not, either
+            raise ValueError(f"cancel_grace must be a number of seconds, got {cancel_grace!r}")
+        self.stream = stream
+        self._cancel_grace = cancel_grace
+        self._chunk = b""
+        # Set while a task is inside one of the stream's methods; others wait for its end.
+        self._sending: trio.Event | None = None
+        self._eof_sent = False
+        # Whether the stream's own wait until it can send has returned, for the next poll to say.
+        self._was_ready = False
+        # What a wait came upon, for the next poll to raise: the task that waited may have been
+        # cancelled, and then nobody has been told.
+        self._error: Exception | None = None
+
+    @property
+    def unsent_bytes(self) -> int:
+        """The chunk counts as unsent until its ``send_all`` has returned."""
+        return len(self._chunk)
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        """Take a chunk of ``data``. See :meth:`AsyncWrite.poll_write`."""
+        self._check_open()
+        with byte_view(data) as view, view[:_CHUNK_SIZE] as chunk:
+            self._poll_chunk()
+            self._chunk = bytes(chunk)
+        return len(self._chunk)
+
+    def poll_flush(self) -> None:
+        """Be ready once the chunk is through. See :meth:`AsyncWrite.poll_flush`."""
+        self._check_usable()
+        self._poll_chunk()
+
+    def poll_shutdown(self) -> None:
+        """Flush, and end the stream if it can be. See :meth:`AsyncWrite.poll_shutdown`."""
+        if self._begin_shutdown():
+            self._poll_chunk()
+            if not self._eof_sent:
+                raise NotReady(self._send_eof)
+            self._enter(ENDED)
+
+    async def release(self, *, clean: bool) -> None:
+        """Close the stream, within ``cancel_grace`` seconds. See :meth:`AsyncWrite.release`.
+
+        Cancellation: nothing happened, since it is not cancelled: the shell shields it.
+        """
+        self._enter(CLOSED)
+        with trio.CancelScope() as scope:
+            # A goodbye after a truncated message would make it look complete.
+            scope.deadline = trio.current_time() + self._cancel_grace if clean else -math.inf
+            await self.stream.aclose()
+
+    def _poll_ready(self) -> None:
+        self._check_open()
+        self._poll_chunk()
+        if not self._was_ready:
+            raise NotReady(self._wait_ready)
+        self._was_ready = False
+
+    async def _wait_ready(self) -> None:
+        await self.stream.wait_send_all_might_not_block()
+        self._was_ready = True
+
+    def _poll_chunk(self) -> None:
+        """Raise what the last wait came upon; be ready once the chunk is through."""
+        if self._sending is not None:
+            raise NotReady(self._sending.wait)
+        if self._error is not None:
+            error, self._error = self._error, None
+            self._fail(error)
+            try:
+                raise error
+            finally:
+                del error  # or this frame and the exception would keep each other alive
+        if self._chunk:
+            raise NotReady(self._send_chunk)
+
+    async def _send_chunk(self) -> None:
+        await self._see_through(self._send_all)
+
+    async def _send_eof(self) -> None:
+        await self._see_through(self._end)
+
+    async def _send_all(self) -> None:
+        await self.stream.send_all(self._chunk)
+        self._chunk = b""
+
+    async def _end(self) -> None:
+        if isinstance(self.stream, trio.abc.HalfCloseableStream):
+            await self.stream.send_eof()
+        elif not isinstance(self.stream, trio.abc.ReceiveStream):
+            await self.stream.aclose()
+        self._eof_sent = True
+
+    async def _see_through(self, operation: Callable[[], Awaitable[None]]) -> None:
+        """Run ``operation`` to its end, or to ``cancel_grace`` seconds after a cancellation."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._sending is not None:
+            await self._sending.wait()
+            return
+        if self._error is not None or self._phase in (BROKEN, CLOSED):
+            # Somebody has kept this wait: nothing may be sent before a poll has said why.
+            await trio.lowlevel.checkpoint()
+            return
+        self._sending = done = trio.Event()
+        # Until it is through, for whatever may come in between.
+        self._error = trio.BrokenResourceError(
+            f"{self!r}: a send was cut short, and an unknown part of {len(self._chunk)} bytes sent"
+        )
+        shield = trio.CancelScope(shield=True)
+        interrupt: BaseException | None = None
+
+        async def run() -> None:
+            nonlocal interrupt
+            try:
+                with shield:
+                    await operation()
+                    self._error = None
+            except Exception as exc:  # noqa: BLE001 - the next poll raises it
+                self._error = exc
+            except KeyboardInterrupt as exc:
+                interrupt = exc
+            finally:
+                self._sending = None
+                done.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            try:
+                await done.wait()
+            except (trio.Cancelled, KeyboardInterrupt) as exc:  # noqa: ASYNC103 - raised below
+                # Out of the nursery it would come in an ExceptionGroup.
+                interrupt = exc
+                shield.deadline = trio.current_time() + self._cancel_grace
+        if interrupt is not None:
+            try:
+                raise interrupt
+            finally:
+                interrupt = None  # it refers to this frame
+
+    def __repr__(self) -> str:
+        return f"<writer over {self.stream!r}>"

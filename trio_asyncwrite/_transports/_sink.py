@@ -1,0 +1,25 @@
+"""The writer that swallows everything."""
+
+from __future__ import annotations
+
+from typing import final
+
+from trio_asyncwrite._core._async_write import AsyncWrite
+from trio_asyncwrite._core._checks import byte_view
+
+
+@final
+class Sink(AsyncWrite):
+    """Accepts everything at once and keeps nothing.
+
+    Source: ``tokio::io::sink`` and ``Sink``.
+    """
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        """Accept all of ``data``. See :meth:`AsyncWrite.poll_write`."""
+        self._check_open()
+        with byte_view(data) as view:
+            return len(view)
+
+    def __repr__(self) -> str:
+        return "<Sink>"

@@ -1,0 +1,294 @@
+"""TCP and Unix stream sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import socket as stdlib_socket
+import sys
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from trio_asyncwrite._core._errors import NotReady
+from trio_asyncwrite._core._phase import CLOSED, ENDED
+
+from ._fd import RESET_ON_CLOSE, FdWriter
+from ._tcp_info import is_gone, next_pause, unacknowledged_bytes
+
+if TYPE_CHECKING:
+    import os
+
+    from typing_extensions import Buffer
+
+
+@final
+class TcpStream(FdWriter):
+    """A connected stream socket, TCP or Unix: half-closeable, with gathered writes.
+
+    It owns the socket: closing it closes the socket. When bytes are lost in closing (a
+    cancelled or failed shutdown), the peer of a TCP connection gets a reset and not an
+    end-of-file, so that a truncated stream never looks complete.
+
+    On Windows, sockets are no file descriptors: there, use
+    :func:`wrap_stream` on the :class:`trio.SocketStream`.
+
+    Args:
+        stream: a :class:`trio.SocketStream`, or a connected Trio socket of type SOCK_STREAM. A
+            bare socket gets the options that :class:`trio.SocketStream` sets.
+
+    Raises:
+        TypeError: if ``stream`` is neither.
+        ValueError: if the socket is not of type SOCK_STREAM.
+        NotImplementedError: on Windows.
+
+    Source: ``tokio::net::TcpStream``.
+    """
+
+    def __init__(self, stream: trio.SocketStream | trio.socket.SocketType) -> None:
+        if sys.platform == "win32":  # pragma: no cover
+            raise NotImplementedError(
+                "TcpStream writes to file descriptors, and sockets are none on Windows: "
+                "use wrap_stream() on the trio.SocketStream"
+            )
+        if not isinstance(stream, trio.SocketStream):
+            if not isinstance(stream, trio.socket.SocketType):
+                raise TypeError(
+                    f"expected a trio.SocketStream or a Trio socket, got {type(stream).__name__}"
+                )
+            stream = trio.SocketStream(stream)
+        self._stream = stream
+        #: The Trio socket.
+        self.socket: trio.socket.SocketType = stream.socket
+
+    def fileno(self) -> int:
+        """The socket's file descriptor, or -1 once it is closed."""
+        return self.socket.fileno()
+
+    def poll_shutdown(self) -> None:
+        """Send end-of-file to the peer. See :meth:`AsyncWrite.poll_shutdown`."""
+        if self._begin_shutdown():
+            try:
+                # Perhaps the trio.SocketStream was used for it. Once the peer has answered, a
+                # second time is an error: on Linux if it had ended first, on macOS always.
+                if not self.socket.did_shutdown_SHUT_WR:
+                    self.socket.shutdown(stdlib_socket.SHUT_WR)
+            except OSError as exc:
+                self._raise(exc)
+            self._enter(ENDED)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """Receive what has arrived, or wait for some.
+
+        Args:
+            max_bytes: the most to return, in bytes; at least 1. By default, the library's choice.
+
+        Returns:
+            The bytes received; empty at the end of the stream.
+
+        Raises:
+            trio.BusyResourceError: if another task is receiving.
+            trio.ClosedResourceError: if the stream is closed, or is closed while this call waits.
+            trio.BrokenResourceError: if the connection was reset.
+
+        Cancellation: nothing happened.
+
+        Source: :meth:`trio.SocketStream.receive_some`.
+        """
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        except trio.BrokenResourceError as exc:
+            self._fail(exc)  # a reset ends both directions, and aclose need not say it again
+            self._note_reset(exc.__cause__)
+            raise
+        if not data:
+            self._check_end()
+        return data
+
+    async def wait_acknowledged(self) -> None:
+        """Wait until the peer's kernel has acknowledged every byte handed over.
+
+        It is the most that TCP can say: the bytes have reached the other machine, though not
+        necessarily the program there. What a layer above has buffered is not handed over: flush
+        that one first. Linux has no event for it, so this looks again after pauses of 1 to 100
+        milliseconds.
+
+        Raises:
+            NotImplementedError: if the system cannot tell: it is not Linux, or the socket not TCP.
+            trio.BusyResourceError: if another task is inside this writer.
+            trio.ClosedResourceError: if the stream is closed, now or meanwhile.
+            trio.BrokenResourceError: if the writer has failed before, or the connection ends
+                before everything is acknowledged. When a peer is cut off, it takes the kernel
+                minutes to give up: set a deadline.
+
+        Cancellation: nothing happened.
+
+        Source: SIOCOUTQ in tcp(7).
+        """
+        self._claim(writing=False)
+        try:
+            if sys.platform != "linux" or self._unacknowledged() is None:
+                raise NotImplementedError("only Linux tells what was acknowledged, and only of TCP")
+            await self._drive(self._poll_acknowledged, trio.current_time())
+        finally:
+            self._busy = False
+
+    def _unacknowledged(self) -> int | None:
+        return unacknowledged_bytes(self._open_fileno(), ended=self.socket.did_shutdown_SHUT_WR)
+
+    def _poll_acknowledged(self, since: float) -> None:
+        count = self._unacknowledged()
+        if not count:
+            return
+        if is_gone(self._open_fileno()):
+            raise trio.BrokenResourceError(
+                f"{self!r}: the connection ended with {count} bytes unacknowledged"
+            )
+        raise NotReady(functools.partial(trio.sleep, next_pause(trio.current_time() - since)))
+
+    async def release(self, *, clean: bool) -> None:
+        """Close the socket. See :meth:`AsyncWrite.release`.
+
+        Cancellation: nothing happened, since there is nothing to wait for.
+        Checkpoints: none.
+        """
+        if not clean:
+            with contextlib.suppress(OSError):
+                self.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, RESET_ON_CLOSE)
+        self._enter(CLOSED)
+        self.socket.close()
+
+    def setsockopt(self, level: int, option: int, value: int | Buffer) -> None:
+        """Set a socket option. See :meth:`socket.socket.setsockopt`."""
+        self.socket.setsockopt(level, option, value)
+
+    def getsockopt(self, level: int, option: int, buffersize: int = 0) -> int | bytes:
+        """Get a socket option. See :meth:`socket.socket.getsockopt`."""
+        return self._stream.getsockopt(level, option, buffersize)
+
+    def __repr__(self) -> str:
+        return f"<TcpStream over {self.socket!r}>"
+
+
+@final
+class TcpListener(trio.abc.Listener[TcpStream]):
+    """Accepts connections as :class:`TcpStream` objects.
+
+    Args:
+        listener: the :class:`trio.SocketListener` to accept from. Closing this listener closes it.
+
+    Source: ``tokio::net::TcpListener``; :class:`trio.SocketListener`.
+    """
+
+    def __init__(self, listener: trio.SocketListener) -> None:
+        self._listener = listener
+        #: The listening Trio socket.
+        self.socket: trio.socket.SocketType = listener.socket
+
+    async def accept(self) -> TcpStream:
+        """Wait for the next connection.
+
+        Returns:
+            The connection.
+
+        Raises:
+            OSError: if the system is out of resources, as from :meth:`trio.SocketListener.accept`.
+            trio.ClosedResourceError: if the listener is closed, now or meanwhile.
+
+        Cancellation: nothing happened.
+
+        Source: :meth:`trio.abc.Listener.accept`.
+        """
+        return TcpStream(await self._listener.accept())
+
+    async def aclose(self) -> None:
+        """Stop listening. Connections already accepted stay open.
+
+        Cancellation: nothing happened; the listener is closed all the same.
+
+        Source: :meth:`trio.abc.AsyncResource.aclose`.
+        """
+        await self._listener.aclose()
+
+    def __repr__(self) -> str:
+        return f"<TcpListener on {self.socket!r}>"
+
+
+async def open_tcp_listeners(
+    port: int, *, host: str | bytes | None = None, backlog: int | None = None
+) -> list[TcpListener]:
+    """Listen on a TCP port, as :func:`trio.open_tcp_listeners` does.
+
+    Args:
+        port: the port number; 0 lets the system choose one.
+        host: the address to listen on; ``None`` for all of them.
+        backlog: how many connections may wait to be accepted; ``None`` for a good default.
+
+    Returns:
+        The listeners: one for each address that ``host`` has.
+
+    Raises:
+        OSError: if the port cannot be listened on.
+        TypeError: if ``port`` is not an integer.
+
+    Cancellation: nothing happened; no listener is left behind.
+
+    Source: :func:`trio.open_tcp_listeners`.
+    """
+    listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+    return [TcpListener(listener) for listener in listeners]
+
+
+async def open_tcp_stream(
+    host: str | bytes,
+    port: int,
+    *,
+    happy_eyeballs_delay: float | None = 0.25,
+    local_address: str | None = None,
+) -> TcpStream:
+    """Connect to a host and port over TCP, as :func:`trio.open_tcp_stream` does.
+
+    Args:
+        host: a name or an address.
+        port: the port number.
+        happy_eyeballs_delay: seconds to wait for one address before the next one is tried as
+            well; ``None`` tries them strictly one after the other. The default is Trio's.
+        local_address: the address to connect from.
+
+    Returns:
+        The connected stream.
+
+    Raises:
+        OSError: if no address could be connected to.
+
+    Cancellation: nothing happened; no connection is left behind.
+
+    Source: ``TcpStream::connect``; RFC 8305 ("Happy Eyeballs").
+    """
+    return TcpStream(
+        await trio.open_tcp_stream(
+            host, port, happy_eyeballs_delay=happy_eyeballs_delay, local_address=local_address
+        )
+    )
+
+
+async def open_unix_stream(
+    filename: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+) -> TcpStream:
+    """Connect to a Unix socket, as :func:`trio.open_unix_socket` does.
+
+    Args:
+        filename: the path of the socket.
+
+    Returns:
+        The connected stream.
+
+    Raises:
+        OSError: if the socket could not be connected to.
+        RuntimeError: if the platform has no Unix sockets.
+
+    Cancellation: nothing happened; no connection is left behind.
+
+    Source: ``UnixStream::connect``.
+    """
+    return TcpStream(await trio.open_unix_socket(filename))

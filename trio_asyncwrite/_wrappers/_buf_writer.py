@@ -1,0 +1,261 @@
+"""The buffered writer."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, final, overload
+
+import trio
+import trio.abc
+
+from trio_asyncwrite._core._async_write import AsyncWrite
+from trio_asyncwrite._core._checks import accepted, byte_view, positive_int
+from trio_asyncwrite._core._errors import NotReady
+from trio_asyncwrite._core._phase import ENDED, OPEN, Phase
+from trio_asyncwrite._transports._wrap_stream import wrap_stream
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Buffer
+
+    from trio_asyncwrite._transports._poll_evented import PollEvented
+    from trio_asyncwrite._transports._tcp import TcpStream
+
+W = TypeVar("W", bound=AsyncWrite)
+
+#: As much as a Linux pipe holds, and as Trio's streams receive at once. Tokio has 8 KiB, for
+#: whom a system call costs relatively more than for a program in Python a memcpy.
+DEFAULT_CAPACITY: Final = 65536
+
+
+@final
+class BufWriter(AsyncWrite, Generic[W]):
+    """Collects small writes and hands them on in large ones.
+
+    A write that is smaller than the capacity is taken whole or, if there is no room for it and
+    the writer below is not ready, not at all: messages are never torn by a cancellation. A write
+    of at least the capacity bypasses the buffer; it leaves together with what is buffered, in
+    one gathered call.
+
+    It is write-only. ``ReadWritePair(stream, BufWriter(stream))`` is a buffered duplex stream.
+
+    Between a flush and the next write it holds no memory.
+
+    Args:
+        inner: the writer, or any :class:`trio.abc.SendStream`, to write to; it goes through
+            :func:`wrap_stream`.
+        capacity: how many bytes to collect at most; at least 1.
+
+    Raises:
+        TypeError: if ``inner`` is no stream to write to, or ``capacity`` no integer.
+        ValueError: if ``capacity`` is less than 1.
+
+    Source: ``tokio::io::BufWriter``.
+    """
+
+    #: The writer below.
+    inner: W
+
+    @overload
+    def __init__(self, inner: W, capacity: int = ...) -> None: ...
+    @overload
+    def __init__(
+        self: BufWriter[TcpStream], inner: trio.SocketStream, capacity: int = ...
+    ) -> None: ...
+
+    if sys.platform != "win32":
+
+        @overload
+        def __init__(
+            self: BufWriter[PollEvented], inner: trio.lowlevel.FdStream, capacity: int = ...
+        ) -> None: ...
+
+    @overload
+    def __init__(
+        self: BufWriter[AsyncWrite], inner: trio.abc.SendStream, capacity: int = ...
+    ) -> None: ...
+
+    def __init__(self, inner: trio.abc.SendStream, capacity: int = DEFAULT_CAPACITY) -> None:
+        self._capacity = positive_int(capacity, "capacity")
+        # The bytes that wait are those from _start to the position of _store. A BytesIO keeps
+        # its memory when it is rewound, and its write() is CPython's cheapest append.
+        self._store: io.BytesIO | None = None
+        self._start = 0
+        self.inner = wrap_stream(inner)  # type: ignore[assignment]
+        self._room = self._capacity
+
+    @property
+    def capacity(self) -> int:
+        """How many bytes are collected at most."""
+        return self._capacity
+
+    @property
+    def unsent_bytes(self) -> int:
+        """See :attr:`AsyncWrite.unsent_bytes`."""
+        return self._waiting_bytes() + self.inner.unsent_bytes
+
+    async def write(self, data: Buffer) -> int:
+        """Write some of ``data``, and all of it if it is smaller than the capacity.
+
+        See :meth:`AsyncWrite.write` for the arguments and errors.
+
+        Raises:
+            trio.BrokenResourceError: if the writer has failed, now or before.
+
+        Cancellation: nothing happened; not a byte was accepted.
+        Checkpoints: if the transport was touched, and at least once in every 128 calls of
+            the run otherwise.
+        """
+        # The body of poll_write once more: protocols make this call for every message, and
+        # a second Python function would add a quarter to its cost.
+        budget = self._budget
+        if type(data) is bytes and budget.left and not self._busy:
+            room = self._room - len(data)
+            if room > 0:
+                budget.left -= 1
+                size = self._append(data)
+                self._room = room
+                return size
+        return await super().write(data)
+
+    # Ctrl-C must not fall between what was done and the field that says so: hence the
+    # protection of all polls. It is a mark on the code object and costs nothing per call.
+    @trio.lowlevel.enable_ki_protection
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        """Accept ``data``, whole if it is smaller than the capacity.
+
+        See :meth:`AsyncWrite.poll_write`.
+        """
+        if type(data) is bytes:
+            room = self._room - len(data)
+            if room > 0:
+                size = self._append(data)
+                self._room = room
+                return size
+        with byte_view(data) as view:
+            return self._take([view])
+
+    @trio.lowlevel.enable_ki_protection
+    def poll_write_vectored(self, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
+        """Accept ``buffers`` as one message. See :meth:`AsyncWrite.poll_write_vectored`."""
+        views = [byte_view(data) for data in buffers]
+        try:
+            return self._take(views)
+        finally:
+            for view in views:
+                view.release()
+
+    @trio.lowlevel.enable_ki_protection
+    def poll_flush(self) -> None:
+        """Hand all that waits to the writer below. See :meth:`AsyncWrite.poll_flush`."""
+        self._check_usable()
+        while self._waiting_bytes():
+            self._push([])
+        if self._store is not None:
+            self._store = None
+            del self._append
+        self._poll_inner(self.inner.poll_flush)
+
+    @trio.lowlevel.enable_ki_protection
+    def poll_shutdown(self) -> None:
+        """Flush and shut down the writer below. See :meth:`AsyncWrite.poll_shutdown`."""
+        if self._begin_shutdown():
+            self.poll_flush()
+            self._poll_inner(self.inner.poll_shutdown)
+            self._enter(ENDED)
+
+    def _poll_ready(self) -> None:
+        self._check_open()
+        if self._waiting_bytes() >= self._capacity:
+            self._push([])
+        if self._capacity == 1:  # even a single byte bypasses the buffer
+            self.inner._poll_ready()
+
+    def _enter(self, phase: Phase) -> None:
+        super()._enter(phase)
+        self._room = 0
+
+    def _waiting_bytes(self) -> int:
+        return 0 if self._store is None else self._store.tell() - self._start
+
+    @trio.lowlevel.enable_ki_protection
+    def _append(self, data: bytes | memoryview) -> int:
+        # Shadowed by the store's own write() while there is a store.
+        self._store = io.BytesIO()
+        self._append = self._store.write  # type: ignore[assignment, method-assign]
+        return self._append(data)
+
+    def _take(self, views: list[memoryview]) -> int:
+        """Accept ``views`` as one write."""
+        self._check_open()
+        size = sum(map(len, views))
+        if size >= self._capacity:
+            return self._write_through(views)
+        while self._waiting_bytes() + size > self._capacity:
+            self._push([])
+        self._compact(size)
+        for view in views:
+            self._append(view)
+        self._room -= size
+        return size
+
+    def _write_through(self, views: list[memoryview]) -> int:
+        """Offer a large write to the writer below, after what waits; keep none of it."""
+        while self._waiting_bytes():
+            count = self._push(views)
+            if count:
+                return count
+        return self._poll_inner(self._offer, views)
+
+    def _push(self, views: list[memoryview]) -> int:
+        """Offer what waits, and ``views`` after it, to the writer below, once.
+
+        Returns:
+            How many bytes of ``views`` it accepted.
+        """
+        store = self._store
+        assert store is not None
+        end = store.tell()
+        waiting = end - self._start
+        try:
+            with store.getbuffer() as whole, whole[self._start : end] as head:
+                count = self._poll_inner(self._offer, [head, *views])
+                self._start += min(count, waiting)
+        except BufferError as exc:
+            self._fail(exc)  # the writer below keeps a view; what it accepted is forgotten
+            raise
+        if self._start == end:
+            self._start = 0
+            store.seek(0)
+            if self._phase is OPEN:
+                self._room = self._capacity
+        return max(count - waiting, 0)
+
+    def _offer(self, views: list[memoryview]) -> int:
+        try:
+            if len(views) == 1:
+                count = self.inner.poll_write(views[0])
+            else:
+                count = self.inner.poll_write_vectored(views)
+        except NotReady as exc:
+            # Its traceback holds the frames of the writers below, and they may hold views of
+            # the store, which could then not grow for as long as the exception lives.
+            exc.__context__ = None
+            raise exc.with_traceback(None)  # noqa: B904 - it is the same one
+        return accepted(count, sum(map(len, views)), self.inner)
+
+    def _compact(self, size: int) -> None:
+        """Move what waits to the front of the store, if ``size`` more bytes need the place."""
+        store = self._store
+        if store is not None and store.tell() + size > self._capacity:
+            rest = store.tell() - self._start
+            with store.getbuffer() as whole:
+                whole[:rest] = whole[self._start : store.tell()]
+            store.seek(rest)
+            self._start = 0
+            self._room = self._capacity - rest
+
+    def __repr__(self) -> str:
+        return f"<BufWriter of {self._capacity} bytes over {self.inner!r}>"

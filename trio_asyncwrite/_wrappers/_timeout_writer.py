@@ -1,0 +1,270 @@
+"""Timeouts for progress, not for the length of a transfer.
+
+Theory of operation
+===================
+
+**What moves.** Bytes count when they have left this process and its kernel: what was accepted,
+less what the layers below still hold, less what a TCP peer's kernel has not acknowledged. The last
+matters: Linux reports a socket as writable only when a third of its send buffer is free, so over a
+slow link a writer may wait for minutes in which every second something arrives.
+
+**When the clock runs.** Only while an operation waits. The time waited since something moved last
+is a field, so a peer that has stalled does not get away with it because the waiting task was
+cancelled and came again; and a writer that nobody uses does not time out.
+
+**The limits.** ``idle`` bounds the time waited without movement. ``min_rate`` is an account in
+seconds: waiting spends them, and every ``min_rate`` bytes that move earn one, up to
+``_RATE_GRACE`` of them; the writer is too slow when they are spent.
+
+The wait raises TooSlowError between two polls, where no state is half-changed, so the operation is
+resumable as if it had been cancelled.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, final, overload
+
+import trio
+import trio.abc
+
+from trio_asyncwrite._core._async_write import AsyncWrite
+from trio_asyncwrite._core._errors import NotReady
+from trio_asyncwrite._core._phase import ENDED, OPEN
+from trio_asyncwrite._transports._fd import FdWriter
+from trio_asyncwrite._transports._tcp_info import unacknowledged_bytes
+from trio_asyncwrite._transports._wrap_stream import wrap_stream
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from typing_extensions import TypeVarTuple, Unpack
+
+    from trio_asyncwrite._transports._poll_evented import PollEvented
+    from trio_asyncwrite._transports._tcp import TcpStream
+
+    Ts = TypeVarTuple("Ts")
+
+T = TypeVar("T")
+W = TypeVar("W", bound=AsyncWrite)
+
+#: How many seconds a transfer may be behind ``min_rate``; the grace period that Kestrel (ASP.NET
+#: Core) has by default in its MinDataRate.
+_RATE_GRACE: Final = 5.0
+
+# No system wakes a task when an acknowledgement arrives: look this often in each period.
+_LOOKS: Final = 8
+
+# Less than this is a rounding error, in seconds: to wait for it would take no time at all.
+_TICK: Final = 1e-6
+
+
+@final
+class TimeoutWriter(AsyncWrite, Generic[W]):
+    """Gives up on a peer that takes nothing, or too little, and lets a slow one be.
+
+    A deadline over a whole transfer has to fit the slowest peer and the largest message. This
+    bounds progress instead: :exc:`trio.TooSlowError` is raised out of whatever operation waits
+    (a write, a flush, a shutdown, ``aclose``) when
+
+    * no byte has moved for ``idle`` seconds, or
+    * fewer bytes move than ``min_rate`` per second. A transfer may be 5 seconds behind, so that
+      it can start slowly and stall for a moment; after a stall, it takes what is left of them.
+
+    A byte has moved when it has left this process, and, where the system can tell (TCP on Linux
+    and macOS), when the peer's kernel has acknowledged it. Time counts only while an operation
+    waits, on Trio's clock, also if that one is cancelled then and another one waits on.
+
+    Nothing is lost by it: every operation is as resumable after :exc:`trio.TooSlowError` as it is
+    after a cancellation, and then has a whole new period. :meth:`write_all_buf` says where a write
+    stands. ``aclose`` closes, and raises it afterwards.
+
+    It is write-only: ``TimeoutWriter(BufWriter(stream))``. The layers above one, as in
+    ``SharedWriter(TimeoutWriter(stream))``, pass the error on, and stay resumable as well.
+
+    Args:
+        inner: the writer, or any :class:`trio.abc.SendStream`, to write to; it goes through
+            :func:`wrap_stream`. (Over a stream that only has ``send_all`` the timeout is a
+            cancellation of that, and ``cancel_grace`` applies.)
+        idle: how long to wait while nothing moves, in seconds; ``None`` for any time.
+        min_rate: bytes per second that have to move; ``None`` for any.
+
+    Raises:
+        TypeError: if ``inner`` is no stream to write to, or a limit no number.
+        ValueError: if a limit is not greater than 0.
+
+    Source: python-trio/trio#414; ``tokio_io_timeout::TimeoutWriter``.
+    """
+
+    #: The writer below.
+    inner: W
+
+    @overload
+    def __init__(
+        self, inner: W, *, idle: float | None = ..., min_rate: float | None = ...
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: TimeoutWriter[TcpStream],
+        inner: trio.SocketStream,
+        *,
+        idle: float | None = ...,
+        min_rate: float | None = ...,
+    ) -> None: ...
+
+    if sys.platform != "win32":
+
+        @overload
+        def __init__(
+            self: TimeoutWriter[PollEvented],
+            inner: trio.lowlevel.FdStream,
+            *,
+            idle: float | None = ...,
+            min_rate: float | None = ...,
+        ) -> None: ...
+
+    @overload
+    def __init__(
+        self: TimeoutWriter[AsyncWrite],
+        inner: trio.abc.SendStream,
+        *,
+        idle: float | None = ...,
+        min_rate: float | None = ...,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        inner: trio.abc.SendStream,
+        *,
+        idle: float | None = None,
+        min_rate: float | None = None,
+    ) -> None:
+        self._idle = _positive(idle, "idle")
+        self._min_rate = _positive(min_rate, "min_rate")
+        self._accepted = 0
+        #: How much had moved when it was looked at last. Others may write to the stream, too:
+        #: then it falls.
+        self._moved: int | None = None
+        #: Seconds waited since it rose.
+        self._waited = 0.0
+        #: What is left of ``_RATE_GRACE``.
+        self._credit = _RATE_GRACE
+        self.inner = wrap_stream(inner)  # type: ignore[assignment]
+
+    @property
+    def idle(self) -> float | None:
+        """How long to wait while nothing moves, in seconds."""
+        return self._idle
+
+    @property
+    def min_rate(self) -> float | None:
+        """Bytes per second that have to move."""
+        return self._min_rate
+
+    @property
+    def _room(self) -> int:  # type: ignore[override]
+        return self.inner._room if self._phase is OPEN else 0
+
+    @trio.lowlevel.enable_ki_protection
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        """Pass ``data`` on. See :meth:`AsyncWrite.poll_write`."""
+        self._check_open()
+        count = self._poll_inner(self.inner.poll_write, data)
+        self._accepted += count
+        return count
+
+    @trio.lowlevel.enable_ki_protection
+    def poll_write_vectored(self, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
+        """Pass the buffers on, gathered. See :meth:`AsyncWrite.poll_write_vectored`."""
+        self._check_open()
+        count = self._poll_inner(self.inner.poll_write_vectored, buffers)
+        self._accepted += count
+        return count
+
+    def _poll_ready(self) -> None:
+        self._check_open()
+        self._poll_inner(self.inner._poll_ready)
+
+    def _poll_inner(self, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
+        try:
+            return super()._poll_inner(poll, *args)
+        except NotReady as not_ready:
+            raise NotReady(functools.partial(self._wait_timed, not_ready.wait)) from None
+
+    async def _wait_timed(self, wait: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            unacknowledged = self._unacknowledged()
+            self._note_movement(unacknowledged or 0)
+            left = self._time_left()
+            if left < _TICK:
+                raise self._too_slow()
+            pause = left if unacknowledged is None else min(left, self._period / _LOOKS)
+            began = trio.current_time()
+            try:
+                with trio.move_on_after(pause) as scope:
+                    await wait()
+            finally:
+                # For longer than that, other tasks have kept us from looking: not the peer's doing.
+                spent = min(trio.current_time() - began, pause)
+                self._waited += spent
+                self._credit -= spent
+            if not scope.cancelled_caught:
+                return
+
+    def _unacknowledged(self) -> int | None:
+        """What a TCP peer has not acknowledged; None if there is nothing to look at."""
+        transport: AsyncWrite = self.inner
+        while (below := transport._below()) is not None:
+            transport = below
+        if not isinstance(transport, FdWriter) or (fd := transport.fileno()) < 0:
+            return None
+        return unacknowledged_bytes(fd, ended=transport._phase is ENDED)
+
+    def _note_movement(self, unacknowledged: int) -> None:
+        moved = self._accepted - self.inner.unsent_bytes - unacknowledged
+        news = 0 if self._moved is None else moved - self._moved
+        self._moved = moved
+        if news > 0:
+            self._waited = 0.0
+            if self._min_rate is not None:
+                self._credit = min(self._credit + news / self._min_rate, _RATE_GRACE)
+
+    @property
+    def _period(self) -> float:
+        """The longest wait that the limits allow."""
+        return min(
+            math.inf if self._idle is None else self._idle,
+            math.inf if self._min_rate is None else _RATE_GRACE,
+        )
+
+    def _time_left(self) -> float:
+        return min(
+            math.inf if self._idle is None else self._idle - self._waited,
+            math.inf if self._min_rate is None else self._credit,
+        )
+
+    def _too_slow(self) -> trio.TooSlowError:
+        """The error; whoever goes on after it has a new period."""
+        if self._idle is not None and self._idle - self._waited < _TICK:
+            error = trio.TooSlowError(f"{self!r}: nothing has moved for {self._waited:g} seconds")
+        else:
+            error = trio.TooSlowError(
+                f"{self!r}: fewer than {self._min_rate} bytes per second have moved"
+            )
+        self._waited = 0.0
+        self._credit = _RATE_GRACE
+        return error
+
+    def __repr__(self) -> str:
+        return f"<TimeoutWriter over {self.inner!r}>"
+
+
+def _positive(value: float | None, name: str) -> float | None:
+    if value is not None:
+        if not isinstance(value, (int, float)):
+            raise TypeError(f"{name} must be a number or None, got {type(value).__name__}")
+        if not value > 0:  # NaN is not, either
+            raise ValueError(f"{name} must be a number greater than 0, got {value!r}")
+    return value
