@@ -48,7 +48,8 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast, final
 import trio
 import trio.abc
 
-from trio_asyncwrite._core._async_write import AsyncWrite, ByRef, _Closing, release_once
+from trio_asyncwrite._core._async_write import AsyncWrite, ByRef
+from trio_asyncwrite._core._compat import _Closing, release_once
 from trio_asyncwrite._core._checks import RECEIVE_SIZE
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._phase import BROKEN, CLOSED, ENDED

@@ -61,3 +61,14 @@ async def spend(budget: Budget) -> Budget:
             budget.left = LIMIT
     budget.left -= 1
     return budget
+
+
+def spend_at_once() -> tuple[Budget, bool]:
+    """Take one call from this run's budget; whether it was not spent yet.
+
+    If it was, the caller owes a full checkpoint.
+    """
+    budget = current_budget()
+    was_left = budget.left > 0
+    budget.left = (budget.left or LIMIT) - 1
+    return budget, was_left

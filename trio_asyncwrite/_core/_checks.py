@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ._errors import WriteZeroError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from typing_extensions import Buffer
 
 #: How many bytes to receive at once, if the caller does not say: as Trio's streams do.
@@ -35,18 +37,40 @@ def byte_view(data: Buffer) -> memoryview:
         return view.cast("B") if view.nbytes else memoryview(b"")
 
 
+def checked_buffers(buffers: Sequence[Buffer]) -> Sequence[Buffer]:
+    """``buffers``, if it is a sequence of buffers, and not one buffer.
+
+    Raises:
+        TypeError: if it is bytes-like itself, or a string.
+    """
+    if isinstance(buffers, (bytes, bytearray, memoryview, str)):
+        name = type(buffers).__name__
+        raise TypeError(f"expected a sequence of bytes-like objects, got {name}: give [data]")
+    return buffers
+
+
 def accepted(count: int, size: int, writer: object) -> int:
     """``count``, if it is what a poll may answer to a write of ``size`` bytes.
 
     Raises:
         WriteZeroError: if 0 bytes of a write that was not empty were accepted.
+        TypeError: if the answer is no integer.
         RuntimeError: if the writer claims more than it was given, or less than nothing.
     """
-    if 0 < count <= size or count == size:
-        return count
-    if count == 0:
-        raise WriteZeroError(f"{writer!r} accepted 0 of {size} bytes")
-    raise RuntimeError(f"{writer!r} claims to have accepted {count} of {size} bytes")
+    if type(count) is int:
+        if 0 < count <= size or count == size:
+            return count
+        if count == 0:
+            raise WriteZeroError(f"{writer!r} accepted 0 of {size} bytes")
+        raise RuntimeError(f"{writer!r} claims to have accepted {count} of {size} bytes")
+    answer: Any = count
+    if hasattr(answer, "cr_frame"):
+        answer.close()  # or Python warns that it was never awaited
+        answer = "a coroutine (a poll is a plain function, without async)"
+    raise TypeError(
+        f"poll_write() and poll_write_vectored() of {type(writer).__name__} must return how many "
+        f"bytes they accepted, one of them returned {answer!r}"
+    )
 
 
 def positive_int(value: int, name: str) -> int:

@@ -1,4 +1,4 @@
-"""The two exceptions that Trio has no name for; every other error is Trio's own."""
+"""The exceptions that Trio has no name for, and the library's own refusals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class NotReady(trio.WouldBlock):
     Args:
         wait: an async callable that takes nothing, is a checkpoint, may be cancelled without
             harm, and returns when polling again may make progress. It may return too early,
-            never too late.
+            never too late. Several tasks may call it.
 
     Source: ``Poll::Pending`` and the waker in Rust's ``std::task``.
     """
@@ -41,10 +41,50 @@ class NotReady(trio.WouldBlock):
 
 
 class WriteZeroError(trio.BrokenResourceError):
-    """A writer accepted 0 bytes of a write that was not empty: it is full for good.
+    """A writer accepted 0 bytes of a write that was not empty: it is full.
 
     Trio has no name for it, because its streams never answer with a count. It is a
     :exc:`trio.BrokenResourceError`, so code that handles broken streams handles it.
 
+    Args:
+        *args: the message.
+        permanent: whether the writer is broken by it. False if there may be room again, as in a
+            :class:`Cursor` whose position is set back.
+
     Source: ``std::io::ErrorKind::WriteZero``.
     """
+
+    def __init__(self, *args: object, permanent: bool = True) -> None:
+        super().__init__(*args)
+        #: Whether later writes will fail as well.
+        self.permanent: bool = permanent
+
+
+class Refusal(Exception):
+    """An operation that the library itself refuses; it breaks no layer that it passes.
+
+    It is mixed into Trio's errors below, so users see Trio's. An error of the same Trio class that
+    a foreign stream raises is a failure; these are not.
+    """
+
+    def __reduce__(self) -> tuple[type[BaseException], tuple[object, ...]]:
+        return type(self).__mro__[2], self.args
+
+
+class ClosedRefusal(Refusal, trio.ClosedResourceError):
+    """The layer is closed, being closed, or shut down."""
+
+
+class BusyRefusal(Refusal, trio.BusyResourceError):
+    """Another task is inside the layer."""
+
+
+class BrokenRefusal(Refusal, trio.BrokenResourceError):
+    """The layer has failed before, is torn, or has an unfinished Buf."""
+
+
+# Trio's own classes are what users meet in tracebacks.
+for _refusal in (ClosedRefusal, BusyRefusal, BrokenRefusal):
+    _shown = _refusal.__mro__[2]
+    _refusal.__module__, _refusal.__qualname__ = "trio", _shown.__name__
+    _refusal.__name__ = _shown.__name__

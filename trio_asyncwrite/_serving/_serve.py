@@ -56,7 +56,8 @@ from trio_asyncwrite._closing._graceful_close import (
     abort_stream,
 )
 from trio_asyncwrite._closing._report import CloseOutcome, CloseReport
-from trio_asyncwrite._core._async_write import AsyncWrite, release_once
+from trio_asyncwrite._core._async_write import AsyncWrite
+from trio_asyncwrite._core._compat import release_once
 from trio_asyncwrite._core._checks import consists_of
 from trio_asyncwrite._core._phase import CLOSED, ENDED
 from trio_asyncwrite._tls._over_tcp import TlsListener, open_tls_over_tcp_listeners

@@ -43,7 +43,8 @@ import idna
 import trio
 import trio.abc
 
-from trio_asyncwrite._core._async_write import AsyncReadWrite, AsyncWrite, release_once
+from trio_asyncwrite._core._async_write import AsyncReadWrite, AsyncWrite
+from trio_asyncwrite._core._compat import release_once
 from trio_asyncwrite._core._checks import RECEIVE_SIZE, accepted, byte_view, positive_int
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._phase import BROKEN, CLOSED, ENDED
@@ -175,7 +176,7 @@ class TlsStream(AsyncReadWrite, Generic[S]):
     # ---- The polls -------------------------------------------------------------------------
 
     @property
-    def unsent_bytes(self) -> int:
+    def held_bytes(self) -> int:
         """See :attr:`AsyncWrite.unsent_bytes`; a record counts until the last of it has gone.
 
         What TLS itself has to say does not count.

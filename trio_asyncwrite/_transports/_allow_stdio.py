@@ -306,7 +306,7 @@ class AllowStdIo(AsyncWrite):
         return self._file.file
 
     @property
-    def unsent_bytes(self) -> int:
+    def held_bytes(self) -> int:
         """What the thread has not written yet, and what the file may still hold.
 
         A file with a buffer of its own does not say how much is in it, so all that it took

@@ -7,7 +7,8 @@ from typing import final
 import trio
 
 from trio_asyncwrite._core._async_write import AsyncWrite
-from trio_asyncwrite._core._checks import accepted, byte_view, int_at_least
+from trio_asyncwrite._core._checks import byte_view, int_at_least
+from trio_asyncwrite._core._errors import Refusal, WriteZeroError
 
 
 @final
@@ -36,6 +37,9 @@ class Cursor(AsyncWrite):
 
     Source: ``std::io::Cursor`` over ``&mut [u8]``, ``Box<[u8]>`` and ``Vec<u8>``.
     """
+
+    #: What is in memory can be looked at, and set back.
+    can_be_torn = False
 
     def __init__(
         self, buffer: bytearray | memoryview | None = None, *, growable: bool | None = None
@@ -88,7 +92,7 @@ class Cursor(AsyncWrite):
             WriteZeroError: if a fixed buffer has no room behind the position.
             BufferError: if a buffer that must grow cannot, because there are views of it.
         """
-        self._check_open()
+        self.lifecycle.check_write(self)
         with byte_view(data) as view:
             count = self._put(view) if view else 0
         self._position += count
@@ -98,19 +102,46 @@ class Cursor(AsyncWrite):
         buffer, start, size = self._buffer, self._position, len(view)
         room = len(buffer) - start
         if not self._growable:
-            size = accepted(max(min(size, room), 0), size, self)
+            size = min(size, room)
+            if size <= 0:
+                raise WriteZeroError(
+                    f"{self!r} accepted 0 of {len(view)} bytes: there is no room behind the "
+                    f"position",
+                    permanent=False,
+                )
         elif room <= 0 and isinstance(buffer, bytearray):
             # One step for gap and data: if it fails, the buffer is as it was.
-            buffer += bytes(-room) + view if room else view
+            try:
+                buffer += bytes(-room) + view if room else view
+            except (BufferError, MemoryError) as exc:
+                raise self._cannot_grow(exc) from None
             return size
-        buffer[start : start + size] = view[:size]
+        try:
+            buffer[start : start + size] = view[:size]
+        except (BufferError, MemoryError) as exc:
+            raise self._cannot_grow(exc) from None
         return size
 
-    def _fail(self, exc: BaseException) -> None:
-        """There is no transport that could have failed."""
+    def _cannot_grow(self, exc: BufferError | MemoryError) -> Refusal:
+        kind = _NoMemoryError if isinstance(exc, MemoryError) else _CannotGrowError
+        return kind(f"{self!r}: {exc or 'out of memory'}")
 
     def __repr__(self) -> str:
         return f"<Cursor at {self._position} of {len(self._buffer)} bytes>"
+
+
+class _CannotGrowError(Refusal, BufferError):
+    """A buffer of which there are views cannot grow now; nothing is broken by that."""
+
+    def __reduce__(self) -> tuple[type[BaseException], tuple[object, ...]]:
+        return BufferError, self.args
+
+
+class _NoMemoryError(Refusal, MemoryError):
+    """There is no memory for a buffer that must grow; a shorter write may succeed."""
+
+    def __reduce__(self) -> tuple[type[BaseException], tuple[object, ...]]:
+        return MemoryError, self.args
 
 
 def _writable_bytes(view: memoryview) -> memoryview:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, final
 import trio
 import trio.abc
 
+from trio_asyncwrite._core._async_read import AsyncRead
 from trio_asyncwrite._core._async_write import AsyncReadWrite, AsyncWrite
 from trio_asyncwrite._core._checks import byte_view, positive_int
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._phase import CLOSED, ENDED
+from trio_asyncwrite._core._layer import Epilogue
+from trio_asyncwrite._core._stack import begin_shutdown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +40,6 @@ class _Pipe:
         self._bytes = bytearray()
         self._end = _End.OPEN
         self._reader_closed = False
-        self._receiving = False
         self._writers = trio.lowlevel.ParkingLot()
         self._readers = trio.lowlevel.ParkingLot()
 
@@ -84,31 +85,27 @@ class _Pipe:
 
     # ---- The reader's end ------------------------------------------------------------------
 
-    async def receive(self, max_bytes: int | None) -> bytes:
-        """See :meth:`DuplexStream.receive_some`."""
-        size = self._capacity if max_bytes is None else positive_int(max_bytes, "max_bytes")
-        if self._receiving:
-            raise trio.BusyResourceError("another task is receiving from this stream")
-        self._receiving = True
-        try:
-            await trio.lowlevel.checkpoint()
-            while not (self._bytes or self._reader_closed or self._end is not _End.OPEN):
-                await self._readers.park()
-            return self._take(size)
-        finally:
-            self._receiving = False
-
     @trio.lowlevel.enable_ki_protection
-    def _take(self, size: int) -> bytes:
-        if self._reader_closed:
-            raise trio.ClosedResourceError("this stream was closed")
-        if not self._bytes and self._end is _End.TRUNCATED:
-            raise trio.BrokenResourceError("the writer was closed before it had sent everything")
+    def take(self, size: int | None) -> bytes:
+        """Take at most ``size`` bytes of those in the pipe; all of them if it is None."""
+        if not self._bytes:
+            if self._end is _End.TRUNCATED:
+                raise trio.BrokenResourceError(
+                    "the writer was closed before it had sent everything"
+                )
+            if self._end is _End.OPEN:
+                raise NotReady(self._wait_readable)
         with memoryview(self._bytes) as view:
             data = bytes(view[:size])
-        del self._bytes[:size]
+        del self._bytes[: len(data)]
         self._writers.unpark_all()
         return data
+
+    async def _wait_readable(self) -> None:
+        if self._bytes or self._reader_closed or self._end is not _End.OPEN:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._readers.park()
 
     def close_reader(self) -> None:
         """Read nothing more; what nobody has read is gone."""
@@ -116,6 +113,10 @@ class _Pipe:
         self._bytes.clear()
         self._readers.unpark_all()
         self._writers.unpark_all()
+
+    def has_ended(self) -> bool:
+        """Whether the writer has ended properly, and everything was read."""
+        return self._end is _End.COMPLETE and not self._bytes
 
 
 class _PipeWriter(AsyncWrite):
@@ -129,19 +130,24 @@ class _PipeWriter(AsyncWrite):
 
     def poll_write_vectored(self, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
         """Put into the pipe what it has room for. See :meth:`AsyncWrite.poll_write_vectored`."""
-        self._check_open()
+        self.lifecycle.check_write(self)
         views = [byte_view(data) for data in buffers]
         try:
-            return self._poll_inner(self._outgoing.put, views)
+            return self._outgoing.put(views)
         finally:
             for view in views:
                 view.release()
 
     def poll_shutdown(self) -> None:
         """End the stream behind what is in the pipe. See :meth:`AsyncWrite.poll_shutdown`."""
-        if self._begin_shutdown():
+        if begin_shutdown(self):
             self._outgoing.end(_End.COMPLETE)
-            self._enter(ENDED)
+            self.lifecycle.end()
+
+    @property
+    def epilogue(self) -> Epilogue:
+        """Nothing: the end of the pipe says all."""
+        return Epilogue.NOTHING
 
     async def release(self, *, clean: bool) -> None:
         """Let the reader know. See :meth:`AsyncWrite.release`.
@@ -149,11 +155,11 @@ class _PipeWriter(AsyncWrite):
         Cancellation: nothing happened, since there is nothing to wait for.
         Checkpoints: none.
         """
-        self._enter(CLOSED)
         self._outgoing.end(_End.COMPLETE if clean else _End.TRUNCATED)
 
-    def _poll_ready(self) -> None:
-        self._check_open()
+    def poll_ready(self) -> None:
+        """Return if the pipe is not full. See :meth:`AsyncWrite.poll_ready`."""
+        self.lifecycle.check_write(self)
         if self._outgoing.is_full():
             raise NotReady(self._outgoing.wait_writable)
 
@@ -170,32 +176,33 @@ class SimplexWriter(_PipeWriter):
 
 
 @final
-class SimplexReader(trio.abc.ReceiveStream):
-    """The reading end of :func:`simplex`."""
+class SimplexReader(AsyncRead):
+    """The reading end of :func:`simplex`.
+
+    At the end, if the writer had to leave bytes behind, reading raises
+    :exc:`trio.BrokenResourceError`. Closing it drops what is still in the pipe, and writing to it
+    fails from then on.
+    """
 
     def __init__(self, pipe: _Pipe) -> None:
         self._incoming = pipe
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive what is in the pipe, or wait for some. See :meth:`DuplexStream.receive_some`.
+    def poll_read(self, size: int, /) -> bytes:
+        """Take what is in the pipe. See :meth:`AsyncRead.poll_read`."""
+        return self._incoming.take(size)
 
-        Raises:
-            trio.BrokenResourceError: at the end, if the writer had to leave bytes behind.
+    @property
+    def peer_ended(self) -> bool | None:
+        """Whether the writer has ended properly, and all was read."""
+        return self._incoming.has_ended()
 
-        Cancellation: nothing happened.
-        """
-        return await self._incoming.receive(max_bytes)
+    async def release(self, *, clean: bool) -> None:
+        """Close this end: what nobody has read is dropped. See :meth:`AsyncRead.release`.
 
-    async def aclose(self) -> None:
-        """Close this end: what is still in the pipe is dropped, and writing to it fails.
-
-        Cancellation: lost, for what is still in the pipe, as without a cancellation: this end
-            is closed in any case.
-
-        Source: :meth:`trio.abc.AsyncResource.aclose`.
+        Cancellation: nothing happened, since there is nothing to wait for.
+        Checkpoints: none.
         """
         self._incoming.close_reader()
-        await trio.lowlevel.checkpoint()
 
     def __repr__(self) -> str:
         return f"<SimplexReader at {id(self):#x}>"
@@ -203,34 +210,24 @@ class SimplexReader(trio.abc.ReceiveStream):
 
 @final
 class DuplexStream(_PipeWriter, AsyncReadWrite):
-    """One of the two connected streams that :func:`duplex` makes."""
+    """One of the two connected streams that :func:`duplex` makes.
+
+    At the end, if the peer had to leave bytes behind because its close was cancelled or failed,
+    reading raises :exc:`trio.BrokenResourceError`.
+    """
 
     def __init__(self, outgoing: _Pipe, incoming: _Pipe) -> None:
         self._outgoing = outgoing
         self._incoming = incoming
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive what is in the pipe, or wait for some.
+    def poll_read(self, size: int, /) -> bytes:
+        """Take what is in the pipe. See :meth:`AsyncRead.poll_read`."""
+        return self._incoming.take(size)
 
-        Args:
-            max_bytes: the most to return, in bytes; at least 1. By default, all that is there.
-
-        Returns:
-            The bytes received; empty at the end of the stream.
-
-        Raises:
-            TypeError: if ``max_bytes`` is not an integer.
-            ValueError: if ``max_bytes`` is less than 1.
-            trio.BusyResourceError: if another task is receiving.
-            trio.ClosedResourceError: if the stream is closed, or is closed while this call waits.
-            trio.BrokenResourceError: at the end, if the writer had to leave bytes behind: its
-                close was cancelled or failed.
-
-        Cancellation: nothing happened.
-
-        Source: :meth:`trio.abc.ReceiveStream.receive_some`.
-        """
-        return await self._incoming.receive(max_bytes)
+    @property
+    def peer_ended(self) -> bool | None:
+        """Whether the peer has ended its direction properly, and all was read."""
+        return self._incoming.has_ended()
 
     async def release(self, *, clean: bool) -> None:
         """Close both directions. See :meth:`AsyncWrite.release`.

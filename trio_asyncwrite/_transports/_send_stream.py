@@ -3,13 +3,14 @@
 ``send_all`` is an await, and a cancelled one cannot say how much it sent (python-trio/trio#198).
 So the poll only *takes* a chunk, and the wait that it hands out does the sending: shielded, until
 the chunk is through or ``cancel_grace`` seconds have passed since the cancellation. In the second
-case an unknown part of the chunk was sent, nothing may be sent after it, and the stream counts as
-broken: never a guess.
+case an unknown part of the chunk was sent, nothing may be sent after it, and the stream is broken:
+never a guess. The same is true if ``send_all`` raises anything.
+
+A close does not end such a wait: the task inside goes on, and the close waits for it.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -18,7 +19,8 @@ import trio.abc
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import byte_view
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._phase import BROKEN, CLOSED, ENDED
+from trio_asyncwrite._core._layer import Epilogue
+from trio_asyncwrite._core._stack import begin_shutdown
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -38,26 +40,58 @@ class SendStreamWriter(AsyncWrite):
     ) -> None:
         if not cancel_grace >= 0:  # NaN is not, either
             raise ValueError(f"cancel_grace must be a number of seconds, got {cancel_grace!r}")
+        #: The stream.
         self.stream = stream
         self._cancel_grace = cancel_grace
         self._chunk = b""
         # Set while a task is inside one of the stream's methods; others wait for its end.
         self._sending: trio.Event | None = None
         self._eof_sent = False
+        self._closed = False
         # Whether the stream's own wait until it can send has returned, for the next poll to say.
         self._was_ready = False
         # What a wait came upon, for the next poll to raise: the task that waited may have been
         # cancelled, and then nobody has been told.
         self._error: Exception | None = None
 
+    #: There is no layer below that would have to keep this one alive.
+    announces_held_bytes = True
+
     @property
-    def unsent_bytes(self) -> int:
-        """The chunk counts as unsent until its ``send_all`` has returned."""
+    def held_bytes(self) -> int:  # type: ignore[override]
+        """The chunk, until its ``send_all`` has returned."""
         return len(self._chunk)
+
+    @property
+    def cancel_grace(self) -> float:
+        """How long a cancelled task may still be held up to end a chunk, in seconds."""
+        return self._cancel_grace
+
+    @property
+    def close_patience(self) -> float:
+        """A wait does the sending, so a close that must not wait gives it so many seconds."""
+        return self._cancel_grace
+
+    @property
+    def layers_below(self) -> tuple[object, ...]:
+        """The stream."""
+        return (self.stream,)
+
+    @property
+    def half_closes(self) -> bool:
+        """Whether the stream can end its direction alone."""
+        return isinstance(self.stream, trio.abc.HalfCloseableStream) or not isinstance(
+            self.stream, trio.abc.ReceiveStream
+        )
+
+    @property
+    def epilogue(self) -> Epilogue:
+        """Nobody knows, unless it is one of Trio's own streams, that write none."""
+        return Epilogue.NOTHING if self.half_closes else Epilogue.WITH_CLOSE
 
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Take a chunk of ``data``. See :meth:`AsyncWrite.poll_write`."""
-        self._check_open()
+        self.lifecycle.check_write(self)
         with byte_view(data) as view, view[:_CHUNK_SIZE] as chunk:
             self._poll_chunk()
             self._chunk = bytes(chunk)
@@ -65,30 +99,28 @@ class SendStreamWriter(AsyncWrite):
 
     def poll_flush(self) -> None:
         """Be ready once the chunk is through. See :meth:`AsyncWrite.poll_flush`."""
-        self._check_usable()
+        self.lifecycle.check_flush(self)
         self._poll_chunk()
 
     def poll_shutdown(self) -> None:
         """Flush, and end the stream if it can be. See :meth:`AsyncWrite.poll_shutdown`."""
-        if self._begin_shutdown():
+        if begin_shutdown(self):
             self._poll_chunk()
             if not self._eof_sent:
                 raise NotReady(self._send_eof)
-            self._enter(ENDED)
+            self.lifecycle.end()
 
     async def release(self, *, clean: bool) -> None:
-        """Close the stream, within ``cancel_grace`` seconds. See :meth:`AsyncWrite.release`.
+        """Close the stream: forcefully, unless that was done. See :meth:`AsyncWrite.release`.
 
         Cancellation: nothing happened, since it is not cancelled: the shell shields it.
         """
-        self._enter(CLOSED)
-        with trio.CancelScope() as scope:
-            # A goodbye after a truncated message would make it look complete.
-            scope.deadline = trio.current_time() + self._cancel_grace if clean else -math.inf
-            await self.stream.aclose()
+        if not self._closed:
+            await trio.aclose_forcefully(self.stream)
 
-    def _poll_ready(self) -> None:
-        self._check_open()
+    def poll_ready(self) -> None:
+        """Ask the stream, by an await. See :meth:`AsyncWrite.poll_ready`."""
+        self.lifecycle.check_write(self)
         self._poll_chunk()
         if not self._was_ready:
             raise NotReady(self._wait_ready)
@@ -99,16 +131,13 @@ class SendStreamWriter(AsyncWrite):
         self._was_ready = True
 
     def _poll_chunk(self) -> None:
-        """Raise what the last wait came upon; be ready once the chunk is through."""
+        """Raise what the last wait met; be ready once the chunk is through."""
         if self._sending is not None:
             raise NotReady(self._sending.wait)
         if self._error is not None:
-            error, self._error = self._error, None
-            self._fail(error)
-            try:
-                raise error
-            finally:
-                del error  # or this frame and the exception would keep each other alive
+            if isinstance(self._error, trio.BrokenResourceError):
+                raise self._error
+            raise trio.BrokenResourceError(f"{self!r}: {self._error!r}") from self._error
         if self._chunk:
             raise NotReady(self._send_chunk)
 
@@ -125,21 +154,25 @@ class SendStreamWriter(AsyncWrite):
     async def _end(self) -> None:
         if isinstance(self.stream, trio.abc.HalfCloseableStream):
             await self.stream.send_eof()
-        elif not isinstance(self.stream, trio.abc.ReceiveStream):
+        elif not isinstance(self.stream, trio.abc.ReceiveStream) or self.closed:
+            # A duplex stream that cannot be half-closed has no other way to say its end.
             await self.stream.aclose()
+            self._closed = True
         self._eof_sent = True
 
+    @trio.lowlevel.enable_ki_protection
     async def _see_through(self, operation: Callable[[], Awaitable[None]]) -> None:
         """Run ``operation`` to its end, or to ``cancel_grace`` seconds after a cancellation."""
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._sending is not None:
             await self._sending.wait()
             return
-        if self._error is not None or self._phase in (BROKEN, CLOSED):
+        if self._error is not None or self.lifecycle.released:
             # Somebody has kept this wait: nothing may be sent before a poll has said why.
             await trio.lowlevel.checkpoint()
             return
         self._sending = done = trio.Event()
+        self.lifecycle.unbroken_task = trio.lowlevel.current_task()
         # Until it is through, for whatever may come in between.
         self._error = trio.BrokenResourceError(
             f"{self!r}: a send was cut short, and an unknown part of {len(self._chunk)} bytes sent"
@@ -159,6 +192,7 @@ class SendStreamWriter(AsyncWrite):
                 interrupt = exc
             finally:
                 self._sending = None
+                self.lifecycle.unbroken_task = None
                 done.set()
 
         async with trio.open_nursery() as nursery:

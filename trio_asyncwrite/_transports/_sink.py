@@ -15,9 +15,11 @@ class Sink(AsyncWrite):
     Source: ``tokio::io::sink`` and ``Sink``.
     """
 
+    can_be_torn = False
+
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Accept all of ``data``. See :meth:`AsyncWrite.poll_write`."""
-        self._check_open()
+        self.lifecycle.check_write(self)
         with byte_view(data) as view:
             return len(view)
 

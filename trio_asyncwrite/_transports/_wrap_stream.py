@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+import weakref
 from typing import TypeVar, overload
 
 import trio
 import trio.abc
 
 from trio_asyncwrite._core._async_write import AsyncWrite
+from trio_asyncwrite._core._stack import lifecycle_of
 
 from ._poll_evented import PollEvented
 from ._send_stream import DEFAULT_CANCEL_GRACE, SendStreamWriter
@@ -18,23 +21,23 @@ W = TypeVar("W", bound=AsyncWrite)
 
 
 @overload
-def wrap_stream(stream: W, cancel_grace: float = ...) -> W: ...
+def wrap_stream(stream: W, cancel_grace: float | None = ...) -> W: ...
 
 
 if sys.platform != "win32":
 
     @overload
-    def wrap_stream(stream: trio.SocketStream, cancel_grace: float = ...) -> TcpStream: ...
+    def wrap_stream(stream: trio.SocketStream, cancel_grace: float | None = ...) -> TcpStream: ...
     @overload
-    def wrap_stream(stream: trio.lowlevel.FdStream, cancel_grace: float = ...) -> PollEvented: ...
+    def wrap_stream(stream: trio.lowlevel.FdStream, cancel_grace: float | None = ...) -> PollEvented: ...
 
 
 @overload
-def wrap_stream(stream: trio.abc.SendStream, cancel_grace: float = ...) -> AsyncWrite: ...
+def wrap_stream(stream: trio.abc.SendStream, cancel_grace: float | None = ...) -> AsyncWrite: ...
 
 
 def wrap_stream(
-    stream: trio.abc.SendStream, cancel_grace: float = DEFAULT_CANCEL_GRACE
+    stream: trio.abc.SendStream, cancel_grace: float | None = None
 ) -> AsyncWrite:
     """Make a writer of any stream, the best one that there is for it.
 
@@ -50,27 +53,55 @@ def wrap_stream(
       broken. Its shutdown is ``send_eof`` where there is one, else ``aclose`` of a write-only
       stream, else (a duplex stream that cannot be half-closed) a flush.
 
+    The same stream gives the same writer while that one lives, so what waits in it is never passed
+    over.
+
     Args:
         stream: the stream to write to; the writer owns it from then on.
         cancel_grace: how long a cancelled task may still be held up to bring a chunk to its end,
-            in seconds. Only the last case uses it.
+            in seconds; only the last case uses it. ``None`` is 1.0 for a new writer, and any for
+            one that lives.
 
     Returns:
         The writer.
 
     Raises:
         TypeError: if ``stream`` is not a :class:`trio.abc.SendStream`.
-        ValueError: if ``cancel_grace`` is negative or not a number.
+        ValueError: if ``cancel_grace`` is negative or not a number, or not that of the writer that
+            ``stream`` has already.
 
     Source: ``impl AsyncWrite for Box<T>``.
     """
     if isinstance(stream, AsyncWrite):
+        lifecycle_of(stream)
         return stream
+    if not isinstance(stream, trio.abc.SendStream):
+        raise TypeError(f"expected a trio.abc.SendStream, got {type(stream).__name__}")
+    known = _writers.get(id(stream))
+    writer = None if known is None else known()
+    if writer is not None and not writer.closed:
+        grace = getattr(writer, "cancel_grace", cancel_grace)
+        if cancel_grace is not None and cancel_grace != grace:
+            raise ValueError(f"{writer!r} exists already, with another cancel_grace: give None")
+        return writer
+    writer = _new_writer(stream, DEFAULT_CANCEL_GRACE if cancel_grace is None else cancel_grace)
+    _writers[id(stream)] = weakref.ref(writer, functools.partial(_forget, id(stream)))
+    return writer
+
+
+#: The writers that wrap_stream has made. They keep their streams alive, and so the numbers valid.
+_writers: dict[int, weakref.ref[AsyncWrite]] = {}
+
+
+def _forget(number: int, reference: weakref.ref[AsyncWrite]) -> None:
+    if _writers.get(number) is reference:
+        del _writers[number]
+
+
+def _new_writer(stream: trio.abc.SendStream, cancel_grace: float) -> AsyncWrite:
     if sys.platform != "win32":  # pragma: no branch
         if isinstance(stream, trio.SocketStream):
             return TcpStream(stream)
         if isinstance(stream, trio.lowlevel.FdStream):
             return PollEvented(stream)
-    if isinstance(stream, trio.abc.SendStream):
-        return SendStreamWriter(stream, cancel_grace)
-    raise TypeError(f"expected a trio.abc.SendStream, got {type(stream).__name__}")
+    return SendStreamWriter(stream, cancel_grace)

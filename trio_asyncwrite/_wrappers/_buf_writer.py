@@ -12,7 +12,8 @@ import trio.abc
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import accepted, byte_view, positive_int
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._phase import ENDED, OPEN, Phase
+from trio_asyncwrite._core._layer import Epilogue
+from trio_asyncwrite._core._stack import begin_shutdown, fail, hold, let_go, poll_below
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
 if TYPE_CHECKING:
@@ -79,22 +80,26 @@ class BufWriter(AsyncWrite, Generic[W]):
 
     def __init__(self, inner: trio.abc.SendStream, capacity: int = DEFAULT_CAPACITY) -> None:
         self._capacity = positive_int(capacity, "capacity")
-        # The bytes that wait are those from _start to the position of _store. A BytesIO keeps
-        # its memory when it is rewound, and its write() is CPython's cheapest append.
+        # The bytes that wait are those from _start to the position of _store, which is the
+        # capacity less spare_capacity. A BytesIO keeps its memory when it is rewound, and its
+        # write() is CPython's cheapest append. It is not asked for its position: in a reference
+        # cycle it may be closed before this writer's __del__ has told how much was lost.
         self._store: io.BytesIO | None = None
         self._start = 0
-        self.inner = wrap_stream(inner)  # type: ignore[assignment]
-        self._room = self._capacity
+        self.inner = wrap_stream(inner)
+        self.spare_capacity = self._capacity
 
     @property
     def capacity(self) -> int:
         """How many bytes are collected at most."""
         return self._capacity
 
+    announces_held_bytes = True
+
     @property
-    def unsent_bytes(self) -> int:
-        """See :attr:`AsyncWrite.unsent_bytes`."""
-        return self._waiting_bytes() + self.inner.unsent_bytes
+    def held_bytes(self) -> int:  # type: ignore[override]
+        """How many bytes wait in the buffer."""
+        return self._capacity - self.spare_capacity - self._start
 
     async def write(self, data: Buffer) -> int:
         """Write some of ``data``, and all of it if it is smaller than the capacity.
@@ -110,13 +115,13 @@ class BufWriter(AsyncWrite, Generic[W]):
         """
         # The body of poll_write once more: protocols make this call for every message, and
         # a second Python function would add a quarter to its cost.
-        budget = self._budget
-        if type(data) is bytes and budget.left and not self._busy:
-            room = self._room - len(data)
+        budget = self.lifecycle.fast
+        if type(data) is bytes and budget.left:
+            room = self.spare_capacity - len(data)
             if room > 0:
                 budget.left -= 1
                 size = self._append(data)
-                self._room = room
+                self.spare_capacity = room
                 return size
         return await super().write(data)
 
@@ -128,11 +133,11 @@ class BufWriter(AsyncWrite, Generic[W]):
 
         See :meth:`AsyncWrite.poll_write`.
         """
-        if type(data) is bytes:
-            room = self._room - len(data)
+        if type(data) is bytes and self.lifecycle.refusal is None:
+            room = self.spare_capacity - len(data)
             if room > 0:
                 size = self._append(data)
-                self._room = room
+                self.spare_capacity = room
                 return size
         with byte_view(data) as view:
             return self._take([view])
@@ -150,64 +155,63 @@ class BufWriter(AsyncWrite, Generic[W]):
     @trio.lowlevel.enable_ki_protection
     def poll_flush(self) -> None:
         """Hand all that waits to the writer below. See :meth:`AsyncWrite.poll_flush`."""
-        self._check_usable()
-        while self._waiting_bytes():
+        self.lifecycle.check_flush(self)
+        while self.held_bytes:
             self._push([])
-        if self._store is not None:
-            self._store = None
-            del self._append
-        self._poll_inner(self.inner.poll_flush)
+        self._store = None
+        poll_below(self.inner, self.inner.poll_flush)
 
     @trio.lowlevel.enable_ki_protection
     def poll_shutdown(self) -> None:
         """Flush and shut down the writer below. See :meth:`AsyncWrite.poll_shutdown`."""
-        if self._begin_shutdown():
+        if begin_shutdown(self):
             self.poll_flush()
-            self._poll_inner(self.inner.poll_shutdown)
-            self._enter(ENDED)
+            poll_below(self.inner, self.inner.poll_shutdown)
+            self.lifecycle.end()
 
-    def _poll_ready(self) -> None:
-        self._check_open()
-        if self._waiting_bytes() >= self._capacity:
+    @property
+    def epilogue(self) -> Epilogue:
+        """Nothing: it passes on what it was given."""
+        return Epilogue.NOTHING
+
+    def poll_ready(self) -> None:
+        """Return if there is room for a byte. See :meth:`AsyncWrite.poll_ready`."""
+        self.lifecycle.check_write(self)
+        if self.held_bytes >= self._capacity:
             self._push([])
         if self._capacity == 1:  # even a single byte bypasses the buffer
-            self.inner._poll_ready()
-
-    def _enter(self, phase: Phase) -> None:
-        super()._enter(phase)
-        self._room = 0
-
-    def _waiting_bytes(self) -> int:
-        return 0 if self._store is None else self._store.tell() - self._start
+            poll_below(self.inner, self.inner.poll_ready)
 
     @trio.lowlevel.enable_ki_protection
     def _append(self, data: bytes | memoryview) -> int:
-        # Shadowed by the store's own write() while there is a store.
-        self._store = io.BytesIO()
+        # Shadowed by the store's own write() while there are bytes in it.
+        hold(self)
+        if self._store is None:
+            self._store = io.BytesIO()
         self._append = self._store.write  # type: ignore[assignment, method-assign]
         return self._append(data)
 
     def _take(self, views: list[memoryview]) -> int:
         """Accept ``views`` as one write."""
-        self._check_open()
+        self.lifecycle.check_write(self)
         size = sum(map(len, views))
         if size >= self._capacity:
             return self._write_through(views)
-        while self._waiting_bytes() + size > self._capacity:
+        while self.held_bytes + size > self._capacity:
             self._push([])
         self._compact(size)
         for view in views:
             self._append(view)
-        self._room -= size
+        self.spare_capacity -= size
         return size
 
     def _write_through(self, views: list[memoryview]) -> int:
         """Offer a large write to the writer below, after what waits; keep none of it."""
-        while self._waiting_bytes():
+        while self.held_bytes:
             count = self._push(views)
             if count:
                 return count
-        return self._poll_inner(self._offer, views)
+        return poll_below(self.inner, self._offer, views)
 
     def _push(self, views: list[memoryview]) -> int:
         """Offer what waits, and ``views`` after it, to the writer below, once.
@@ -217,20 +221,21 @@ class BufWriter(AsyncWrite, Generic[W]):
         """
         store = self._store
         assert store is not None
-        end = store.tell()
+        end = self._capacity - self.spare_capacity
         waiting = end - self._start
         try:
             with store.getbuffer() as whole, whole[self._start : end] as head:
-                count = self._poll_inner(self._offer, [head, *views])
+                count = poll_below(self.inner, self._offer, [head, *views])
                 self._start += min(count, waiting)
         except BufferError as exc:
-            self._fail(exc)  # the writer below keeps a view; what it accepted is forgotten
+            fail(self, exc)  # the writer below keeps a view; what it accepted is forgotten
             raise
         if self._start == end:
             self._start = 0
             store.seek(0)
-            if self._phase is OPEN:
-                self._room = self._capacity
+            self.spare_capacity = self._capacity
+            del self._append
+            let_go(self)
         return max(count - waiting, 0)
 
     def _offer(self, views: list[memoryview]) -> int:
@@ -249,13 +254,14 @@ class BufWriter(AsyncWrite, Generic[W]):
     def _compact(self, size: int) -> None:
         """Move what waits to the front of the store, if ``size`` more bytes need the place."""
         store = self._store
-        if store is not None and store.tell() + size > self._capacity:
-            rest = store.tell() - self._start
+        end = self._capacity - self.spare_capacity
+        if store is not None and end + size > self._capacity:
+            rest = end - self._start
             with store.getbuffer() as whole:
-                whole[:rest] = whole[self._start : store.tell()]
+                whole[:rest] = whole[self._start : end]
             store.seek(rest)
             self._start = 0
-            self._room = self._capacity - rest
+            self.spare_capacity = self._capacity - rest
 
     def __repr__(self) -> str:
         return f"<BufWriter of {self._capacity} bytes over {self.inner!r}>"

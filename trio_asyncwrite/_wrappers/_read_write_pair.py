@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar, final, overload
+from typing import Generic, TypeVar, final, overload
 
 import trio
 import trio.abc
 
+from trio_asyncwrite._core._async_read import AsyncRead, poll_foreign_read, poll_reader
 from trio_asyncwrite._core._async_write import AsyncReadWrite, AsyncWrite
-from trio_asyncwrite._core._phase import OPEN
+from trio_asyncwrite._core._stack import is_layer, register
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from ._wrapper import Wrapper
 
 R = TypeVar("R", bound=trio.abc.ReceiveStream)
 R2 = TypeVar("R2", bound=trio.abc.ReceiveStream)
@@ -20,7 +20,7 @@ W = TypeVar("W", bound=AsyncWrite)
 
 
 @final
-class ReadWritePair(AsyncReadWrite, Generic[R, W]):
+class ReadWritePair(Wrapper[W], AsyncReadWrite, Generic[R, W]):
     """Joins a stream to read from and a writer into one half-closeable stream.
 
     The two need not be related. ``ReadWritePair(stream, BufWriter(stream))`` is a buffered duplex
@@ -53,50 +53,39 @@ class ReadWritePair(AsyncReadWrite, Generic[R, W]):
         if not isinstance(reader, trio.abc.ReceiveStream):
             raise TypeError(f"expected a trio.abc.ReceiveStream, got {type(reader).__name__}")
         self.reader = reader  # type: ignore[assignment]
-        self.inner = wrap_stream(writer)  # type: ignore[assignment]
+        self.inner = wrap_stream(writer)
+        if is_layer(reader):
+            register(self, reader)  # type: ignore[arg-type]
+
+    @property
+    def layers_below(self) -> tuple[object, ...]:
+        """The reader and the writer."""
+        return (self.reader, self.inner)
 
     @property
     def writer(self) -> W:
         """The writer; the same as ``inner``."""
         return self.inner
 
+    def poll_read(self, size: int, /) -> bytes:
+        """Read from the reader. See :meth:`AsyncRead.poll_read`."""
+        reader: trio.abc.ReceiveStream = self.reader
+        if isinstance(reader, AsyncRead):
+            return poll_reader(reader, size)
+        return poll_foreign_read(self, reader, size)
+
     @property
-    def _room(self) -> int:  # type: ignore[override]
-        return self.inner._room if self._phase is OPEN else 0
-
-    def poll_write_vectored(self, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
-        """Pass the buffers on, gathered. See :meth:`AsyncWrite.poll_write_vectored`."""
-        self._check_open()
-        return self._poll_inner(self.inner.poll_write_vectored, buffers)
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive from the reader.
-
-        Args:
-            max_bytes: the most to return, in bytes; at least 1. The default is the reader's.
-
-        Returns:
-            The bytes received; empty at the end of the stream.
-
-        Raises:
-            trio.BusyResourceError: if another task is receiving.
-            trio.ClosedResourceError: if the reader is closed, or is closed meanwhile.
-            trio.BrokenResourceError: if the reader has failed.
-
-        Cancellation: nothing happened, if the reader keeps Trio's contract.
-
-        Source: :meth:`trio.abc.ReceiveStream.receive_some`.
-        """
-        return await self.reader.receive_some(max_bytes)
+    def peer_ended(self) -> bool | None:
+        """Whether the peer of the reader has ended its direction, as far as was seen."""
+        reader: object = self.reader
+        return reader.peer_ended if isinstance(reader, AsyncRead) else self.lifecycle.at_end or None
 
     async def release(self, *, clean: bool) -> None:
-        """Release the writer and close the reader, whatever comes of the first.
+        """Close a reader that is not this library's. See :meth:`AsyncWrite.release`.
 
         Cancellation: nothing happened, since it is not cancelled: the shell shields it.
         """
-        try:
-            await super().release(clean=clean)
-        finally:
+        if not is_layer(self.reader):
             await trio.aclose_forcefully(self.reader)
 
     def __repr__(self) -> str:

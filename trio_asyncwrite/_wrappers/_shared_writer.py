@@ -23,24 +23,36 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Generic, TypeVar, final, overload
+from typing import TYPE_CHECKING, TypeVar, final, overload
 
 import trio
 import trio.abc
 
-from trio_asyncwrite._core._async_write import _POLLS_PER_TURN, AsyncWrite
-from trio_asyncwrite._core._budget import LIMIT, current_budget
+from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._buf import Buf
+from trio_asyncwrite._core._checks import checked_buffers
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._phase import ENDED, OPEN
+from trio_asyncwrite._core._layer import Epilogue
+from trio_asyncwrite._core._shell import (
+    POLLS_PER_TURN,
+    Message,
+    poll_buf,
+    poll_once,
+    write_from,
+    write_message,
+)
+from trio_asyncwrite._core._stack import begin_shutdown, hold, let_go, poll_below
+from trio_asyncwrite._core._waits import Line, OneForAll
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
+from ._wrapper import Wrapper
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from typing_extensions import Buffer, TypeVarTuple, Unpack
 
+    from trio_asyncwrite._core._lifecycle import Call
     from trio_asyncwrite._transports._poll_evented import PollEvented
     from trio_asyncwrite._transports._tcp import TcpStream
 
@@ -51,7 +63,7 @@ W = TypeVar("W", bound=AsyncWrite)
 
 
 @final
-class SharedWriter(AsyncWrite, Generic[W]):
+class SharedWriter(Wrapper[W]):
     """Lets many tasks write to one stream: whole messages, first come, first served.
 
     What one call writes (:meth:`write`, :meth:`write_all`, :meth:`send_all`,
@@ -99,31 +111,26 @@ class SharedWriter(AsyncWrite, Generic[W]):
     def __init__(self, inner: trio.abc.SendStream) -> None:
         #: What the writer below has not taken of the message that has begun.
         self._rest = Buf()
-        #: Who is inside, in the order of their coming; an event is set when its turn has come.
-        self._line: OrderedDict[trio.Event, None] = OrderedDict()
-        #: Set while a task waits in the writer below.
-        self._waiter: trio.Event | None = None
-        self.inner = wrap_stream(inner)  # type: ignore[assignment]
+        self._below_wait = OneForAll()
+        self._line = self.lifecycle.line = Line()
+        self.inner = wrap_stream(inner)
 
-    # The line does what this flag does elsewhere.
-    @property
-    def _busy(self) -> bool:
-        return False
-
-    @_busy.setter
-    def _busy(self, busy: bool) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        pass
+    announces_held_bytes = True
 
     @property
-    def _room(self) -> int:  # type: ignore[override]
-        if self._phase is OPEN and not self._line and not self._rest.remaining:
-            return self.inner._room
-        return 0
+    def held_bytes(self) -> int:  # type: ignore[override]
+        """What is left of a message that has begun."""
+        return self._rest.remaining
 
     @property
-    def unsent_bytes(self) -> int:
-        """See :attr:`AsyncWrite.unsent_bytes`."""
-        return self._rest.remaining + self.inner.unsent_bytes
+    def spare_capacity(self) -> int:  # type: ignore[override]
+        """The capacity of the writer below, while nobody stands in line."""
+        return self.inner.spare_capacity if self._line.is_empty() and not self._rest else 0
+
+    @property
+    def keeps_messages(self) -> bool:
+        """A message is accepted whole or not at all."""
+        return True
 
     async def write(self, data: Buffer) -> int:
         """Write ``data`` as one message, which is accepted whole.
@@ -160,12 +167,35 @@ class SharedWriter(AsyncWrite, Generic[W]):
         Checkpoints: if the transport was touched, and at least once in every 128 calls of
             the run otherwise.
         """
-        await super().write_all(data)
+        budget = self.lifecycle.fast
+        if type(data) is bytes and len(data) < self.spare_capacity and budget.left:
+            await super().write_all(data)
+        else:
+            await write_message(self, _poll_through, data, sends=False)
+
+    async def write_all_buf(self, buf: Buf) -> None:
+        """Write ``buf`` as one message. See :meth:`AsyncWrite.write_all_buf`.
+
+        Cancellation: resumable; ``buf`` is at its end if the message has begun, else at its start.
+        """
+        await write_from(self, buf, _poll_buf_through, whole=True)
+
+    async def write_all_vectored(self, buffers: Sequence[Buffer]) -> None:
+        """Write ``buffers`` as one message. See :meth:`AsyncWrite.write_all_vectored`.
+
+        Cancellation: lost, as with :meth:`write_all`: it goes out whole, or is withdrawn.
+        """
+        buf = Buf(*checked_buffers(buffers))
+        try:
+            await write_from(self, buf, _poll_buf_through, whole=True, resumable=False)
+        finally:
+            buf.release()
 
     @trio.lowlevel.enable_ki_protection
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Accept ``data`` whole, or not at all. See :meth:`AsyncWrite.poll_write`."""
-        if type(data) is bytes and len(data) < self._room:
+        if type(data) is bytes and len(data) < self.spare_capacity:
+            self.lifecycle.check_write(self)
             return self._poll_below(self.inner.poll_write, data)
         return self._begin(data)
 
@@ -177,115 +207,88 @@ class SharedWriter(AsyncWrite, Generic[W]):
     @trio.lowlevel.enable_ki_protection
     def poll_flush(self) -> None:
         """Send the rest of a message, and flush. See :meth:`AsyncWrite.poll_flush`."""
-        self._check_usable()
-        if self._phase is not ENDED:  # it may have stood in line behind a shutdown
-            self._push_rest()
-            self._poll_below(self.inner.poll_flush)
+        self.lifecycle.check_flush(self)
+        self.push_rest()
+        self._poll_below(self.inner.poll_flush)
 
     @trio.lowlevel.enable_ki_protection
     def poll_shutdown(self) -> None:
         """Send the rest of a message, and shut down. See :meth:`AsyncWrite.poll_shutdown`."""
-        if self._begin_shutdown():
-            self._push_rest()
+        if begin_shutdown(self):
+            self.push_rest()
             self._poll_below(self.inner.poll_shutdown)
-            self._enter(ENDED)
+            self.lifecycle.end()
 
-    def _poll_ready(self) -> None:
-        self._check_open()
-        self._push_rest()
-        self._poll_below(self.inner._poll_ready)
+    @property
+    def epilogue(self) -> Epilogue:
+        """Nothing: it passes on what it was given."""
+        return Epilogue.NOTHING
 
-    @trio.lowlevel.enable_ki_protection
-    def _poll_write_buf(self, buf: Buf) -> int:
-        """See the base. Of however many parts: half of them would be half a message."""
-        size = self._begin(*buf.chunks())
-        buf.advance(size)
-        return size
-
-    # The base is through with what is accepted; here, it may be in _rest.
-    def _poll_write_whole(self, data: bytes | memoryview, rest: list[Buf]) -> None:
-        if not rest:
-            self.poll_write(data)
-            rest.append(Buf())
-        self._push_rest()
-
-    def _poll_write_all(self, buf: Buf) -> None:
-        if buf.remaining:
-            self._poll_write_buf(buf)
-        self._push_rest()
+    def poll_ready(self) -> None:
+        """Return if a message can begin. See :meth:`AsyncWrite.poll_ready`."""
+        self.lifecycle.check_write(self)
+        self.push_rest()
+        self._poll_below(self.inner.poll_ready)
 
     def _begin(self, *parts: bytes | bytearray | memoryview) -> int:
         """Offer a message to the writer below; if it takes some, keep the rest."""
-        self._check_open()
-        self._push_rest()
+        self.lifecycle.check_write(self)
+        self.push_rest()
         message = Buf(*parts)
         try:
             size = message.remaining
-            self._poll_below(self.inner._poll_write_buf, message)
+            self._poll_below(poll_buf, self.inner, message)
             if message.remaining:
                 self._rest = Buf(b"".join(message.chunks()))
+                hold(self)
         finally:
             message.release()
-        with contextlib.suppress(NotReady):
-            self._push_rest()
+        # It is accepted, whatever comes now; a failure has broken this writer, too.
+        with contextlib.suppress(Exception):
+            self.push_rest()
         return size
 
-    def _push_rest(self) -> None:
+    def push_rest(self) -> None:
+        """Send what is left of a message that has begun; for polls of messages.
+
+        Raises:
+            NotReady: if not all of it can go now.
+            trio.BrokenResourceError: if the writer below fails, now or before.
+        """
         polls = 0
         while self._rest.remaining:
-            if polls == _POLLS_PER_TURN:
+            if polls == POLLS_PER_TURN:
                 raise NotReady(trio.lowlevel.checkpoint)
-            self._poll_below(self.inner._poll_write_buf, self._rest)
+            self._poll_below(poll_buf, self.inner, self._rest)
             polls += 1
+            if not self._rest.remaining:
+                let_go(self)
 
     def _poll_below(self, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
         try:
-            return self._poll_inner(poll, *args)
+            return poll_below(self.inner, poll, *args)
         except NotReady as not_ready:
-            raise NotReady(functools.partial(self._wait_below, not_ready.wait)) from None
-
-    async def _wait_below(self, wait: Callable[[], Awaitable[object]]) -> None:
-        """Wait in the writer below, or for the task that already does."""
-        if self._waiter is not None:
-            await self._waiter.wait()
-            return
-        self._waiter = done = trio.Event()
-        try:
-            await wait()
-        finally:
-            self._waiter = None
-            done.set()
-
-    async def _charge(self, size: int) -> bool:
-        """See the base. A checkpoint is left to the line, or others could overtake in it."""
-        self._budget = budget = current_budget()
-        stays_clear = budget.left > 0
-        budget.left = (budget.left or LIMIT) - 1
-        return stays_clear
-
-    @trio.lowlevel.enable_ki_protection
-    async def _drive(self, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
-        turn = trio.Event()
-        self._line[turn] = None
-        try:
-            return await super()._drive(self._poll_in_turn, turn, functools.partial(poll, *args))
-        finally:
-            self._leave(turn)
-
-    def _poll_in_turn(self, turn: trio.Event, poll: Callable[[], T]) -> T:
-        if next(iter(self._line)) is not turn:
-            raise NotReady(turn.wait)
-        result = poll()
-        # Not only after the shell's checkpoint: while one task is in it, all the others would
-        # come to stand in line, and from then on each of their messages would cost one.
-        self._leave(turn)
-        return result
-
-    def _leave(self, turn: trio.Event) -> None:
-        self._line.pop(turn, None)
-        for first in self._line:
-            first.set()
-            break
+            wait = functools.partial(self._below_wait.wait, not_ready.wait)
+            raise NotReady(wait) from None
 
     def __repr__(self) -> str:
         return f"<SharedWriter over {self.inner!r}>"
+
+
+# A message is accepted as soon as it has begun; these see it through to the writer below.
+def _poll_through(writer: AsyncWrite, message: Message) -> None:
+    assert isinstance(writer, SharedWriter)
+    if message.accepted < message.size or not message.flushing:
+        poll_once(writer, message)
+        message.flushing = True
+    writer.push_rest()
+
+
+def _poll_buf_through(writer: AsyncWrite, call: Call, buf: Buf) -> None:
+    assert isinstance(writer, SharedWriter)
+    if buf.remaining or not call.flushing:
+        # Of however many parts: half of them would be half a message.
+        buf.advance(writer.poll_write_vectored(buf.chunks()))
+        call.accepted = call.size
+        call.flushing = True
+    writer.push_rest()

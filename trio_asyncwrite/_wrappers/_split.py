@@ -2,95 +2,76 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 import trio
 import trio.abc
 
-from trio_asyncwrite._core._async_write import AsyncWrite, release_once
-from trio_asyncwrite._core._phase import CLOSED, OPEN
+from trio_asyncwrite._core._async_read import AsyncRead, poll_foreign_read, poll_reader
+from trio_asyncwrite._core._stack import detach, is_layer, register
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
+from ._wrapper import Wrapper
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
+
+    from trio_asyncwrite._core._async_write import AsyncWrite
+    from trio_asyncwrite._core._layer import Layer
 
 S = TypeVar("S", bound=trio.abc.Stream)
 
 
 class _Whole(Generic[S]):
-    """What two halves share. The stream is closed with the second of them."""
+    """The stream that two halves share. It is closed with the second of them."""
 
     def __init__(self, stream: S) -> None:
         self.stream: S = stream
         self.writer: AsyncWrite = wrap_stream(stream)
-        self.halves: int = 2
-        self.clean: bool = True
+        # Weak: a half that was dropped is not there to be closed.
+        self.halves: list[weakref.ref[Layer]] = []
 
-    async def drop(self, *, clean: bool) -> None:
-        """One half is closed."""
-        self.halves -= 1
-        self.clean &= clean
-        if not self.halves:
-            try:
-                await release_once(self.writer, clean=self.clean)
-            finally:
-                await trio.aclose_forcefully(self.stream)
+    def is_last(self, half: Layer, is_closing: Callable[[object], bool]) -> bool:
+        """Whether the other half is gone, or going."""
+        others = [other for ref in self.halves if (other := ref()) is not None and other is not half]
+        return all(other.closed or is_closing(other) for other in others)
 
 
 @final
-class ReadHalf(trio.abc.ReceiveStream, Generic[S]):
+class ReadHalf(AsyncRead, Generic[S]):
     """The reading half of a stream; made by :func:`split`.
+
+    Closing it leaves the other half open; with the second of the two, the stream is closed.
 
     Source: ``tokio::io::ReadHalf``.
     """
 
     def __init__(self, whole: _Whole[S]) -> None:
-        self._whole: _Whole[S] | None = whole
-        self._receiving: trio.CancelScope | None = None
+        self._whole = whole
+        register(self, whole.writer)
+        whole.halves.append(weakref.ref(self))
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive from the stream.
+    @property
+    def layers_below(self) -> tuple[object, ...]:
+        """The stream that was split."""
+        return (self._whole.writer,)
 
-        Args:
-            max_bytes: the most to return, in bytes; at least 1. The default is the stream's.
+    def owns_below(self, is_closing: Callable[[object], bool]) -> bool:
+        """The stream is closed with the second of its halves."""
+        return self._whole.is_last(self, is_closing)
 
-        Returns:
-            The bytes received; empty at the end of the stream.
+    def poll_read(self, size: int, /) -> bytes:
+        """Read from the stream. See :meth:`AsyncRead.poll_read`."""
+        for reader in (self._whole.stream, self._whole.writer):
+            if isinstance(reader, AsyncRead):
+                return poll_reader(reader, size)
+        return poll_foreign_read(self, self._whole.stream, size)
 
-        Raises:
-            trio.BusyResourceError: if another task is receiving.
-            trio.ClosedResourceError: if this half is closed or joined again, now or meanwhile.
-            trio.BrokenResourceError: if the stream has failed.
-
-        Cancellation: nothing happened, if the stream keeps Trio's contract.
-
-        Source: :meth:`trio.abc.ReceiveStream.receive_some`.
-        """
-        if self._whole is None:
-            raise trio.ClosedResourceError(f"{self!r} was closed or joined again")
-        if self._receiving is not None:
-            raise trio.BusyResourceError(f"another task is receiving from {self!r}")
-        with trio.CancelScope() as self._receiving:
-            try:
-                return await self._whole.stream.receive_some(max_bytes)
-            finally:
-                self._receiving = None
-        raise trio.ClosedResourceError(f"another task closed {self!r}")
-
-    async def aclose(self) -> None:
-        """Close this half; with the second of the two, the stream is closed.
-
-        Cancellation: nothing happened; the half is closed all the same.
-
-        Source: dropping a ``ReadHalf``.
-        """
-        whole, self._whole = self._whole, None
-        if whole is not None:
-            if self._receiving is not None:
-                self._receiving.cancel()
-            with trio.CancelScope(shield=True):
-                await whole.drop(clean=True)
-        await trio.lowlevel.checkpoint()
+    @property
+    def peer_ended(self) -> bool | None:
+        """Whether the peer has ended its direction, as far as was seen."""
+        return self._whole.writer.peer_ended
 
     def unsplit(self, write_half: WriteHalf[S]) -> S:
         """Join the two halves again; they are closed by it, and the stream is not.
@@ -112,28 +93,29 @@ class ReadHalf(trio.abc.ReceiveStream, Generic[S]):
         """
         if not isinstance(write_half, WriteHalf):
             raise TypeError(f"expected a WriteHalf, got {type(write_half).__name__}")
-        whole = self._whole
-        if whole is None or write_half._phase is CLOSED:
+        if self.closed or write_half.closed:
             raise trio.ClosedResourceError("one of the halves was closed or joined again")
-        if whole is not write_half._whole:
+        whole = self._whole
+        if whole is not write_half.whole:
             raise ValueError(f"{self!r} and {write_half!r} are halves of different streams")
-        if self._receiving is not None or write_half._busy or write_half._closing is not None:
+        if self.lifecycle.reading or write_half.lifecycle.inside:
             raise trio.BusyResourceError("a task is using one of the halves")
-        stream: object = whole.stream
-        if stream is not whole.writer and whole.writer.unsent_bytes:
-            raise ValueError(f"{whole.writer.unsent_bytes} bytes are unsent: flush first")
-        self._whole = None
-        write_half._enter(CLOSED)
+        if not is_layer(whole.stream):
+            received = len(self.lifecycle.received)
+            if whole.writer.unsent_bytes:
+                raise ValueError(f"{whole.writer.unsent_bytes} bytes are unsent: flush first")
+            if received:
+                raise ValueError(f"{received} bytes were received and not read: read them first")
+        detach(self)
+        detach(write_half)
         return whole.stream
 
     def __repr__(self) -> str:
-        return (
-            "<ReadHalf, closed>" if self._whole is None else f"<ReadHalf of {self._whole.stream!r}>"
-        )
+        return "<ReadHalf, closed>" if self.closed else f"<ReadHalf of {self._whole.stream!r}>"
 
 
 @final
-class WriteHalf(AsyncWrite, Generic[S]):
+class WriteHalf(Wrapper["AsyncWrite"], Generic[S]):
     """The writing half of a stream; made by :func:`split`.
 
     Shutting it down or closing it half-closes the stream, whose reading half stays open.
@@ -145,28 +127,17 @@ class WriteHalf(AsyncWrite, Generic[S]):
     inner: AsyncWrite
 
     def __init__(self, whole: _Whole[S]) -> None:
-        self._whole = whole
+        #: The stream, and its other half.
+        self.whole = whole
         self.inner = whole.writer
+        whole.halves.append(weakref.ref(self))
 
-    @property
-    def _room(self) -> int:  # type: ignore[override]
-        return self.inner._room if self._phase is OPEN else 0
-
-    def poll_write_vectored(self, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
-        """Pass the buffers on, gathered. See :meth:`AsyncWrite.poll_write_vectored`."""
-        self._check_open()
-        return self._poll_inner(self.inner.poll_write_vectored, buffers)
-
-    async def release(self, *, clean: bool) -> None:
-        """Close this half; with the second of the two, the stream is closed.
-
-        Cancellation: nothing happened, since it is not cancelled: the shell shields it.
-        """
-        self._enter(CLOSED)
-        await self._whole.drop(clean=clean)
+    def owns_below(self, is_closing: Callable[[object], bool]) -> bool:
+        """The stream is closed with the second of its halves."""
+        return self.whole.is_last(self, is_closing)
 
     def __repr__(self) -> str:
-        return f"<WriteHalf of {self._whole.stream!r}>"
+        return f"<WriteHalf of {self.whole.stream!r}>"
 
 
 def split(stream: S) -> tuple[ReadHalf[S], WriteHalf[S]]:

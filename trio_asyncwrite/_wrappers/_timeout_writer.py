@@ -25,17 +25,19 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from typing import TYPE_CHECKING, Final, Generic, TypeVar, final, overload
+from typing import TYPE_CHECKING, Final, TypeVar, final, overload
 
 import trio
 import trio.abc
 
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._phase import ENDED, OPEN
-from trio_asyncwrite._transports._fd import FdWriter
-from trio_asyncwrite._transports._tcp_info import unacknowledged_bytes
+from trio_asyncwrite._core._layer import Epilogue
+from trio_asyncwrite._core._stack import begin_shutdown, poll_below
+from trio_asyncwrite._core._waits import OneForAll
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
+
+from ._wrapper import Wrapper
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -62,7 +64,7 @@ _TICK: Final = 1e-6
 
 
 @final
-class TimeoutWriter(AsyncWrite, Generic[W]):
+class TimeoutWriter(Wrapper[W]):
     """Gives up on a peer that takes nothing, or too little, and lets a slow one be.
 
     A deadline over a whole transfer has to fit the slowest peer and the largest message. This
@@ -144,6 +146,7 @@ class TimeoutWriter(AsyncWrite, Generic[W]):
         self._idle = _positive(idle, "idle")
         self._min_rate = _positive(min_rate, "min_rate")
         self._accepted = 0
+        self._shared_wait = OneForAll()
         #: How much had moved when it was looked at last. Others may write to the stream, too:
         #: then it falls.
         self._moved: int | None = None
@@ -151,7 +154,7 @@ class TimeoutWriter(AsyncWrite, Generic[W]):
         self._waited = 0.0
         #: What is left of ``_RATE_GRACE``.
         self._credit = _RATE_GRACE
-        self.inner = wrap_stream(inner)  # type: ignore[assignment]
+        self.inner = wrap_stream(inner)
 
     @property
     def idle(self) -> float | None:
@@ -163,39 +166,55 @@ class TimeoutWriter(AsyncWrite, Generic[W]):
         """Bytes per second that have to move."""
         return self._min_rate
 
-    @property
-    def _room(self) -> int:  # type: ignore[override]
-        return self.inner._room if self._phase is OPEN else 0
-
     @trio.lowlevel.enable_ki_protection
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Pass ``data`` on. See :meth:`AsyncWrite.poll_write`."""
-        self._check_open()
-        count = self._poll_inner(self.inner.poll_write, data)
+        self.lifecycle.check_write(self)
+        count = self._poll_timed(self.inner.poll_write, data)
         self._accepted += count
         return count
 
     @trio.lowlevel.enable_ki_protection
     def poll_write_vectored(self, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
         """Pass the buffers on, gathered. See :meth:`AsyncWrite.poll_write_vectored`."""
-        self._check_open()
-        count = self._poll_inner(self.inner.poll_write_vectored, buffers)
+        self.lifecycle.check_write(self)
+        count = self._poll_timed(self.inner.poll_write_vectored, buffers)
         self._accepted += count
         return count
 
-    def _poll_ready(self) -> None:
-        self._check_open()
-        self._poll_inner(self.inner._poll_ready)
+    def poll_flush(self) -> None:
+        """Pass the flush on. See :meth:`AsyncWrite.poll_flush`."""
+        self.lifecycle.check_flush(self)
+        self._poll_timed(self.inner.poll_flush)
 
-    def _poll_inner(self, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
+    def poll_shutdown(self) -> None:
+        """Pass the shutdown on. See :meth:`AsyncWrite.poll_shutdown`."""
+        if begin_shutdown(self):
+            self._poll_timed(self.inner.poll_shutdown)
+            self.lifecycle.end()
+
+    @property
+    def epilogue(self) -> Epilogue:
+        """Nothing: it passes on what it was given."""
+        return Epilogue.NOTHING
+
+    def poll_ready(self) -> None:
+        """Pass the question on. See :meth:`AsyncWrite.poll_ready`."""
+        self.lifecycle.check_write(self)
+        self._poll_timed(self.inner.poll_ready)
+
+    def _poll_timed(self, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
+        """Poll the writer below; if that is not ready, its wait is timed."""
         try:
-            return super()._poll_inner(poll, *args)
+            return poll_below(self.inner, poll, *args)
         except NotReady as not_ready:
-            raise NotReady(functools.partial(self._wait_timed, not_ready.wait)) from None
+            wait = functools.partial(self._wait_timed, not_ready.wait)
+            # One task for all: time that two tasks wait at once must not count twice.
+            raise NotReady(functools.partial(self._shared_wait.wait, wait)) from None
 
     async def _wait_timed(self, wait: Callable[[], Awaitable[object]]) -> None:
         while True:
-            unacknowledged = self._unacknowledged()
+            unacknowledged = self.inner.unacknowledged_bytes
             self._note_movement(unacknowledged or 0)
             left = self._time_left()
             if left < _TICK:
@@ -212,15 +231,6 @@ class TimeoutWriter(AsyncWrite, Generic[W]):
                 self._credit -= spent
             if not scope.cancelled_caught:
                 return
-
-    def _unacknowledged(self) -> int | None:
-        """What a TCP peer has not acknowledged; None if there is nothing to look at."""
-        transport: AsyncWrite = self.inner
-        while (below := transport._below()) is not None:
-            transport = below
-        if not isinstance(transport, FdWriter) or (fd := transport.fileno()) < 0:
-            return None
-        return unacknowledged_bytes(fd, ended=transport._phase is ENDED)
 
     def _note_movement(self, unacknowledged: int) -> None:
         moved = self._accepted - self.inner.unsent_bytes - unacknowledged

@@ -124,9 +124,9 @@ class ReadyAfterFlushWriter(_Hostile[W]):
         super().__init__(inner)
 
     @property
-    def unsent_bytes(self) -> int:
+    def held_bytes(self) -> int:
         """See :attr:`AsyncWrite.unsent_bytes`."""
-        return self._held.remaining + self.inner.unsent_bytes
+        return self._held.remaining
 
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Hold a copy of ``data``. See :meth:`AsyncWrite.poll_write`."""

@@ -1,0 +1,210 @@
+"""The trait of readers: one poll, and the await around it.
+
+**A foreign reader** is a class that overrides ``receive_some`` and not ``poll_read``. Its awaits
+cannot be polled; so ``poll_read`` answers NotReady with a wait that receives and keeps what came,
+and the next polls give that out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import trio
+import trio.abc
+
+from ._checks import RECEIVE_SIZE, positive_int
+from ._errors import BrokenRefusal, BusyRefusal, NotReady
+from ._layer import Layer
+from ._lifecycle import lifted
+from ._stack import attach, is_refusal
+from ._waits import OneForAll
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+class AsyncRead(Layer, trio.abc.ReceiveStream):
+    """A byte source: one poll that you write, and :meth:`receive_some`, provided.
+
+    Override :meth:`poll_read`. A reader that wraps another one puts it into an attribute ``inner``;
+    the default then passes the poll on to it. A class that overrides :meth:`receive_some` instead,
+    as any :class:`trio.abc.ReceiveStream` does, works as well.
+
+    Source: ``tokio::io::AsyncRead``.
+    """
+
+    def poll_read(self, size: int, /) -> bytes:
+        """Take at most ``size`` bytes of what has arrived, or raise :exc:`NotReady`.
+
+        Args:
+            size: the most to return, in bytes; at least 1.
+
+        Returns:
+            1 to ``size`` bytes; empty at the end of the stream.
+
+        Raises:
+            NotReady: if nothing has arrived; nothing was consumed.
+            trio.BrokenResourceError: if reading fails, now or before.
+
+        Source: ``AsyncRead::poll_read``.
+        """
+        inner = self.lifecycle.inner
+        if type(self).receive_some is AsyncRead.receive_some:
+            if isinstance(inner, AsyncRead):
+                return inner.poll_read(size)
+            raise TypeError(f"{type(self).__name__} defines neither poll_read nor a reading inner")
+        return poll_foreign_read(self, self, size)
+
+    def poll_read_into(self, buffer: bytearray | memoryview, /) -> int:
+        """Read into ``buffer``: :meth:`poll_read`, and a copy, unless you override it.
+
+        Args:
+            buffer: where to put the bytes; not empty.
+
+        Returns:
+            How many bytes were read; 0 at the end of the stream.
+
+        Raises:
+            NotReady: if nothing has arrived; nothing was consumed.
+            trio.BrokenResourceError: if reading fails, now or before.
+        """
+        data = self.poll_read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """Receive what has arrived, or wait for some.
+
+        Args:
+            max_bytes: the most to return, in bytes; at least 1. The default is 65536.
+
+        Returns:
+            The bytes received; empty at the end of the stream.
+
+        Raises:
+            TypeError: if ``max_bytes`` is not an integer.
+            ValueError: if ``max_bytes`` is less than 1.
+            trio.BusyResourceError: if another task is receiving.
+            trio.ClosedResourceError: if the stream is closed, or is closed while this call waits.
+            trio.BrokenResourceError: if reading fails, now or before.
+
+        Cancellation: nothing happened; what has arrived stays for the next call.
+
+        Source: :meth:`trio.abc.ReceiveStream.receive_some`.
+        """
+        size = RECEIVE_SIZE if max_bytes is None else positive_int(max_bytes, "max_bytes")
+        return await drive_read(self, size)
+
+    def drain_source(self) -> trio.abc.ReceiveStream | None:
+        """This stream itself."""
+        return self
+
+
+def poll_foreign_read(layer: Layer, stream: trio.abc.ReceiveStream, size: int) -> bytes:
+    """Poll a stream that can only be awaited; ``layer`` keeps what it has received.
+
+    Raises:
+        NotReady: whose wait receives.
+    """
+    lifecycle = layer.lifecycle
+    received = lifecycle.received
+    if received:
+        lifecycle.received = received[size:]
+        return received[:size]
+    if lifecycle.at_end:
+        return b""
+    if lifecycle.receiving is None:
+        lifecycle.receiving = OneForAll()
+    shared = lifecycle.receiving
+
+    @trio.lowlevel.enable_ki_protection
+    async def receive() -> None:
+        data = await stream.receive_some(size)
+        # No checkpoint from here on: what came is kept whatever happens to this task.
+        lifecycle.received = bytes(data)
+        lifecycle.at_end = not data
+
+    async def wait() -> None:
+        await shared.wait(receive)
+
+    raise NotReady(wait)
+
+
+@trio.lowlevel.enable_ki_protection
+async def drive_read(reader: AsyncRead, size: int) -> bytes:
+    """What ``receive_some`` does: claim the reading side, poll, wait, poll again."""
+    lifecycle = reader.lifecycle
+    if not lifecycle.attached:
+        attach(reader)
+    lift = None
+    if lifecycle.is_closed(reading=True):
+        lift = lifecycle.lift_of()
+        if lift is None:
+            lifecycle.refuse(reader)
+    if lifecycle.reading:
+        raise BusyRefusal(f"another task is receiving from {reader!r}")
+    lifecycle.reading = True
+    try:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        waited = False
+        while True:
+            # A task that is busy elsewhere between two calls is not there to be woken.
+            if lift is None and lifecycle.is_closed(reading=True):
+                lifecycle.refuse(reader)
+            try:
+                data = _poll(reader, size, lift)
+                break
+            except NotReady as not_ready:
+                wait = not_ready.wait
+            await lifecycle.wait(reader, wait, reading=True)
+            waited = True
+        if not waited:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return data
+    finally:
+        lifecycle.reading = False
+
+
+def _poll(reader: AsyncRead, size: int, lift: object) -> bytes:
+    if lift is None:
+        return poll_reader(reader, size)
+    with lifted(lift):
+        return poll_reader(reader, size)
+
+
+def poll_reader(reader: AsyncRead, size: int) -> bytes:
+    """Poll ``reader``; its end is sticky, and so is a failure.
+
+    Raises:
+        NotReady: as the poll does.
+        trio.BrokenResourceError: if it fails; an OSError is the cause.
+    """
+    lifecycle = reader.lifecycle
+    if lifecycle.read_failure is not None:
+        raise BrokenRefusal(f"reading from {reader!r} has failed before") from (
+            lifecycle.read_failure
+        )
+    if lifecycle.at_end and not lifecycle.received:
+        return b""
+    try:
+        data = reader.poll_read(size)
+    except NotReady:
+        raise
+    except BaseException as exc:
+        if not is_refusal(exc):
+            ours = isinstance(exc, trio.BrokenResourceError) and exc.__cause__ is not None
+            lifecycle.read_failure = exc.__cause__ if ours else exc
+            if isinstance(exc, OSError):
+                raise trio.BrokenResourceError(f"{reader!r}: {exc}") from exc
+        raise
+    if type(data) is not bytes:
+        data = _checked(data, reader)
+    if not data:
+        lifecycle.at_end = True
+    return data
+
+
+def _checked(data: object, reader: AsyncRead) -> bytes:
+    if isinstance(data, (bytearray, memoryview)):
+        return bytes(cast("Buffer", data))
+    raise TypeError(f"poll_read() of {type(reader).__name__} must return bytes, not {data!r}")

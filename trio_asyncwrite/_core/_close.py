@@ -1,0 +1,622 @@
+"""The close of a stack: one for all layers that end together.
+
+Theory of operation
+===================
+
+**Extent.** A close of a layer is the close of everything above it and of everything that any of
+these owns below (:func:`extent_of`). From its first moment all of them refuse everybody but the
+close itself, and the tasks inside them are evicted: what they had begun is settled first, so the
+close knows whether a message was torn.
+
+**Closes unite.** Who closes a layer that is being closed joins (:func:`enter`). One task runs the
+close, the others wait. A later close can only make it harder (:meth:`Close.harden`).
+
+**Three stages.** *Sending*: every layer in turn, uppermost first, is polled to its end: flush,
+epilogue, half-close. A layer's own ``poll_shutdown`` also calls the one below; here that call does
+nothing, since each layer has its own turn (``postpones``). *Lingering*: graceful closes hold the
+release back until they have seen the peer's end. *Releasing*: guaranteed by the first ``try``.
+
+**The state of the stack decides how it ends** (:class:`State`): a whole one waits as long as it
+takes, an abandoned one is polled once, a truncated one ends at once and shows it. Only graceful
+closes, which have limits, wait for a truncated one's accepted bytes (``delivers``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from ._errors import ClosedRefusal, NotReady
+from ._lifecycle import ENDED, Lifecycle, Torn, lifted, running_closes
+from ._stack import (
+    above,
+    contains,
+    fail,
+    held_by,
+    is_layer,
+    is_refusal,
+    settle,
+    tear,
+    warn_unraisably,
+    writers_above,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
+
+    from ._layer import Layer
+
+
+class Hardness(enum.IntEnum):
+    """How much a close still tries; it only grows."""
+
+    #: Wait for as long as it takes.
+    CLEAN = 0
+    #: Poll each layer's flush once, and end.
+    CUT_OFF = 1
+    #: Send nothing more.
+    ABORTED = 2
+
+
+class State(enum.Enum):
+    """What a stack is like when it is closed; the first that applies counts."""
+
+    BROKEN = "broken"
+    TRUNCATED = "truncated"
+    ABANDONED = "abandoned"
+    WHOLE = "whole"
+
+
+def _visit(layer: Layer, layers: list[Layer], found: list[Layer]) -> None:
+    """Add ``layer`` to ``found``, after those of ``layers`` that are above it."""
+    if contains(found, layer):
+        return
+    for upper in above(layer):
+        if contains(layers, upper):
+            _visit(upper, layers, found)
+    found.append(layer)
+
+
+def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
+    """What a close of ``roots`` closes, and the layers above of which it ends only one side."""
+    layers = [root for root in roots if not root.lifecycle.released]
+    foreign: list[object] = []
+
+    def is_closing(one: object) -> bool:
+        return (
+            contains(layers, one)
+            or any(one is other for other in foreign)
+            or (is_layer(one) and (one.lifecycle.released or one.lifecycle.close is not None))  # type: ignore[attr-defined]
+        )
+
+    grown = True
+    while grown:
+        grown = False
+        for layer in list(layers):
+            if layer.owns_below(is_closing):
+                for one in layer.layers_below:
+                    if not is_closing(one):
+                        (layers if is_layer(one) else foreign).append(one)  # type: ignore[arg-type]
+                        grown = True
+            for upper in above(layer):
+                if (
+                    not contains(layers, upper)
+                    and not upper.lifecycle.released
+                    and all(map(is_closing, upper.layers_below))
+                ):
+                    layers.append(upper)
+                    grown = True
+    sides: list[Layer] = []
+    for layer in layers:
+        for upper in writers_above(layer):
+            if not contains(layers, upper) and not contains(sides, upper):
+                sides.append(upper)
+    return layers, sides
+
+
+class _EndedSide:
+    """Stands for the close that has ended one side of a layer over two streams."""
+
+    def postpones(self, lifecycle: Lifecycle) -> bool:
+        return False
+
+
+_ENDED_SIDE: Final = _EndedSide()
+
+
+@final
+class Close:
+    """A close at work. Made by :func:`enter`, run by its first caller."""
+
+    def __init__(self) -> None:
+        self.layers: list[Layer] = []
+        self.sides: list[Layer] = []
+        self.hardness = Hardness.CLEAN
+        #: Whether a truncated stack's accepted bytes are waited for.
+        self.delivers = False
+        #: Whether a server or ``graceful`` has said that a message was cut short.
+        self.marked_truncated = False
+        #: Whether every layer's shutdown was completed.
+        self.sent = False
+        #: Whether the stack ended, or will end, so that its peer should see the truncation.
+        self.is_truncated = False
+        #: What a warning says of a message that was cut short.
+        self.cut_short_text = ""
+        #: The first failure that nobody was told of before; and what a wait has raised.
+        self.error: BaseException | None = None
+        #: Whether somebody else than the task that runs it has made it harder.
+        self.was_hurried = False
+        self.is_running = False
+        #: Whether the sending stage is over.
+        self.has_sent = trio.Event()
+        self.done = trio.Event()
+        #: How many graceful closes hold the release back, or wait with limits.
+        self._bounded = 0
+        self._news = trio.Event()
+        self._scope: trio.CancelScope | None = None
+        self._target: Lifecycle | None = None
+        self._order: list[Layer] | None = None
+
+    # ---- The extent ------------------------------------------------------------------------
+
+    def add(self, layers: list[Layer], sides: list[Layer]) -> None:
+        """Take these into the close, and evict the tasks inside them."""
+        new = [one for one in layers if one.lifecycle.close is None]
+        new_sides = [one for one in sides if one.lifecycle.side_close is None]
+        self.layers += new
+        self.sides += new_sides
+        self._order = None
+        unbroken = [one.lifecycle.unbroken_task for one in new if one.lifecycle.unbroken_task]
+        for layer in new:
+            lifecycle = layer.lifecycle
+            for call in lifecycle.calls:
+                settle(layer, call, closed=True)
+            lifecycle.close = self
+            lifecycle.side_close = None
+            lifecycle.update()
+        for layer in new_sides:
+            layer.lifecycle.side_close = self
+            layer.lifecycle.update()
+        for layer in (*new, *new_sides):
+            for wait in layer.lifecycle.waits:
+                is_there = layer.lifecycle.close is self or not wait.reading
+                if is_there and not any(wait.task is task for task in unbroken):
+                    wait.scope.cancel()
+
+    def include(self, layer: Layer) -> None:
+        """A layer that is made over one of ours, while we close, belongs to us."""
+        self.add([layer], [])
+
+    def order(self) -> list[Layer]:
+        """The layers, uppermost first; siblings in the order in which they began to hold."""
+        if self._order is None:
+            self._order = found = []
+            for layer in self.layers:
+                _visit(layer, self.layers, found)
+        return self._order
+
+    def postpones(self, lifecycle: Lifecycle) -> bool:
+        """Each layer is shut down in its own turn, and not by the layer above it."""
+        return lifecycle is not self._target
+
+    def harden(self, hardness: Hardness, *, hurried: bool = True) -> None:
+        """Try less from now on."""
+        if hardness > self.hardness:
+            self.hardness = hardness
+            self.was_hurried = self.was_hurried or hurried
+            if self._scope is not None:
+                self._scope.cancel()
+            self.tell()
+
+    def state(self) -> State:
+        """What the stack is like."""
+        lifecycles = [layer.lifecycle for layer in self.layers]
+        if any(one.failure is not None for one in lifecycles):
+            return State.BROKEN
+        if self.marked_truncated or any(
+            one.torn is not None or (one.unfinished is not None) for one in lifecycles
+        ):
+            return State.TRUNCATED
+        if any(one.abandoned for one in lifecycles):
+            return State.ABANDONED
+        return State.WHOLE
+
+    # ---- Running it ------------------------------------------------------------------------
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> None:
+        """Bring the close to its end; every layer is released in any case.
+
+        If this task is cancelled while a graceful close waits with limits of its own, that one
+        goes on in this task's place.
+        """
+        self.is_running = True
+        token = running_closes.set((*running_closes.get(), self))
+        handed_over = False
+        try:
+            try:
+                await self._send()
+            except trio.Cancelled:
+                if self._bounded:
+                    handed_over = True
+                    raise
+                self.harden(Hardness.CUT_OFF, hurried=False)
+                with trio.CancelScope(shield=True):
+                    await self._flush_once()
+                raise
+            except BaseException as exc:
+                # A wait has raised: nothing is broken, but there is no more waiting.
+                self.harden(Hardness.CUT_OFF, hurried=False)
+                if not isinstance(exc, Exception):
+                    raise
+                self.error = self.error or exc
+                with trio.CancelScope(shield=True):
+                    await self._flush_once()
+        finally:
+            self.is_running = False
+            try:
+                if handed_over:
+                    self.tell()
+                else:
+                    self.has_sent.set()
+                    with trio.CancelScope(shield=True):
+                        await self._linger()
+                        await self._release()
+            finally:
+                if not handed_over:
+                    self._finish()
+                running_closes.reset(token)
+
+    def tell(self) -> None:
+        """Wake those who wait in :meth:`complete`, to look again."""
+        news, self._news = self._news, trio.Event()
+        news.set()
+
+    @contextlib.contextmanager
+    def bounded(self) -> Generator[None, None, None]:
+        """For a graceful close: hold the release back, and take over from a cancelled task."""
+        self._bounded += 1
+        try:
+            yield
+        finally:
+            self._bounded -= 1
+            self.tell()
+
+    async def complete(self, event: trio.Event) -> None:
+        """Wait for ``event``, one of ours; run the close if nobody does any more.
+
+        Cancellation: nothing happened.
+        """
+        while not event.is_set():
+            if not self.is_running and not self.has_sent.is_set():
+                await self.run()
+            else:
+                news = self._news
+                await news.wait()
+
+    async def _linger(self) -> None:
+        self.tell()
+        while self._bounded and not self.was_hurried:
+            news = self._news
+            await news.wait()
+
+    # ---- Sending ---------------------------------------------------------------------------
+
+    async def _send(self) -> None:
+        await trio.lowlevel.checkpoint()
+        while self.hardness < Hardness.ABORTED:
+            state = self.state()
+            is_short = state is State.TRUNCATED or state is State.BROKEN
+            if self.hardness is Hardness.CUT_OFF or (is_short and not self.delivers):
+                await self._flush_once()
+                return
+            wait = self._poll(self._poll_flush if is_short else self._poll_end)
+            if wait is None:
+                return
+            if state is State.ABANDONED and not self.delivers:
+                if await self._wait_briefly(wait):
+                    self._poll(self._poll_end)
+                return
+            with trio.CancelScope() as self._scope:
+                await wait()
+            self._scope = None
+
+    def _poll(self, poll: Callable[[], None]) -> Callable[[], Awaitable[object]] | None:
+        """Poll once; the wait if there is one, and None if it is through or has failed."""
+        try:
+            poll()
+        except NotReady as not_ready:
+            return not_ready.wait
+        except Exception as exc:  # noqa: BLE001 - raised after the release
+            self.error = self.error or exc
+            # The layers below the one that failed may be well.
+            return self._poll(self._poll_flush) if poll == self._poll_end else None
+        return None
+
+    def _poll_end(self) -> None:
+        """Shut down every layer in its turn, or raise."""
+        self._poll_sides()
+        for layer in self.order():
+            lifecycle = layer.lifecycle
+            if not layer.is_writer or lifecycle.phase is ENDED or lifecycle.released:
+                continue
+            inner = lifecycle.inner
+            if inner is not None and is_layer(inner) and inner.lifecycle.released:
+                continue  # that side of a layer over two streams has ended before
+            self._target = lifecycle
+            self._poll_layer(layer, layer.poll_shutdown)  # type: ignore[attr-defined]
+            lifecycle.phase = ENDED
+        self.sent = True
+
+    def _poll_flush(self) -> None:
+        """Flush every layer whose bytes can still go, or raise."""
+        waits: list[NotReady] = []
+        self._poll_sides()
+        for layer in self.order():
+            lifecycle = layer.lifecycle
+            if (
+                not layer.is_writer
+                or lifecycle.phase is ENDED
+                or lifecycle.released
+                or lifecycle.failure is not None
+                or lifecycle.torn is Torn.ABOVE
+            ):
+                continue
+            try:
+                self._poll_layer(layer, layer.poll_flush)  # type: ignore[attr-defined]
+            except NotReady as not_ready:
+                waits.append(not_ready)
+        if waits:
+            raise NotReady(waits[-1].wait)
+
+    def _poll_sides(self) -> None:
+        for layer in self.sides:
+            if layer.lifecycle.failure is None and layer.lifecycle.torn is not Torn.ABOVE:
+                self._poll_layer(layer, layer.poll_flush)  # type: ignore[attr-defined]
+
+    def _poll_layer(self, layer: Layer, poll: Callable[[], None]) -> None:
+        knew = layer.lifecycle.failure is not None
+        try:
+            with lifted(self):
+                poll()
+        except NotReady:
+            raise
+        except BaseException as exc:
+            if not (knew and is_refusal(exc)):
+                fail(layer, exc)
+            raise
+
+    async def _flush_once(self) -> None:
+        """Give every layer one chance to send what it holds."""
+        if self.hardness is Hardness.ABORTED:
+            return
+        wait = self._poll(self._poll_flush)
+        if wait is not None and await self._wait_briefly(wait):
+            self._poll(self._poll_flush)
+
+    async def _wait_briefly(self, wait: Callable[[], Awaitable[object]]) -> bool:
+        """Where one wait is part of one poll (a foreign stream, a thread), make it."""
+        patience = max((layer.close_patience for layer in self.layers), default=0.0)
+        if not patience:
+            return False
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + patience):
+            try:
+                await wait()
+            except Exception as exc:  # noqa: BLE001 - raised after the release
+                self.error = self.error or exc
+                return False
+        return True
+
+    # ---- Releasing -------------------------------------------------------------------------
+
+    def note_truncation(self) -> None:
+        """Decide how the stack ends: by what is lost, and by what was begun."""
+        state = self.state()
+        for layer in self.layers:
+            if layer.lifecycle.torn_text:
+                self.cut_short_text = layer.lifecycle.torn_text
+            elif layer.lifecycle.unfinished is not None:
+                self.cut_short_text = "a Buf was begun and not finished"
+        self.is_truncated = (
+            self.hardness is Hardness.ABORTED
+            or state is State.TRUNCATED
+            or (state is State.BROKEN and not self.sent)
+            or any(held_by(layer) != 0 for layer in (*self.layers, *self.sides))
+        )
+
+    def ends_plainly(self, layer: Layer) -> bool:
+        """Whether ``layer`` should end as if nothing was missing.
+
+        Where a layer above shows the truncation by its missing epilogue, a reset would only
+        destroy what is still on its way.
+        """
+        if self.hardness is Hardness.ABORTED:
+            return False
+        return not self.is_truncated or any(
+            upper.shows_truncation for upper in (layer, *writers_above(layer))
+        )
+
+    async def _release(self) -> None:
+        interrupt: BaseException | None = None
+        try:
+            self.note_truncation()
+        except BaseException as exc:  # noqa: BLE001 - raised below
+            self.is_truncated, interrupt = True, exc
+        # Before the first release: a layer that shows a truncation is above those that it is for.
+        plain = [layer for layer in self.layers if interrupt is None and self.ends_plainly(layer)]
+        while True:
+            # Others may have joined meanwhile.
+            layer = next((one for one in self.order() if not one.lifecycle.released), None)
+            if layer is None:
+                break
+            clean = contains(plain, layer)
+            layer.lifecycle.released = True
+            try:
+                await layer.release(clean=clean)
+            except Exception as exc:  # noqa: BLE001 - raised below
+                fresh = trio.BrokenResourceError if isinstance(exc, OSError) else None
+                if self.error is None:
+                    self.error = _from(fresh, layer, exc)
+            except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
+                interrupt = interrupt or exc
+        if interrupt is not None:
+            try:
+                raise interrupt
+            finally:
+                interrupt = None
+
+    def _finish(self) -> None:
+        """Every layer is closed from now on, whatever has happened."""
+        for layer in self.layers:
+            lifecycle = layer.lifecycle
+            lifecycle.released = True
+            lifecycle.close = None
+            # Their tracebacks refer to the layers.
+            lifecycle.failure = lifecycle.read_failure = None
+            lifecycle.unfinished = None
+            lifecycle.holders = ()
+            lifecycle.update()
+        for layer in self.sides:
+            layer.lifecycle.side_close = _ENDED_SIDE
+            layer.lifecycle.update()
+        if self.is_truncated:
+            for layer in self.layers:
+                inner = layer.lifecycle.inner
+                if inner is not None and is_layer(inner) and not inner.lifecycle.released:
+                    self._tear_below(inner)
+        self.done.set()
+        self.tell()
+
+    def _tear_below(self, inner: Layer) -> None:
+        if inner.lifecycle.unfinished is None:
+            tear(inner, "a layer above it was closed before it had written everything")
+
+    def lost_bytes(self) -> int:
+        """How many accepted bytes the layers still hold, over all; what is unknown adds 0."""
+        return sum(held_by(layer) or 0 for layer in self.layers)
+
+
+def _from(
+    kind: type[trio.BrokenResourceError] | None, layer: Layer, exc: Exception
+) -> BaseException:
+    if kind is None:
+        return exc
+    error = kind(f"{layer!r}: {exc}")
+    error.__cause__ = exc
+    return error
+
+
+def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
+    """Begin a close of ``layer``, or join those that its extent meets.
+
+    Returns:
+        The close that closes ``layer``, new if its ``layers`` were empty before; and the others
+        that meet its extent, to be waited for.
+    """
+    layers, sides = extent_of([layer])
+    met: list[Close] = []
+    for one in (layer, *layers):
+        close = one.lifecycle.close
+        if (
+            isinstance(close, Close)
+            and not any(close is other for other in met)
+            # Called from inside of a running one, this closes the rest and waits for nothing.
+            and close not in running_closes.get()
+        ):
+            met.append(close)
+    mine = met.pop(0) if met else Close()
+    mine.add(layers, sides)
+    for close in (mine, *met):
+        close.harden(hardness, hurried=close.is_running)
+    return mine, met
+
+
+@trio.lowlevel.enable_ki_protection
+async def close_layer(layer: Layer, hardness: Hardness, *, joins_gently: bool = False) -> None:
+    """What ``aclose`` does.
+
+    Args:
+        layer: the layer to close.
+        hardness: how much to try.
+        joins_gently: whether a close that another task has begun is only waited for.
+
+    Raises:
+        trio.BrokenResourceError: if the close finds a failure that nobody was told of before.
+        trio.ClosedResourceError: if somebody else cut the close short.
+    """
+    lifecycle = layer.lifecycle
+    if lifecycle.lift_of() is not None:
+        # From inside of the running close: it does the rest.
+        await trio.lowlevel.checkpoint()
+        return
+    if lifecycle.released and lifecycle.close is None:
+        await _closed_before(layer)
+        return
+    started = lifecycle.close is None
+    close, others = enter(layer, Hardness.CLEAN if joins_gently and not started else hardness)
+    if close.is_running or not started:
+        await _join(close, layer, gently=joins_gently)
+    else:
+        await _run(close, layer)
+    for other in others:
+        await _join(other, layer, gently=joins_gently)
+
+
+async def _closed_before(layer: Layer) -> None:
+    lifecycle = layer.lifecycle
+    lost, lifecycle.lost = lifecycle.lost, 0
+    await trio.lowlevel.checkpoint()
+    if lost and lifecycle.lost_by != id(trio.lowlevel.current_task()):
+        raise ClosedRefusal(
+            f"another task closed {layer!r}: {lost} bytes that it had accepted were never sent"
+        )
+
+
+async def _run(close: Close, layer: Layer) -> None:
+    told = any(one.lifecycle.failure is not None for one in close.layers)
+    try:
+        await close.run()
+    finally:
+        if close.done.is_set():
+            _tell_losses(close, layer, told=told)
+    error, close.error = close.error, None
+    if error is not None and not told:
+        try:
+            raise error
+        finally:
+            del error
+    if close.was_hurried and not close.sent and not told:
+        raise ClosedRefusal(f"another task cut the close of {layer!r} short")
+
+
+def _tell_losses(close: Close, layer: Layer, *, told: bool) -> None:
+    lost = close.lost_bytes()
+    me = id(trio.lowlevel.current_task())
+    for one in close.layers:
+        if one is not layer and not told:
+            one.lifecycle.lost, one.lifecycle.lost_by = held_by(one) or 0, me
+    if told or close.error is not None or not close.is_truncated:
+        return
+    if lost:
+        text = f"{lost} bytes that it had accepted were never sent"
+    elif close.cut_short_text:
+        text = close.cut_short_text
+    else:
+        return
+    warn_unraisably(f"{layer!r} was closed: {text}", layer)
+
+
+async def _join(close: Close, layer: Layer, *, gently: bool) -> None:
+    try:
+        await close.done.wait()
+    except trio.Cancelled:
+        if not gently:
+            close.harden(Hardness.CUT_OFF)
+            with trio.CancelScope(shield=True):
+                await close.done.wait()
+        raise
+    if not gently and close.is_truncated and close.was_hurried:
+        raise ClosedRefusal(f"another task's close of {layer!r} did not succeed")

@@ -1,0 +1,372 @@
+"""The state of one layer: may it be written to, who is inside, how has it ended.
+
+Theory of operation
+===================
+
+Every layer (a writer, a reader, or both) has one :class:`Lifecycle`, made before its ``__init__``
+runs. **Rare events walk, the hot path reads one field**: a tear, a failure, a shutdown, a close
+walk the stack once and set the fields of each lifecycle; :meth:`Lifecycle.update` then computes
+the two fields that every write reads:
+
+``refusal``
+    why the layer refuses writes, or None.
+``fast``
+    the run's budget while the layer is open, whole, and nobody is inside; else a spent one. So
+    "may this call skip the shell" is one look at ``fast.left``.
+
+**Lifting.** A close, and a torn layer's own flush, must write through layers that refuse everybody
+else. Their polls are synchronous, so they lift the refusal for the length of one poll: ``lifted``
+names, in this thread, the close or the torn layer that polls now.
+
+**Calls.** A write that can be ended in its middle keeps its progress in a :class:`Call`, in
+``calls``, where a close that ends it finds it. :meth:`Lifecycle.leave` and the close settle a call
+by the same function, :func:`trio_asyncwrite._core._stack.settle`.
+
+A lifecycle never refers to its layer: without a cycle, a dropped stack is freed at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import enum
+import threading
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol, final
+
+import trio
+
+from ._budget import SPENT, Budget
+from ._errors import BrokenRefusal, BusyRefusal, ClosedRefusal
+
+if TYPE_CHECKING:
+    import weakref
+    from collections.abc import Awaitable, Callable, Generator
+
+    from ._buf import Buf
+    from ._layer import Layer
+    from ._waits import Line, OneForAll
+
+
+class Phase(enum.Enum):
+    """How far the writing direction has come; it moves downwards only."""
+
+    OPEN = "open"
+    ENDING = "shutting down"
+    ENDED = "shut down"
+
+
+class Refusal(enum.Enum):
+    """Why a layer refuses writes; the first that applies counts."""
+
+    CLOSED = "closed"
+    BROKEN = "broken"
+    TORN = "torn"
+    SHUT_DOWN = "shut down"
+    UNFINISHED = "a Buf is unfinished"
+
+
+class Torn(enum.Enum):
+    """Where a torn layer lies, seen from the layer whose message was cut short."""
+
+    HERE = "the layer that was called"
+    BELOW = "below it: the bytes held here still go"
+    ABOVE = "above it, or beside it: the bytes held here are lost"
+
+
+# An attribute of an Enum class is a slow look-up (before 3.12 it runs Python code).
+OPEN: Final = Phase.OPEN
+ENDING: Final = Phase.ENDING
+ENDED: Final = Phase.ENDED
+
+
+class Closer(Protocol):
+    """A close that runs; see ``_close.py``."""
+
+    def postpones(self, lifecycle: Lifecycle) -> bool:
+        """Whether the layer's shutdown has to wait for other layers above it."""
+
+
+class Call:
+    """The progress of one call that writes.
+
+    Args:
+        size: how many bytes it writes.
+        sends: whether it is one of Trio's verbs, which are not resumed when they are cancelled.
+        buf: the caller's cursor; what is left of it is unfinished, and not lost.
+        goes_on: whether ``buf`` was begun by an earlier call.
+    """
+
+    __slots__ = ("accepted", "buf", "flushing", "goes_on", "sends", "size")
+
+    def __init__(
+        self, size: int, *, sends: bool = False, buf: Buf | None = None, goes_on: bool = False
+    ) -> None:
+        self.goes_on = goes_on
+        self.size = size
+        self.accepted = 0
+        self.sends = sends
+        self.buf = buf
+        self.flushing = False
+
+
+class Wait:
+    """A task that waits inside a layer."""
+
+    __slots__ = ("reading", "scope", "task")
+
+    def __init__(self, *, reading: bool) -> None:
+        self.reading = reading
+        self.scope = trio.CancelScope()
+        self.task = trio.lowlevel.current_task()
+
+
+class _Lift(threading.local):
+    by: object = None
+
+
+_lift = _Lift()
+
+#: The closes that this task runs, and whose code it is called from.
+running_closes: contextvars.ContextVar[tuple[object, ...]] = contextvars.ContextVar(
+    "trio_asyncwrite closes", default=()
+)
+
+
+@contextlib.contextmanager
+def lifted(by: object) -> Generator[None, None, None]:
+    """Lift the refusals that ``by`` has caused, for the polls of the block: no await in it."""
+    before, _lift.by = _lift.by, by
+    try:
+        yield
+    finally:
+        _lift.by = before
+
+
+@final
+class Lifecycle:
+    """The state of one layer. Your own layers use its methods as the library's do."""
+
+    # Hot: read at every write.
+    fast: Budget
+    refusal: Refusal | None
+    inside: bool
+    #: The layer that this one writes to.
+    inner: Layer | None = None
+
+    # Rare: the first values are the class's, so that making a layer costs little.
+    budget: Budget = SPENT
+    phase: Phase = OPEN
+    #: Whether a layer below was shut down, and nothing can be written any more.
+    shut: bool = False
+    #: The cause of the first failure of writing. Kept until the close: its traceback refers to us.
+    failure: BaseException | None = None
+    torn: Torn | None = None
+    #: What a torn layer says: how much of which message it accepted.
+    torn_text: str = ""
+    #: A Buf that was begun; until it is finished no other write may come in between.
+    unfinished: Buf | None = None
+    #: Whether a send_all or send_eof was given up with bytes unsent.
+    abandoned: bool = False
+    #: The close that this layer is part of.
+    close: Closer | None = None
+    #: The close of a layer below that ends one of this layer's two sides.
+    side_close: Closer | None = None
+    released: bool = False
+    #: Accepted bytes that a close has lost without telling this layer's user, and whose close it
+    #: was: the id of its task.
+    lost: int = 0
+    lost_by: int = 0
+    #: Who claims this layer also claims that one: a by_ref handle and its original.
+    original: Lifecycle | None = None
+    #: For a writer that many tasks may use: who is inside, in the order of their coming.
+    line: Line | None = None
+    calls: tuple[Call, ...] = ()
+    waits: tuple[Wait, ...] = ()
+    #: The task inside a call of a foreign stream that must not be ended; see ``_send_stream.py``.
+    unbroken_task: object = None
+
+    # Reading.
+    reading: bool = False
+    read_failure: BaseException | None = None
+    at_end: bool = False
+    #: What a foreign reader has received and nobody has read yet.
+    received: bytes = b""
+    receiving: OneForAll | None = None
+
+    # The layers above: all of them weakly, and strongly those that hold bytes, in that order.
+    above: list[weakref.ref[Layer]] | tuple[()] = ()
+    holders: tuple[Layer, ...] = ()
+    holding: int = 0
+    #: Whether this layer's ``held_bytes`` has to be asked for after each call; and the layers below
+    #: of which that is true.
+    is_watched: bool = False
+    watched: tuple[Layer, ...] = ()
+    attached: bool = False
+
+    def __init__(self) -> None:
+        self.fast = SPENT
+        self.refusal = None
+        self.inside = False
+
+    # ---- What writes read ------------------------------------------------------------------
+
+    def update(self) -> None:
+        """Compute ``refusal`` and ``fast`` from the rest."""
+        self.refusal = (
+            Refusal.CLOSED
+            if self.close is not None or self.released or self.side_close is not None
+            else Refusal.BROKEN
+            if self.failure is not None
+            else Refusal.TORN
+            if self.torn is not None
+            else Refusal.SHUT_DOWN
+            if self.shut or self.phase is not OPEN
+            else Refusal.UNFINISHED
+            if (self.original or self).unfinished is not None
+            else None
+        )
+        self.fast = (
+            self.budget
+            if self.refusal is None
+            and not self.inside
+            # Somebody has to look whether these hold bytes now; the shell does.
+            and (self.holding or not (self.is_watched or self.watched))
+            else SPENT
+        )
+
+    def check_write(self, layer: Layer) -> None:
+        """For ``poll_write``: raise, unless ``layer`` may be written to now.
+
+        Raises:
+            trio.ClosedResourceError: if a shutdown or close has begun.
+            trio.BrokenResourceError: if it has failed, is torn, or has an unfinished Buf.
+        """
+        if self.refusal is not None and (self.phase is ENDED or not self._is_lifted()):
+            self.refuse(layer)
+
+    def check_flush(self, layer: Layer) -> None:
+        """For ``poll_flush``: raise, unless ``layer`` may be flushed now.
+
+        Raises:
+            trio.ClosedResourceError: if it is closed.
+            trio.BrokenResourceError: if it has failed or is torn.
+        """
+        if (
+            self.refusal is not None
+            and self.refusal is not Refusal.SHUT_DOWN
+            and self.refusal is not Refusal.UNFINISHED
+            and not self._is_lifted()
+        ):
+            self.refuse(layer)
+
+    def _is_lifted(self) -> bool:
+        by = _lift.by
+        if by is None or self.failure is not None or self.torn is Torn.ABOVE:
+            return False
+        if by is self.close or by is self.side_close:
+            return not self.released
+        if self.close is not None or self.released:
+            return False
+        # A torn layer's flush: the layers below it. Or a Buf that is gone on with.
+        return by is Torn.HERE if self.torn else by is (self.original or self).unfinished
+
+    def refuse(self, layer: object) -> NoReturn:
+        """Raise what a layer that refuses says."""
+        refusal = self.refusal
+        if refusal is Refusal.BROKEN:
+            raise BrokenRefusal(f"{layer!r} has failed before") from self.failure
+        if refusal is Refusal.TORN:
+            raise BrokenRefusal(
+                f"{layer!r} is torn: {self.torn_text}. Nothing may follow, so close it"
+            )
+        if refusal is Refusal.UNFINISHED:
+            raise BrokenRefusal(
+                f"{layer!r}: a Buf was begun and not finished: finish the Buf first, by "
+                f"write_all_buf() of the same Buf"
+            )
+        if refusal is Refusal.SHUT_DOWN:
+            raise ClosedRefusal(f"{layer!r} was shut down")
+        raise ClosedRefusal(f"{layer!r} is closed, or being closed")
+
+    # ---- Claims ----------------------------------------------------------------------------
+
+    def lift_of(self) -> object:
+        """What lifts the refusals for the awaits of this task: the close that it runs, or None.
+
+        Code that a close calls (a user's ``release``, a reader that is drained) may use the
+        layers that are being closed.
+        """
+        return self.close if self.close in running_closes.get() and not self.released else None
+
+    def is_closed(self, *, reading: bool) -> bool:
+        """Whether this direction is closed: one side of a layer over two streams may be."""
+        if reading:
+            return self.close is not None or self.released
+        return self.refusal is Refusal.CLOSED
+
+    def claim(self, layer: Layer, *, writing: bool) -> None:
+        """Make this task the one inside ``layer``; :meth:`leave` ends it.
+
+        Raises:
+            trio.ClosedResourceError: if a shutdown or close has begun.
+            trio.BusyResourceError: if another task is inside.
+            trio.BrokenResourceError: if it has failed, is torn, or has an unfinished Buf.
+        """
+        # Closed before Busy: a task that the close has woken may not have left yet.
+        if self.refusal is Refusal.CLOSED and self.lift_of() is None:
+            self.refuse(layer)
+        original = self.original
+        if self.inside or (original is not None and original.inside):
+            raise BusyRefusal(
+                f"another task is using {layer!r}; for several tasks there is SharedWriter"
+            )
+        if (
+            self.refusal is not None
+            and self.refusal is not Refusal.CLOSED
+            and (writing or self.failure is not None or self.torn is Torn.ABOVE)
+        ):
+            self.refuse(layer)
+        if self.line is None:
+            self.inside = True
+            self.fast = SPENT
+        if original is not None:
+            original.claim(layer, writing=writing)
+
+    def leave(self) -> None:
+        """This task is not inside any more."""
+        self.inside = False
+        self.update()
+        if self.original is not None:
+            self.original.leave()
+
+    async def wait(
+        self, layer: Layer, wait: Callable[[], Awaitable[object]], *, reading: bool = False
+    ) -> None:
+        """Make a wait that a close of ``layer`` ends.
+
+        Whatever the wait raises breaks nothing.
+
+        Raises:
+            trio.ClosedResourceError: if another task closes the layer meanwhile.
+        """
+        entry = Wait(reading=reading)
+        self.waits = (*self.waits, entry)
+        try:
+            with entry.scope:
+                await wait()
+        finally:
+            self.waits = tuple(one for one in self.waits if one is not entry)
+        if self.is_closed(reading=reading) and self.lift_of() is None:
+            raise ClosedRefusal(f"another task closed {layer!r}")
+
+    # ---- Shutting down ---------------------------------------------------------------------
+
+    def postponed(self) -> bool:
+        """Whether the close that polls now has other layers to end before this one."""
+        close = self.close
+        return close is not None and close is _lift.by and close.postpones(self)
+
+    def end(self) -> None:
+        """For ``poll_shutdown``: the shutdown is complete."""
+        self.phase = ENDED
+        self.update()

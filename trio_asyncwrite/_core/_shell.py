@@ -1,0 +1,393 @@
+"""Poll, wait, poll again: the one loop around all polls.
+
+The loop checks for cancellation before the first poll. Once a poll has succeeded, only a
+*shielded* yield may follow: had the task been cancelled there, ``Cancelled`` would no longer mean
+"nothing was accepted".
+
+Calls that stay in a buffer skip the yields. They draw on the budget of ``_budget.py`` instead.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import trio
+
+from ._budget import spend, spend_at_once
+from ._buf import Buf
+from ._checks import accepted, byte_view
+from ._errors import NotReady
+from ._lifecycle import ENDED, ENDING, Call, Torn, lifted
+from ._stack import (
+    attach,
+    begin_shutdown,
+    check_shutdown,
+    fail,
+    finished,
+    look,
+    resumed,
+    set_unfinished,
+    settle,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import Buffer, TypeVarTuple, Unpack
+
+    from ._async_write import AsyncWrite
+    from ._layer import Layer
+
+    Ts = TypeVarTuple("Ts")
+
+T = TypeVar("T")
+
+#: How often one call may poll without a wait before it lets the other tasks run.
+POLLS_PER_TURN: Final = 16
+
+#: How many parts to offer at once: as many as Linux's writev takes. To list all that are left at
+#: every poll would take quadratic time.
+_PARTS_PER_POLL: Final = 1024
+
+
+@trio.lowlevel.enable_ki_protection
+async def drive(
+    layer: Layer, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts], lift: object = None
+) -> T:
+    """Poll until it is ready: a full checkpoint. For who has claimed ``layer``.
+
+    Args:
+        layer: the layer that was called.
+        poll: one of its polls that write; if it fails, the layer is broken.
+        *args: its arguments.
+        lift: whose refusals to lift for the polls; see ``_lifecycle.py``.
+    """
+    lifecycle = layer.lifecycle
+    line = lifecycle.line
+    turn = None if line is None else line.enter()
+    try:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        waited = False
+        while True:
+            try:
+                if lift is not None:
+                    with lifted(lift):
+                        result = poll(*args)
+                elif line is not None and turn is not None:
+                    result = line.poll(turn, functools.partial(poll, *args))
+                else:
+                    result = poll(*args)
+                break
+            except NotReady as not_ready:
+                wait = not_ready.wait
+            except BaseException as exc:
+                fail(layer, exc)
+                raise
+            await lifecycle.wait(layer, wait)
+            waited = True
+        if not waited:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return result
+    finally:
+        if line is not None and turn is not None:
+            line.leave(turn)
+
+
+def claim(layer: Layer, *, writing: bool) -> object:
+    """Make this task the one inside ``layer``; what lifts its refusals for this task, if any.
+
+    Raises:
+        trio.ClosedResourceError: if a shutdown or close has begun.
+        trio.BusyResourceError: if another task is inside.
+        trio.BrokenResourceError: if it has failed, is torn, or has an unfinished Buf.
+    """
+    lifecycle = layer.lifecycle
+    if not lifecycle.attached:
+        attach(layer)
+    lifecycle.claim(layer, writing=writing)
+    return None if lifecycle.refusal is None else lifecycle.lift_of()
+
+
+def leave(layer: Layer) -> None:
+    """This task is not inside ``layer`` any more."""
+    lifecycle = layer.lifecycle
+    if lifecycle.is_watched:
+        look(layer)
+    for one in lifecycle.watched:
+        look(one)
+    lifecycle.leave()
+
+
+# ---- Messages: the argument of one call --------------------------------------------------------
+
+
+class Message(Call):
+    """What one call writes, and how far it has come.
+
+    Most data is accepted whole and at once, and needs no cursor; ``rest`` is made when it is not.
+    """
+
+    __slots__ = ("data", "rest")
+
+    def __init__(self, data: bytes | memoryview, *, sends: bool = False) -> None:
+        super().__init__(len(data), sends=sends)
+        self.data = data
+        self.rest: Buf | None = None
+
+
+def poll_once(writer: AsyncWrite, message: Message) -> int:
+    """Write some of a message."""
+    count = writer.poll_write(message.data)
+    if count != message.size or type(count) is not int:
+        count = accepted(count, message.size, writer)
+    message.accepted = count
+    return count
+
+
+def poll_whole(writer: AsyncWrite, message: Message) -> None:
+    """Write all of a message."""
+    rest = message.rest
+    if rest is None:
+        if poll_once(writer, message) == message.size:
+            return
+        message.rest = rest = Buf(memoryview(message.data)[message.accepted :])
+    poll_parts(writer, message, rest)
+
+
+def poll_parts(writer: AsyncWrite, call: Call, rest: Buf) -> None:
+    """Write all that is ahead of the cursor."""
+    for _ in range(POLLS_PER_TURN):
+        call.accepted += poll_buf(writer, rest)
+        if not rest.remaining:
+            return
+    raise NotReady(trio.lowlevel.checkpoint)
+
+
+def poll_send(writer: AsyncWrite, message: Message) -> None:
+    """Write all of a message, and flush."""
+    if not message.flushing:
+        if message.size:
+            poll_whole(writer, message)
+        message.flushing = True
+    poll_flush(writer)
+
+
+# Ctrl-C must not fall between what was accepted and the cursor that says so.
+@trio.lowlevel.enable_ki_protection
+def poll_buf(writer: AsyncWrite, buf: Buf) -> int:
+    """Write some of what is ahead of the cursor, and move it past what was accepted.
+
+    A message of any number of parts stays one message through every layer.
+    """
+    if buf.is_contiguous():
+        count = writer.poll_write(buf.chunk())
+    elif buf.remaining < writer.spare_capacity or writer.keeps_messages:
+        # What is taken whole is taken in one go.
+        count = writer.poll_write_vectored(buf.chunks())
+    else:
+        count = writer.poll_write_vectored(buf.chunks(_PARTS_PER_POLL))
+    count = accepted(count, buf.remaining, writer)
+    buf.advance(count)
+    return count
+
+
+def poll_flush(writer: AsyncWrite) -> None:
+    """Flush, and tell a poll that is none."""
+    answer: object = writer.poll_flush()  # type: ignore[func-returns-value]
+    if answer is not None:
+        wrong_answer(writer, "poll_flush", answer)
+
+
+def poll_shutdown(writer: AsyncWrite) -> None:
+    """Shut down, and tell a poll that is none."""
+    answer: object = writer.poll_shutdown()  # type: ignore[func-returns-value]
+    if answer is not None:
+        wrong_answer(writer, "poll_shutdown", answer)
+    writer.lifecycle.end()
+
+
+def wrong_answer(writer: object, name: str, answer: Any) -> None:
+    """Raise for a poll that has not answered None.
+
+    Raises:
+        TypeError: names the class, the method and the answer.
+    """
+    if hasattr(answer, "close") and hasattr(answer, "cr_frame"):
+        answer.close()  # or Python warns that it was never awaited
+        answer = "a coroutine (a poll is a plain function, without async)"
+    raise TypeError(f"{type(writer).__name__}.{name}() must return None, it returned {answer!r}")
+
+
+@trio.lowlevel.enable_ki_protection
+async def drive_write(
+    writer: AsyncWrite, size: int, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts], lift: object
+) -> T:
+    """Write ``size`` bytes by ``poll``; if they stay in a buffer, it costs a call of the budget."""
+    if size < writer.spare_capacity and lift is None:
+        lifecycle = writer.lifecycle
+        if lifecycle.line is None:
+            lifecycle.budget = await spend(lifecycle.budget)
+            stays = lifecycle.refusal is None
+        else:
+            # The line makes the checkpoint, or others could overtake during it.
+            lifecycle.budget, stays = spend_at_once()
+        if stays and size < writer.spare_capacity:
+            try:
+                return poll(*args)
+            except NotReady:
+                pass  # a spare_capacity that was not true
+            except BaseException as exc:
+                fail(writer, exc)
+                raise
+    return await drive(writer, poll, *args, lift=lift)
+
+
+@trio.lowlevel.enable_ki_protection
+async def write_message(
+    writer: AsyncWrite, poll: Callable[[AsyncWrite, Message], T], data: Buffer, *, sends: bool
+) -> T:
+    """Write ``data`` by ``poll``.
+
+    Args:
+        writer: the writer.
+        poll: writes some of it, or all.
+        data: the bytes.
+        sends: whether it is Trio's verb: it flushes, and is not resumed when it is cancelled.
+    """
+    view = data if type(data) is bytes else byte_view(data)
+    lifecycle = writer.lifecycle
+    try:
+        lift = claim(writer, writing=True)
+        message = Message(view, sends=sends)
+        lifecycle.calls += (message,)
+        done = False
+        try:
+            if sends:
+                result = await drive(writer, poll, writer, message, lift=lift)
+                resumed(writer)
+            else:
+                result = await drive_write(writer, message.size, poll, writer, message, lift=lift)
+            done = True
+            return result
+        finally:
+            _leave(writer, message, done=done)
+            if message.rest is not None:
+                message.rest.release()
+    finally:
+        if type(view) is memoryview:
+            view.release()
+
+
+@trio.lowlevel.enable_ki_protection
+async def write_from(
+    writer: AsyncWrite,
+    buf: Buf,
+    poll: Callable[[AsyncWrite, Call, Buf], T],
+    *,
+    whole: bool,
+    resumable: bool = True,
+) -> T:
+    """Write from a cursor by ``poll``.
+
+    Args:
+        writer: the writer.
+        buf: the cursor.
+        poll: writes some of it, or all.
+        whole: whether a Buf that was begun is then unfinished, until it is written completely.
+        resumable: whether the caller keeps the cursor, and can go on with it.
+    """
+    if not isinstance(buf, Buf):
+        name = type(buf).__name__
+        raise TypeError(f"expected a Buf, got {name}: write_all() takes bytes, or give Buf(data)")
+    lifecycle = writer.lifecycle
+    owner = lifecycle.original or lifecycle
+    goes_on = owner.unfinished is buf
+    if goes_on:
+        # Everybody else is refused; this is the one call that may go on.
+        set_unfinished(writer, None)
+    try:
+        lift = claim(writer, writing=True)
+    except BaseException:
+        if goes_on:
+            set_unfinished(writer, buf)
+        raise
+    kept = resumable and (whole or goes_on)
+    call = Call(buf.remaining, buf=buf if kept else None, goes_on=goes_on)
+    lifecycle.calls += (call,)
+    try:
+        return await drive_write(writer, call.size, poll, writer, call, buf, lift=lift)
+    finally:
+        if kept and not buf.remaining:
+            finished(writer, goes_on=goes_on)
+        _leave(writer, call, done=not (whole and buf.remaining))
+
+
+def _leave(writer: AsyncWrite, call: Call, *, done: bool) -> None:
+    lifecycle = writer.lifecycle
+    lifecycle.calls = tuple(one for one in lifecycle.calls if one is not call)
+    if not done or (call.goes_on and call.buf is not None and call.buf.remaining):
+        settle(writer, call, closed=writer.lifecycle.is_closed(reading=False))
+    leave(writer)
+
+
+def poll_some_of_buf(writer: AsyncWrite, _call: Call, buf: Buf) -> int:
+    """Write some of a Buf."""
+    return poll_buf(writer, buf)
+
+
+def poll_all_of_buf(writer: AsyncWrite, call: Call, buf: Buf) -> None:
+    """Write all of a Buf."""
+    poll_parts(writer, call, buf)
+
+
+@trio.lowlevel.enable_ki_protection
+async def flush(writer: AsyncWrite) -> None:
+    """What ``AsyncWrite.flush`` does."""
+    lift = claim(writer, writing=False)
+    try:
+        lifecycle = writer.lifecycle
+        if lifecycle.torn is not None and lift is None:
+            lift = Torn.HERE
+        await drive(writer, poll_flush_unless_ended, writer, lift=lift)
+        resumed(writer)
+    finally:
+        leave(writer)
+
+
+def poll_flush_unless_ended(writer: AsyncWrite) -> None:
+    """Flush; after a shutdown there is nothing left to do."""
+    if writer.lifecycle.phase is not ENDED:
+        poll_flush(writer)
+
+
+@trio.lowlevel.enable_ki_protection
+async def shutdown(writer: AsyncWrite, *, sends: bool) -> None:
+    """What ``AsyncWrite.shutdown`` and ``send_eof`` do.
+
+    Args:
+        writer: the writer.
+        sends: whether it is Trio's verb, which is not resumed when it is cancelled.
+    """
+    lifecycle = writer.lifecycle
+    lift = claim(writer, writing=False)
+    done = False
+    try:
+        if lifecycle.phase is not ENDED:
+            if lifecycle.torn is not None and lift is None:
+                lifecycle.refuse(writer)
+            check_shutdown(writer)
+        await drive(writer, poll_shutdown_unless_ended, writer, lift=lift)
+        done = True
+        resumed(writer)
+    finally:
+        if sends and not done and lifecycle.phase is ENDING and not lifecycle.is_closed(reading=False):
+            lifecycle.abandoned = True
+        leave(writer)
+
+
+def poll_shutdown_unless_ended(writer: AsyncWrite) -> None:
+    """Shut down; a second time there is nothing left to do."""
+    if writer.lifecycle.phase is not ENDED:
+        begin_shutdown(writer)
+        poll_shutdown(writer)

@@ -1,0 +1,500 @@
+"""What the layers of a stack tell each other.
+
+A layer knows those below it (``layers_below``); they know it by a reference that is weak as long
+as nobody above holds bytes, and strong from then on: a forgotten buffer is found by whoever closes
+the stream below it, and a stack that holds nothing is freed by reference counting.
+
+Everything here walks, and is called at rare events only: when a layer is made, begins or ceases to
+hold bytes, fails, is torn, shut down or closed.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+import weakref
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from ._errors import BrokenRefusal, BusyRefusal, NotReady, Refusal, WriteZeroError
+from ._lifecycle import ENDED, ENDING, OPEN, Call, Lifecycle, Torn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from typing_extensions import TypeVarTuple, Unpack
+
+    from ._buf import Buf
+    from ._layer import Layer
+
+    Ts = TypeVarTuple("Ts")
+
+T = TypeVar("T")
+
+
+def lifecycle_of(layer: object) -> Lifecycle:
+    """The lifecycle of a layer.
+
+    Raises:
+        TypeError: if it has none: a mock, or an object that was not made by its class.
+    """
+    lifecycle = getattr(layer, "lifecycle", None)
+    if type(lifecycle) is not Lifecycle:
+        raise TypeError(
+            f"{type(layer).__name__} is no working layer: it has no lifecycle, which "
+            f"AsyncWrite.__new__ and AsyncRead.__new__ make"
+        )
+    return lifecycle
+
+
+def is_layer(thing: object) -> bool:
+    """Whether ``thing`` is a layer of this library's kind, and not a foreign stream."""
+    return type(getattr(thing, "lifecycle", None)) is Lifecycle
+
+
+# ---- Up and down -------------------------------------------------------------------------------
+
+
+def below(layer: Layer) -> list[Layer]:
+    """The layers directly below, each once."""
+    found: list[Layer] = []
+    for one in layer.layers_below:
+        if is_layer(one) and not contains(found, one):
+            found.append(one)  # type: ignore[arg-type]
+    return found
+
+
+def above(layer: Layer) -> list[Layer]:
+    """The open layers directly above; those that hold bytes come first, in that order."""
+    lifecycle = layer.lifecycle
+    found = [one for one in lifecycle.holders if not one.lifecycle.released]
+    for reference in lifecycle.above:
+        one = reference()
+        if one is not None and not one.lifecycle.released and not contains(found, one):
+            found.append(one)
+    return found
+
+
+def contains(layers: list[Layer], layer: object) -> bool:
+    """Whether ``layer`` itself is in the list; nothing is compared or hashed."""
+    return any(one is layer for one in layers)
+
+
+def writing_chain(layer: Layer) -> Iterator[Layer]:
+    """``layer`` and those that its bytes pass on their way down."""
+    one: Layer | None = layer
+    while one is not None:
+        yield one
+        inner = one.lifecycle.inner
+        one = inner if inner is not None and is_layer(inner) else None
+
+
+def writers_above(layer: Layer) -> list[Layer]:
+    """All layers whose bytes pass ``layer``, the nearest ones first."""
+    found: list[Layer] = []
+    todo = [layer]
+    while todo:
+        one = todo.pop(0)
+        for upper in above(one):
+            if upper.lifecycle.inner is one and not contains(found, upper):
+                found.append(upper)
+                todo.append(upper)
+    return found
+
+
+# ---- Registration ------------------------------------------------------------------------------
+
+
+def _forget(uppers: list[weakref.ref[Layer]], reference: weakref.ref[Layer]) -> None:
+    for number, one in enumerate(uppers):
+        if one is reference:
+            del uppers[number]
+            return
+
+
+def register(layer: Layer, lower: Layer) -> None:
+    """Let ``lower`` know that ``layer`` is above it."""
+    lifecycle = lower.lifecycle
+    if any(reference() is layer for reference in lifecycle.above):
+        return
+    if not lifecycle.above:
+        lifecycle.above = []
+    uppers = lifecycle.above
+    assert isinstance(uppers, list)
+    uppers.append(weakref.ref(layer, functools.partial(_forget, uppers)))
+
+
+def _unregister(layer: Layer, lower: Layer) -> None:
+    lifecycle = lower.lifecycle
+    for reference in list(lifecycle.above):
+        if reference() is layer:
+            lifecycle.above = [one for one in lifecycle.above if one is not reference]
+    lifecycle.holders = tuple(one for one in lifecycle.holders if one is not layer)
+
+
+def set_inner(layer: Layer, inner: Layer | None) -> None:
+    """``layer`` writes to ``inner`` from now on, and inherits the state it is in."""
+    lifecycle = lifecycle_of(layer)
+    before = lifecycle.inner
+    if before is inner:
+        return
+    if before is not None and is_layer(before):
+        _unregister(layer, before)
+    lifecycle.inner = inner
+    lifecycle.attached = False
+    if inner is not None and is_layer(inner):
+        register(layer, inner)
+        if lifecycle.holding:
+            _hold_below(layer, inner)
+        _inherit(layer, inner)
+
+
+def _inherit(layer: Layer, inner: Layer) -> None:
+    ours, theirs = layer.lifecycle, inner.lifecycle
+    if theirs.refusal is None:
+        return
+    ours.failure = ours.failure or theirs.failure
+    if theirs.torn is not None and ours.torn is None:
+        ours.torn, ours.torn_text = Torn.ABOVE, theirs.torn_text
+    ours.shut = ours.shut or theirs.shut or theirs.phase is not OPEN
+    if theirs.released:
+        ours.shut = True
+    if theirs.close is not None and not theirs.released:
+        theirs.close.include(layer)  # type: ignore[attr-defined]
+    ours.update()
+
+
+def attach(layer: Layer) -> None:
+    """See to it that the stack below knows this layer; at the latest at the first await."""
+    lifecycle = lifecycle_of(layer)
+    lifecycle.attached = True
+    if lifecycle.inner is None:
+        # A class may have `inner` as a property, or in a slot of its own.
+        inner = getattr(layer, "inner", None)
+        if inner is not None and is_layer(inner):
+            set_inner(layer, inner)
+            lifecycle.attached = True
+    lifecycle.is_watched = not layer.announces_held_bytes and (
+        "held_bytes" in vars(layer) or type(layer).overrides_held_bytes
+    )
+    watched: list[Layer] = []
+    for one in below(layer):
+        register(layer, one)
+        if not one.lifecycle.attached:
+            attach(one)
+        for each in (*one.lifecycle.watched, *([one] if one.lifecycle.is_watched else [])):
+            if not contains(watched, each):
+                watched.append(each)
+    lifecycle.watched = tuple(watched)
+    lifecycle.update()
+
+
+def detach(layer: Layer) -> None:
+    """Close ``layer`` and nothing else: what is below goes on without it."""
+    lifecycle = layer.lifecycle
+    for lower in below(layer):
+        _unregister(layer, lower)
+    lifecycle.released = True
+    lifecycle.failure = lifecycle.read_failure = None
+    lifecycle.update()
+
+
+# ---- Holding bytes -----------------------------------------------------------------------------
+
+
+def hold(layer: Layer) -> None:
+    """``layer`` holds bytes from now on: those below keep it alive."""
+    lifecycle = layer.lifecycle
+    lifecycle.holding += 1
+    if lifecycle.holding == 1:
+        for lower in below(layer):
+            _hold_below(layer, lower)
+
+
+def _hold_below(layer: Layer, lower: Layer) -> None:
+    if not any(one is layer for one in lower.lifecycle.holders):
+        lower.lifecycle.holders = (*lower.lifecycle.holders, layer)
+        hold(lower)
+
+
+def let_go(layer: Layer) -> None:
+    """``layer`` holds nothing any more."""
+    lifecycle = layer.lifecycle
+    lifecycle.holding -= 1
+    if lifecycle.holding == 0:
+        for lower in below(layer):
+            others = tuple(one for one in lower.lifecycle.holders if one is not layer)
+            if len(others) < len(lower.lifecycle.holders):
+                lower.lifecycle.holders = others
+                let_go(lower)
+
+
+def look(layer: Layer) -> None:
+    """Ask a layer that does not announce it whether it holds bytes."""
+    lifecycle = layer.lifecycle
+    holds = held_by(layer) != 0
+    # Its own hold, beside one for each of the layers above that hold bytes.
+    announced = lifecycle.holding > len(lifecycle.holders)
+    if holds and not announced:
+        hold(layer)
+    elif announced and not holds:
+        let_go(layer)
+
+
+def held_by(layer: Layer) -> int | None:
+    """How many bytes a layer holds; None if its answer raises, which is unknown.
+
+    Law: unknown counts as held.
+    """
+    try:
+        return layer.held_bytes
+    except Exception:  # noqa: BLE001 - a user's property; to close the stack matters more
+        return None
+
+
+def unsent_below(layer: Layer) -> int:
+    """The bytes that ``layer`` and all below it hold; an unknown count adds nothing."""
+    return sum(held_by(one) or 0 for one in writing_chain(layer))
+
+
+# ---- Failures ----------------------------------------------------------------------------------
+
+
+def is_refusal(exc: BaseException) -> bool:
+    """Whether an error that a poll raised breaks no layer."""
+    return isinstance(exc, Refusal) or (isinstance(exc, WriteZeroError) and not exc.permanent)
+
+
+def fail(layer: Layer, exc: BaseException) -> None:
+    """To be called when a poll of ``layer`` that writes has raised ``exc``, before re-raising it.
+
+    The writing direction of ``layer``, and of all above it, is broken from now on.
+
+    Raises:
+        trio.BrokenResourceError: from ``exc``, if that is an error of the operating system or of
+            TLS, which the caller shall see in Trio's words.
+    """
+    if isinstance(exc, NotReady) or is_refusal(exc):
+        return
+    ours = isinstance(exc, trio.BrokenResourceError) and exc.__cause__ is not None
+    cause = exc.__cause__ if ours else exc
+    for one in (layer, *writers_above(layer)):
+        if one.lifecycle.failure is None:
+            one.lifecycle.failure = cause
+            one.lifecycle.update()
+    if isinstance(exc, OSError):
+        raise trio.BrokenResourceError(f"{layer!r}: {exc}") from exc
+
+
+def poll_below(layer: Layer, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
+    """Poll ``layer``, by a poll of its own; for layers above it.
+
+    Raises:
+        NotReady: as the poll does.
+        trio.BrokenResourceError: if it fails; ``layer`` and all above it are then broken.
+    """
+    try:
+        return poll(*args)
+    except NotReady:
+        raise
+    except BaseException as exc:
+        fail(layer, exc)
+        raise
+
+
+# ---- Tears -------------------------------------------------------------------------------------
+
+
+def tear(layer: Layer, text: str) -> None:
+    """A message that was begun on ``layer`` will not be finished.
+
+    The tear reaches down to the first layer that encodes (a record or block that was begun there
+    is finished there), and everything above any layer that it reaches.
+    """
+    reached: list[Layer] = []
+    for one in writing_chain(layer):
+        if one.keeps_messages or not one.can_be_torn:
+            break
+        reached.append(one)
+        if one.encodes:
+            break
+    for one in reached:
+        for upper in writers_above(one):
+            if not contains(reached, upper) and upper.can_be_torn:
+                _mark_torn(upper, Torn.ABOVE, text)
+    for one in reached:
+        _mark_torn(one, Torn.HERE if one is layer else Torn.BELOW, text)
+    if reached:
+        arm_reset(layer, on=True)
+
+
+def _mark_torn(layer: Layer, torn: Torn, text: str) -> None:
+    lifecycle = layer.lifecycle
+    if lifecycle.torn is None or lifecycle.torn is Torn.BELOW:
+        lifecycle.torn, lifecycle.torn_text = torn, text
+        lifecycle.update()
+
+
+def arm_reset(layer: Layer, *, on: bool) -> None:
+    """Let the kernel reset the connection if everybody dies now, or not any more.
+
+    Not where a layer on the way shows the truncation by its missing epilogue: there the end is a
+    FIN, so that what the kernel has queued survives.
+    """
+    chain = list(writing_chain(layer))
+    for one in (*chain, *writers_above(chain[-1])):
+        if one.shows_truncation:
+            return
+    chain[-1].arm_reset(on=on)
+
+
+def settle(layer: Layer, call: Call, *, closed: bool) -> None:
+    """A call has ended before all was done: keep what a later end must know.
+
+    Args:
+        layer: the layer that was called.
+        call: its progress.
+        closed: whether another task's close has ended it, which goes on with a flush.
+    """
+    lifecycle = layer.lifecycle
+    buf = call.buf
+    if buf is not None:
+        if buf.remaining and (call.accepted or call.goes_on):
+            set_unfinished(layer, buf)
+            arm_reset(layer, on=True)
+        return
+    if 0 < call.accepted < call.size:
+        tear(layer, f"only {call.accepted} of the {call.size} bytes of a message were accepted")
+    if call.sends and not closed and unsent_below(layer):
+        lifecycle.abandoned = True
+
+
+def set_unfinished(layer: Layer, buf: Buf | None) -> None:
+    """A Buf was begun on ``layer``, or is not in the way any more.
+
+    One that was begun through a handle belongs to the original.
+    """
+    owner = layer.lifecycle.original or layer.lifecycle
+    owner.unfinished = buf
+    owner.update()
+    layer.lifecycle.update()
+
+
+def finished(layer: Layer, *, goes_on: bool) -> None:
+    """A Buf has been written completely."""
+    if goes_on and layer.lifecycle.torn is None:
+        arm_reset(layer, on=False)
+
+
+def resumed(layer: Layer) -> None:
+    """A flush, send or shutdown has returned: nothing is abandoned here and below."""
+    for one in writing_chain(layer):
+        if one.lifecycle.abandoned:
+            one.lifecycle.abandoned = False
+
+
+# ---- Shutting down -----------------------------------------------------------------------------
+
+
+def check_shutdown(layer: Layer) -> None:
+    """Raise, and break nothing, if ``layer`` cannot be shut down now.
+
+    Raises:
+        trio.BusyResourceError: if a message is under way in a layer that would be ended.
+        trio.BrokenResourceError: if a Buf is unfinished in one.
+        ValueError: if a layer above one still holds bytes.
+    """
+    chain = list(writing_chain(layer)) if layer.owns_below(lambda _: False) else [layer]
+    for one in chain:
+        lifecycle = one.lifecycle
+        if lifecycle.phase is ENDED:
+            return
+        if one is not layer and lifecycle.inside and lifecycle.calls:
+            raise BusyRefusal(f"another task is writing a message to {one!r}")
+        if (lifecycle.original or lifecycle).unfinished is not None and one.lifecycle.torn is None:
+            raise BrokenRefusal(f"{one!r}: a Buf was begun and not finished: finish the Buf first")
+        for upper in writers_above(one):
+            if contains(chain, upper):
+                continue
+            if upper.lifecycle.inside and upper.lifecycle.calls:
+                raise BusyRefusal(f"another task is writing a message to {upper!r}")
+            if upper.lifecycle.torn is None:
+                refuse_held(upper, f"shut {layer!r} down")
+
+
+def refuse_held(layer: Layer, purpose: str) -> None:
+    """Raise if ``layer`` holds bytes, or may do so.
+
+    Raises:
+        ValueError: says how many, and for which ``purpose`` they are in the way.
+    """
+    held = held_by(layer)
+    if held != 0:
+        count = "an unknown number of" if held is None else str(held)
+        raise ValueError(f"{layer!r} holds {count} unsent bytes: flush it before you {purpose}")
+
+
+def check_nothing_held_above(layer: Layer, purpose: str) -> None:
+    """Raise if a layer above ``layer`` holds bytes; for those who make a layer that encodes.
+
+    Raises:
+        ValueError: says how many, and for which ``purpose`` they are in the way.
+    """
+    for upper in writers_above(layer):
+        refuse_held(upper, purpose)
+
+
+def begin_shutdown(layer: Layer) -> bool:
+    """For ``poll_shutdown``: begin, or go on; False if there is nothing left to do.
+
+    From now on nothing can be written to ``layer`` and all above it.
+
+    Raises:
+        trio.ClosedResourceError: if it is closed.
+        trio.BrokenResourceError: if it has failed or is torn.
+    """
+    lifecycle = layer.lifecycle
+    if lifecycle.phase is ENDED:
+        return False
+    lifecycle.check_flush(layer)
+    if lifecycle.postponed():
+        return False
+    if lifecycle.phase is OPEN:
+        lifecycle.phase = ENDING
+        lifecycle.update()
+        for upper in writers_above(layer):
+            if not upper.lifecycle.shut:
+                upper.lifecycle.shut = True
+                upper.lifecycle.update()
+    return True
+
+
+# ---- Warnings ----------------------------------------------------------------------------------
+
+
+class _LostBytes:
+    """Gives a warning when it is collected, which is at once.
+
+    With ``-W error`` a warning is an exception, which must not replace the one that is on its way.
+    Out of a ``__del__`` it goes to :func:`sys.unraisablehook`.
+    """
+
+    __slots__ = ("source", "text")
+
+    def __init__(self, text: str, source: object) -> None:
+        self.text = text
+        self.source = source
+
+    def __del__(self) -> None:
+        warn(self.text, self.source)
+
+
+def warn(text: str, source: object) -> None:
+    """Give a ResourceWarning about ``source``."""
+    warnings.warn(text, ResourceWarning, stacklevel=2, source=source)
+
+
+def warn_unraisably(text: str, source: object) -> None:
+    """Give a ResourceWarning that never becomes an exception here."""
+    _LostBytes(text, source)

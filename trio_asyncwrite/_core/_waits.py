@@ -1,0 +1,90 @@
+"""Waits that several tasks share."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, TypeVar, final
+
+import trio
+
+from ._errors import NotReady
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+
+
+@final
+class OneForAll:
+    """One task makes a wait; others that come meanwhile wait until it is done.
+
+    Most transports bear one waiting task only, yet an ``aclose`` must get in while another task
+    waits. When the first task leaves, by whatever way, the others return and poll again.
+    """
+
+    __slots__ = ("_done",)
+
+    def __init__(self) -> None:
+        self._done: trio.Event | None = None
+
+    def is_under_way(self) -> bool:
+        """Whether a task makes the wait now."""
+        return self._done is not None
+
+    @trio.lowlevel.enable_ki_protection
+    async def wait(self, wait: Callable[[], Awaitable[object]]) -> None:
+        """Make ``wait``, or wait for the task that does.
+
+        Cancellation: nothing happened.
+        """
+        if self._done is not None:
+            await self._done.wait()
+            return
+        self._done = done = trio.Event()
+        try:
+            await wait()
+        finally:
+            self._done = None
+            done.set()
+
+
+@final
+class Line:
+    """Tasks that use one writer, in the order of their coming: only the first in the line polls."""
+
+    __slots__ = ("_events",)
+
+    def __init__(self) -> None:
+        self._events: OrderedDict[trio.Event, None] = OrderedDict()
+
+    def is_empty(self) -> bool:
+        """Whether nobody stands in the line."""
+        return not self._events
+
+    def enter(self) -> trio.Event:
+        """Take the last place; the event is set when its turn has come."""
+        turn = trio.Event()
+        self._events[turn] = None
+        return turn
+
+    def poll(self, turn: trio.Event, poll: Callable[[], T]) -> T:
+        """Poll, if it is the place's turn; and leave once that has succeeded.
+
+        Raises:
+            NotReady: as the poll does, or because it is not the turn.
+        """
+        if next(iter(self._events)) is not turn:
+            raise NotReady(turn.wait)
+        result = poll()
+        # Not only after the caller's checkpoint: while one task is in it, all the others would
+        # come to stand in line, and from then on each of their messages would cost one.
+        self.leave(turn)
+        return result
+
+    def leave(self, turn: trio.Event) -> None:
+        """Give the place up, if it is still held."""
+        self._events.pop(turn, None)
+        for first in self._events:
+            first.set()
+            break

@@ -1,0 +1,31 @@
+"""The base of writers over one writer: passes on what a wrapper need not know."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from trio_asyncwrite._core._async_write import AsyncWrite
+from trio_asyncwrite._core._stack import poll_below
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+W = TypeVar("W", bound=AsyncWrite)
+
+
+class Wrapper(AsyncWrite, Generic[W]):
+    """A writer over ``inner`` whose capacity and gathered writes are those of ``inner``."""
+
+    #: The writer below.
+    inner: W
+
+    @property
+    def spare_capacity(self) -> int:  # type: ignore[override]
+        """The capacity of the writer below: what it takes at once is taken here at once."""
+        inner = self.lifecycle.inner
+        return 0 if inner is None else inner.spare_capacity  # type: ignore[attr-defined,no-any-return]
+
+    def poll_write_vectored(self, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
+        """Pass the buffers on, gathered. See :meth:`AsyncWrite.poll_write_vectored`."""
+        self.lifecycle.check_write(self)
+        return poll_below(self.inner, self.inner.poll_write_vectored, buffers)
