@@ -21,9 +21,8 @@ from ._core._async_write import (
 )
 from ._core._buf import Buf as Buf
 from ._core._errors import NotReady as NotReady, WriteZeroError as WriteZeroError
+from ._serving._drain import Drain as Drain, DrainReport as DrainReport
 from ._serving._serve import (
-    Drain as Drain,
-    DrainReport as DrainReport,
     serve_listeners as serve_listeners,
     serve_tcp as serve_tcp,
     serve_tls_over_tcp as serve_tls_over_tcp,

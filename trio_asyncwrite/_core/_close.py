@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import math
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -153,10 +154,14 @@ class Close:
         #: Whether the sending stage is over.
         self.has_sent = trio.Event()
         self.done = trio.Event()
-        #: How many graceful closes hold the release back, or wait with limits.
+        #: When sending has taken long enough, on Trio's clock.
+        self.deadline = math.inf
+        self.was_late = False
+        #: How many graceful closes of other tasks hold the release back, and may take over.
         self._bounded = 0
         self._news = trio.Event()
         self._scope: trio.CancelScope | None = None
+        self._lingering: trio.CancelScope | None = None
         self._target: Lifecycle | None = None
         self._order: list[Layer] | None = None
 
@@ -186,6 +191,10 @@ class Close:
                 if is_there and not any(wait.task is task for task in unbroken):
                     wait.scope.cancel()
 
+    def try_at_once(self) -> bool:
+        """Shut everything down, if that needs no waiting; whether it is done, or has failed."""
+        return self.state() is State.WHOLE and self._poll(self._poll_end) is None
+
     def include(self, layer: Layer) -> None:
         """A layer that is made over one of ours, while we close, belongs to us."""
         self.add([layer], [])
@@ -209,7 +218,21 @@ class Close:
             self.was_hurried = self.was_hurried or hurried
             if self._scope is not None:
                 self._scope.cancel()
+            if self.was_hurried and self._lingering is not None:
+                self._lingering.cancel()
             self.tell()
+
+    def on_hurry(self, scope: trio.CancelScope) -> None:
+        """Cancel ``scope`` as soon as somebody hurries this close."""
+        self._lingering = scope
+        if self.was_hurried:
+            scope.cancel()
+
+    def limit(self, deadline: float) -> None:
+        """Stop sending at ``deadline``, if not before."""
+        self.deadline = min(self.deadline, deadline)
+        if self._scope is not None:
+            self._scope.deadline = self.deadline
 
     def state(self) -> State:
         """What the stack is like."""
@@ -217,7 +240,8 @@ class Close:
         if any(one.failure is not None for one in lifecycles):
             return State.BROKEN
         if self.marked_truncated or any(
-            one.torn is not None or (one.unfinished is not None) for one in lifecycles
+            one.torn is not None or one.unfinished is not None or one.marked_truncated
+            for one in lifecycles
         ):
             return State.TRUNCATED
         if any(one.abandoned for one in lifecycles):
@@ -227,11 +251,14 @@ class Close:
     # ---- Running it ------------------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection
-    async def run(self) -> None:
+    async def run(self, linger: Callable[[], Awaitable[None]] | None = None) -> None:
         """Bring the close to its end; every layer is released in any case.
 
         If this task is cancelled while a graceful close waits with limits of its own, that one
         goes on in this task's place.
+
+        Args:
+            linger: called after the sending stage, shielded; the release waits for it.
         """
         self.is_running = True
         token = running_closes.set((*running_closes.get(), self))
@@ -256,22 +283,26 @@ class Close:
                 with trio.CancelScope(shield=True):
                     await self._flush_once()
         finally:
-            self.is_running = False
             try:
+                if not handed_over:
+                    self.has_sent.set()
+                    with trio.CancelScope(shield=True):
+                        try:
+                            if linger is not None:
+                                await linger()
+                            await self._linger()
+                        finally:
+                            await self._release()
+            finally:
+                self.is_running = False
                 if handed_over:
                     self.tell()
                 else:
-                    self.has_sent.set()
-                    with trio.CancelScope(shield=True):
-                        await self._linger()
-                        await self._release()
-            finally:
-                if not handed_over:
                     self._finish()
                 running_closes.reset(token)
 
     def tell(self) -> None:
-        """Wake those who wait in :meth:`complete`, to look again."""
+        """Wake those who wait in :meth:`next_news`."""
         news, self._news = self._news, trio.Event()
         news.set()
 
@@ -285,29 +316,24 @@ class Close:
             self._bounded -= 1
             self.tell()
 
-    async def complete(self, event: trio.Event) -> None:
-        """Wait for ``event``, one of ours; run the close if nobody does any more.
+    async def next_news(self) -> None:
+        """Wait until the close has come a stage further, or is not run any more.
 
         Cancellation: nothing happened.
         """
-        while not event.is_set():
-            if not self.is_running and not self.has_sent.is_set():
-                await self.run()
-            else:
-                news = self._news
-                await news.wait()
+        news = self._news
+        await news.wait()
 
     async def _linger(self) -> None:
         self.tell()
         while self._bounded and not self.was_hurried:
-            news = self._news
-            await news.wait()
+            await self.next_news()
 
     # ---- Sending ---------------------------------------------------------------------------
 
     async def _send(self) -> None:
         await trio.lowlevel.checkpoint()
-        while self.hardness < Hardness.ABORTED:
+        while self.hardness < Hardness.ABORTED and not self.sent:
             state = self.state()
             is_short = state is State.TRUNCATED or state is State.BROKEN
             if self.hardness is Hardness.CUT_OFF or (is_short and not self.delivers):
@@ -320,9 +346,12 @@ class Close:
                 if await self._wait_briefly(wait):
                     self._poll(self._poll_end)
                 return
-            with trio.CancelScope() as self._scope:
+            with trio.CancelScope(deadline=self.deadline) as self._scope:
                 await wait()
             self._scope = None
+            if trio.current_time() >= self.deadline:
+                self.was_late = True
+                self.harden(Hardness.CUT_OFF, hurried=False)
 
     def _poll(self, poll: Callable[[], None]) -> Callable[[], Awaitable[object]] | None:
         """Poll once; the wait if there is one, and None if it is through or has failed."""

@@ -165,6 +165,8 @@ class Lifecycle:
     torn_text: str = ""
     #: A Buf that was begun; until it is finished no other write may come in between.
     unfinished: Buf | None = None
+    #: Whether somebody who knows has said that a message was cut short: a server.
+    marked_truncated: bool = False
     #: Whether a send_all or send_eof was given up with bytes unsent.
     abandoned: bool = False
     #: The close that this layer is part of.

@@ -381,7 +381,12 @@ async def shutdown(writer: AsyncWrite, *, sends: bool) -> None:
         done = True
         resumed(writer)
     finally:
-        if sends and not done and lifecycle.phase is ENDING and not lifecycle.is_closed(reading=False):
+        if (
+            sends
+            and not done
+            and lifecycle.phase is ENDING
+            and not lifecycle.is_closed(reading=False)
+        ):
             lifecycle.abandoned = True
         leave(writer)
 

@@ -44,8 +44,8 @@ import trio
 import trio.abc
 
 from trio_asyncwrite._core._async_write import AsyncReadWrite, AsyncWrite
-from trio_asyncwrite._core._compat import release_once
 from trio_asyncwrite._core._checks import RECEIVE_SIZE, accepted, byte_view, positive_int
+from trio_asyncwrite._core._compat import release_once
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._phase import BROKEN, CLOSED, ENDED
 from trio_asyncwrite._transports._send_stream import SendStreamWriter

@@ -29,16 +29,16 @@ if sys.platform != "win32":
     @overload
     def wrap_stream(stream: trio.SocketStream, cancel_grace: float | None = ...) -> TcpStream: ...
     @overload
-    def wrap_stream(stream: trio.lowlevel.FdStream, cancel_grace: float | None = ...) -> PollEvented: ...
+    def wrap_stream(
+        stream: trio.lowlevel.FdStream, cancel_grace: float | None = ...
+    ) -> PollEvented: ...
 
 
 @overload
 def wrap_stream(stream: trio.abc.SendStream, cancel_grace: float | None = ...) -> AsyncWrite: ...
 
 
-def wrap_stream(
-    stream: trio.abc.SendStream, cancel_grace: float | None = None
-) -> AsyncWrite:
+def wrap_stream(stream: trio.abc.SendStream, cancel_grace: float | None = None) -> AsyncWrite:
     """Make a writer of any stream, the best one that there is for it.
 
     Every constructor of this library that takes a writer passes it through here.
