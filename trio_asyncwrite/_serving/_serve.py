@@ -60,7 +60,7 @@ from trio_asyncwrite._core._async_write import AsyncWrite, release_once
 from trio_asyncwrite._core._checks import consists_of
 from trio_asyncwrite._core._phase import CLOSED, ENDED
 from trio_asyncwrite._tls._over_tcp import TlsListener, open_tls_over_tcp_listeners
-from trio_asyncwrite._transports._tcp import TcpListener, TcpStream, open_tcp_listeners
+from trio_asyncwrite._transports._tcp_listener import TcpListener, open_tcp_listeners
 
 if TYPE_CHECKING:
     import ssl
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from trio_asyncwrite._tls._stream import TlsStream
+    from trio_asyncwrite._transports._tcp import TcpStream
 
 S = TypeVar("S", bound=AsyncWrite)
 
