@@ -434,7 +434,7 @@ class _Ending(_Closing):
             return True
         transport = _transport_of(self.writer) if self.is_tcp else None
         # If both sides have ended it properly, it is gone as well.
-        return transport is not None and not transport[1] and is_gone(transport[0])
+        return transport is not None and not transport[1] and is_gone(transport[0]) is True
 
     def _is_sent_at_once(self) -> bool:
         """Whether sending is over before there was anything to wait for: no second task then."""

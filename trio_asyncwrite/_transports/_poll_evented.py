@@ -9,30 +9,18 @@ import socket as stdlib_socket
 import stat
 import sys
 import warnings
-from typing import TYPE_CHECKING, Protocol, final
+from typing import Protocol, final
 
 import trio
 
 from trio_asyncwrite._core._checks import RECEIVE_SIZE, positive_int
 from trio_asyncwrite._core._phase import CLOSED, ENDED
 
+from ._borrowed_socket import BorrowedSocket
 from ._fd import RESET_ON_CLOSE, FdWriter
 
 if sys.platform != "win32":  # pragma: no branch
     import fcntl
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
-
-
-@contextlib.contextmanager
-def _as_socket(fd: int) -> Generator[stdlib_socket.socket]:
-    """``fd`` with a socket's methods, for the length of the block."""
-    sock = stdlib_socket.socket(fileno=fd)
-    try:
-        yield sock
-    finally:
-        sock.detach()
 
 
 class HasFileno(Protocol):
@@ -121,8 +109,7 @@ class PollEvented(FdWriter):
         if self._begin_shutdown():
             try:
                 if self._is_socket:
-                    with _as_socket(self._open_fileno()) as sock:
-                        sock.shutdown(stdlib_socket.SHUT_WR)
+                    BorrowedSocket(self._open_fileno()).shutdown(stdlib_socket.SHUT_WR)
                 elif self._write_only and self._close_fd:
                     self._close_now()
             except OSError as exc:
@@ -189,8 +176,8 @@ class PollEvented(FdWriter):
         self._enter(CLOSED)
         if self.fileno() >= 0:
             if not clean and self._is_socket and self._close_fd:
-                with contextlib.suppress(OSError), _as_socket(self.fileno()) as sock:
-                    sock.setsockopt(
+                with contextlib.suppress(OSError):
+                    BorrowedSocket(self.fileno()).setsockopt(
                         stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, RESET_ON_CLOSE
                     )
             self._close_now()

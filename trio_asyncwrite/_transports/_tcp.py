@@ -114,7 +114,8 @@ class TcpStream(FdWriter):
         milliseconds.
 
         Raises:
-            NotImplementedError: if the system cannot tell: it is not Linux, or the socket not TCP.
+            NotImplementedError: if the system does not tell: it is not Linux, the socket is not
+                TCP, or a sandbox or an emulator refuses the answer.
             trio.BusyResourceError: if another task is inside this writer.
             trio.ClosedResourceError: if the stream is closed, now or meanwhile.
             trio.BrokenResourceError: if the writer has failed before, or the connection ends
@@ -127,20 +128,28 @@ class TcpStream(FdWriter):
         """
         self._claim(writing=False)
         try:
-            if sys.platform != "linux" or self._unacknowledged() is None:
-                raise NotImplementedError("only Linux tells what was acknowledged, and only of TCP")
-            await self._drive(self._poll_acknowledged, trio.current_time())
+            is_known = sys.platform == "linux" and await self._drive(
+                self._poll_acknowledged, trio.current_time()
+            )
         finally:
             self._busy = False
+        if not is_known:
+            raise NotImplementedError(
+                "the system does not tell what the peer has acknowledged: only Linux does, "
+                "only of TCP, and not in every sandbox"
+            )
 
-    def _unacknowledged(self) -> int | None:
-        return unacknowledged_bytes(self._open_fileno(), ended=self.socket.did_shutdown_SHUT_WR)
-
-    def _poll_acknowledged(self, since: float) -> None:
-        count = self._unacknowledged()
-        if not count:
-            return
-        if is_gone(self._open_fileno()):
+    def _poll_acknowledged(self, since: float) -> bool:
+        """Return True when everything is acknowledged, and False if the system does not tell."""
+        fd = self._open_fileno()
+        count = unacknowledged_bytes(fd, ended=self.socket.did_shutdown_SHUT_WR)
+        if count == 0:
+            return True
+        gone = is_gone(fd)
+        # Without the second answer, a reset would make this wait for ever.
+        if count is None or gone is None:
+            return False
+        if gone:
             raise trio.BrokenResourceError(
                 f"{self!r}: the connection ended with {count} bytes unacknowledged"
             )
