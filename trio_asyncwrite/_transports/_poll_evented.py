@@ -16,6 +16,7 @@ import trio
 from trio_asyncwrite._core._checks import RECEIVE_SIZE, positive_int
 from trio_asyncwrite._core._phase import CLOSED, ENDED
 
+from ._blocking_mode import NonBlockingMode
 from ._borrowed_socket import BorrowedSocket
 from ._fd import RESET_ON_CLOSE, FdWriter
 
@@ -39,7 +40,8 @@ class PollEvented(FdWriter):
 
     Pipes, pseudo-terminals and terminals, serial lines, sockets, a subprocess's stdin. The
     descriptor is made non-blocking, which concerns everybody who shares it (see
-    ``trio.lowlevel.FdStream``).
+    ``trio.lowlevel.FdStream``). Closing the stream restores the mode; if several streams share one
+    open file, such as a terminal's standard input and output, the last one of them does.
 
     Its shutdown is ``SHUT_WR`` on a socket, closes a descriptor that can only be written to
     (that is what gives the reader end-of-file), and flushes anything else.
@@ -49,8 +51,7 @@ class PollEvented(FdWriter):
 
     Args:
         fd: a file descriptor, or an object with ``fileno()`` and ``close()``.
-        close: whether closing the stream closes ``fd``. If false, ``fd`` stays open and gets
-            back the blocking mode that it came with.
+        close: whether closing the stream closes ``fd``. If false, ``fd`` stays open.
 
     Raises:
         TypeError: if ``fd`` is neither.
@@ -62,8 +63,12 @@ class PollEvented(FdWriter):
     Source: ``tokio::io::PollEvented``, ``tokio::io::unix::AsyncFd``.
     """
 
-    _close_fd = False  # until the constructor has taken it
+    # Until the constructor has taken the descriptor:
+    _close_fd = False
+    _mode: NonBlockingMode | None = None
 
+    # Ctrl-C must not fall between the mode and the field that restores it.
+    @trio.lowlevel.enable_ki_protection
     def __init__(self, fd: int | HasFileno | trio.lowlevel.FdStream, *, close: bool = True) -> None:
         if sys.platform == "win32":  # pragma: no cover
             raise NotImplementedError("PollEvented needs descriptors that Windows cannot wait for")
@@ -90,8 +95,7 @@ class PollEvented(FdWriter):
         self._is_socket = stat.S_ISSOCK(mode)
         access = fcntl.fcntl(number, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR)
         self._write_only = access == os.O_WRONLY
-        self._was_blocking = os.get_blocking(number)
-        os.set_blocking(number, False)
+        self._mode = NonBlockingMode(number)
         self._receiving = False
         self._close_fd = close
 
@@ -182,13 +186,15 @@ class PollEvented(FdWriter):
                     )
             self._close_now()
 
+    # Ctrl-C must not fall between the field and the descriptor.
+    @trio.lowlevel.enable_ki_protection
     def _close_now(self) -> None:
         fd, number = self._fd, self.fileno()
         self._fd = -1
         trio.lowlevel.notify_closing(number)
-        with contextlib.suppress(OSError):  # closed behind our back
-            # The mode belongs to the open file, which other processes may share.
-            os.set_blocking(number, self._was_blocking)
+        assert self._mode is not None
+        # Also before it is closed: the mode is that of the open file, which others may share.
+        self._mode.restore()
         if not self._close_fd:
             return
         try:
@@ -202,6 +208,8 @@ class PollEvented(FdWriter):
     def __del__(self) -> None:
         """Close a number, as the standard library's files and sockets do, and complain."""
         super().__del__()
+        if self._mode is not None:
+            self._mode.restore()
         if self._close_fd and isinstance(self._fd, int) and self._fd >= 0:
             with contextlib.suppress(OSError):
                 os.close(self._fd)
