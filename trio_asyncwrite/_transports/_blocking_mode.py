@@ -12,7 +12,6 @@ mode is restored late or not at all, but never while a stream still needs it.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import weakref
@@ -61,10 +60,11 @@ class NonBlockingMode:
         OSError: if ``fd`` is not open.
     """
 
-    __slots__ = ("_fd", "_file_id", "_joined", "_shared_file")
+    __slots__ = ("_file_id", "_joined", "_shared_file", "fd")
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
+        #: The descriptor.
+        self.fd = fd
         self._file_id = _file_id(fd)
         self._joined = not os.get_blocking(fd)
         self._shared_file = _shared_files.get(self._file_id)
@@ -89,8 +89,12 @@ class NonBlockingMode:
         else:
             shared_file.switched -= 1
             is_needed = shared_file.joined
-        if is_needed:
-            return
-        with contextlib.suppress(OSError):  # closed behind our back
-            if _file_id(self._fd) == self._file_id:  # or the number is somebody else's by now
-                os.set_blocking(self._fd, True)
+        if not is_needed and self.names_same_file():
+            os.set_blocking(self.fd, True)
+
+    def names_same_file(self) -> bool:
+        """Whether the descriptor is still the one that it was, and not closed or replaced."""
+        try:
+            return _file_id(self.fd) == self._file_id
+        except OSError:
+            return False

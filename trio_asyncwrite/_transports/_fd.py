@@ -7,9 +7,11 @@ soon somebody else's.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
+import socket
 import struct
 import sys
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -31,8 +33,11 @@ try:
 except (AttributeError, ValueError, OSError):  # pragma: no cover - no such platform in CI
     IOV_MAX: Final = 16  # type: ignore[misc]
 
-#: struct linger { int l_onoff; int l_linger; }: close at once, with a reset.
-RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+_LINGER: Final = struct.Struct("ii")  # struct linger { int l_onoff; int l_linger; }
+
+#: SO_LINGER: close at once, with a reset.
+RESET_ON_CLOSE: Final = _LINGER.pack(1, 0)
+_NO_LINGER: Final = _LINGER.pack(0, 0)
 
 # macOS and BSD answer ENOBUFS when the interface's queue is full, and then still report the
 # socket as writable; there is nothing to wait for but time. The figure is arbitrary: about
@@ -42,6 +47,26 @@ _ENOBUFS_PAUSE: Final = 0.01
 
 async def _wait_for_buffers() -> None:
     await trio.sleep(_ENOBUFS_PAUSE)
+
+
+def prepare_close(sock: socket.socket | trio.socket.SocketType, *, reset: bool) -> None:
+    """Set SO_LINGER for a close that returns at once, even if the kernel still has data to send.
+
+    With a time in SO_LINGER, close() blocks the whole run for up to that time, though the socket
+    is non-blocking. If the user has asked for a reset, it stays one.
+
+    Args:
+        sock: the socket; closed is all right.
+        reset: whether the close of a TCP connection is to be a reset.
+    """
+    with contextlib.suppress(OSError, struct.error):
+        linger = sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.size)
+        is_on, seconds = _LINGER.unpack(linger)
+        if is_on and seconds:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    if reset:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
 
 
 class FdWriter(AsyncReadWrite):

@@ -18,7 +18,7 @@ from trio_asyncwrite._core._phase import CLOSED, ENDED
 
 from ._blocking_mode import NonBlockingMode
 from ._borrowed_socket import BorrowedSocket
-from ._fd import RESET_ON_CLOSE, FdWriter
+from ._fd import FdWriter, prepare_close
 
 if sys.platform != "win32":  # pragma: no branch
     import fcntl
@@ -179,16 +179,11 @@ class PollEvented(FdWriter):
         """
         self._enter(CLOSED)
         if self.fileno() >= 0:
-            if not clean and self._is_socket and self._close_fd:
-                with contextlib.suppress(OSError):
-                    BorrowedSocket(self.fileno()).setsockopt(
-                        stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, RESET_ON_CLOSE
-                    )
-            self._close_now()
+            self._close_now(reset=not clean)
 
     # Ctrl-C must not fall between the field and the descriptor.
     @trio.lowlevel.enable_ki_protection
-    def _close_now(self) -> None:
+    def _close_now(self, *, reset: bool = False) -> None:
         fd, number = self._fd, self.fileno()
         self._fd = -1
         trio.lowlevel.notify_closing(number)
@@ -197,6 +192,7 @@ class PollEvented(FdWriter):
         self._mode.restore()
         if not self._close_fd:
             return
+        self._prepare_close(number, reset=reset)
         try:
             if isinstance(fd, int):
                 os.close(fd)
@@ -205,14 +201,26 @@ class PollEvented(FdWriter):
         except OSError as exc:
             self._raise(exc)
 
+    def _prepare_close(self, number: int, *, reset: bool) -> None:
+        if self._is_socket:
+            with contextlib.suppress(OSError, ValueError):  # closed behind our back
+                prepare_close(BorrowedSocket(number), reset=reset)
+
     def __del__(self) -> None:
         """Close a number, as the standard library's files and sockets do, and complain."""
         super().__del__()
-        if self._mode is not None:
-            self._mode.restore()
-        if self._close_fd and isinstance(self._fd, int) and self._fd >= 0:
-            with contextlib.suppress(OSError):
-                os.close(self._fd)
+        if self._mode is None:
+            return
+        self._mode.restore()
+        if not self._close_fd or self._fd == -1:
+            return
+        # The object that owns it may have been finalised before: do not ask that for its number.
+        number = self._mode.fd
+        if self._mode.names_same_file():
+            self._prepare_close(number, reset=False)
+            if isinstance(self._fd, int):
+                os.close(number)
+        if isinstance(self._fd, int):
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:

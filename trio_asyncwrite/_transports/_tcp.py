@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import socket as stdlib_socket
 import sys
@@ -13,7 +12,7 @@ import trio
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._phase import CLOSED, ENDED
 
-from ._fd import RESET_ON_CLOSE, FdWriter
+from ._fd import FdWriter, prepare_close
 from ._tcp_info import is_gone, next_pause, unacknowledged_bytes
 
 if TYPE_CHECKING:
@@ -161,9 +160,7 @@ class TcpStream(FdWriter):
         Cancellation: nothing happened, since there is nothing to wait for.
         Checkpoints: none.
         """
-        if not clean:
-            with contextlib.suppress(OSError):
-                self.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, RESET_ON_CLOSE)
+        prepare_close(self.socket, reset=not clean)
         self._enter(CLOSED)
         self.socket.close()
 
@@ -174,6 +171,13 @@ class TcpStream(FdWriter):
     def getsockopt(self, level: int, option: int, buffersize: int = 0) -> int | bytes:
         """Get a socket option. See :meth:`socket.socket.getsockopt`."""
         return self._stream.getsockopt(level, option, buffersize)
+
+    def __del__(self) -> None:
+        """Let the socket, which closes itself now, do it without blocking."""
+        super().__del__()
+        sock: trio.socket.SocketType | None = getattr(self, "socket", None)
+        if sock is not None and self._phase is not CLOSED:
+            prepare_close(sock, reset=False)
 
     def __repr__(self) -> str:
         return f"<TcpStream over {self.socket!r}>"

@@ -1,0 +1,165 @@
+"""How sockets end, whichever stream is over them."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import socket as stdlib_socket
+import struct
+from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock, call
+
+import pytest
+import trio
+
+from trio_asyncwrite import (
+    PollEvented,
+    TcpStream,
+)
+from trio_asyncwrite._transports._fd import FdWriter, prepare_close
+
+from .._interrupts import interrupt_everywhere
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+LINGER = (stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER)
+OFF, RESET, SECONDS = (struct.pack("ii", *linger) for linger in ((0, 0), (1, 0), (1, 2)))
+
+
+class Ends:
+    """A stream, a duplicate of its descriptor, and its peer."""
+
+    def __init__(
+        self, stream: FdWriter, duplicate: stdlib_socket.socket, peer: stdlib_socket.socket
+    ) -> None:
+        self.stream = stream
+        self.duplicate = duplicate
+        self.peer = peer
+
+    @property
+    def linger(self) -> bytes:
+        """SO_LINGER of the stream's socket, also when the stream is closed."""
+        found = self.duplicate.getsockopt(*LINGER, 8)
+        return found if any(found[:4]) else OFF  # the kernel keeps the time of what is off
+
+
+def tcp_sockets() -> tuple[stdlib_socket.socket, stdlib_socket.socket]:
+    with stdlib_socket.create_server(("127.0.0.1", 0)) as listener:
+        left = stdlib_socket.create_connection(listener.getsockname())
+        return left, listener.accept()[0]
+
+
+STREAMS: dict[str, Callable[[stdlib_socket.socket], FdWriter]] = {
+    "TcpStream": lambda sock: TcpStream(trio.socket.from_stdlib_socket(sock)),
+    "PollEvented(socket)": PollEvented,
+    "PollEvented(number)": lambda sock: PollEvented(sock.detach()),
+}
+SOCKETS = {"TCP": tcp_sockets, "Unix": stdlib_socket.socketpair}
+
+
+@pytest.fixture(params=STREAMS)
+def over(request: pytest.FixtureRequest) -> Callable[[stdlib_socket.socket], FdWriter]:
+    return STREAMS[request.param]
+
+
+@pytest.fixture(params=SOCKETS)
+def sockets(request: pytest.FixtureRequest) -> Callable[[], Any]:
+    return SOCKETS[request.param]
+
+
+@pytest.fixture
+async def ends(
+    over: Callable[[stdlib_socket.socket], FdWriter], sockets: Callable[[], Any]
+) -> AsyncIterator[Ends]:
+    left, peer = sockets()
+    with left.dup() as duplicate, peer:
+        ends = Ends(over(left), duplicate, peer)
+        yield ends
+        if hasattr(ends, "stream"):
+            await ends.stream.release(clean=True)
+
+
+# ---- Closing does not block ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", [OFF, RESET, SECONDS], ids=["off", "reset", "seconds"])
+@pytest.mark.parametrize("end", ["aclose", "aclose_forcefully", "unclean", "garbage"])
+@pytest.mark.filterwarnings("ignore:unclosed :ResourceWarning")
+async def test_no_close_waits_for_the_peer(ends: Ends, before: bytes, end: str) -> None:
+    """SO_LINGER with a time would block the whole run; a reset that the user wants stays one."""
+    ends.duplicate.setsockopt(*LINGER, before)
+    if end == "aclose":
+        await ends.stream.aclose()
+    elif end == "aclose_forcefully":
+        await trio.aclose_forcefully(ends.stream)
+    elif end == "unclean":
+        await ends.stream.release(clean=False)
+    del ends.stream
+    gc.collect()
+
+    assert ends.linger == (RESET if end == "unclean" or before == RESET else OFF)
+
+
+@pytest.mark.parametrize("refused", [OSError(errno.EINVAL, "refused"), b"", b"1234"])
+async def test_a_kernel_that_does_not_know_so_linger(
+    refused: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked in vain; what it takes is set all the same."""
+    left, right = tcp_sockets()
+    with right:
+        stream = TcpStream(trio.socket.from_stdlib_socket(left))
+        answer = Mock(side_effect=refused if isinstance(refused, OSError) else None)
+        answer.return_value = refused
+        sock = Mock(getsockopt=answer)
+        prepare_close(sock, reset=True)
+        assert sock.setsockopt.mock_calls == [call(*LINGER, RESET)]
+        sock.setsockopt.side_effect = OSError(errno.EINVAL, "refused")
+        prepare_close(sock, reset=True)
+        await stream.aclose()
+
+
+async def test_a_lent_socket_keeps_its_linger() -> None:
+    left, right = tcp_sockets()
+    with left, right:
+        left.setsockopt(*LINGER, SECONDS)
+        for close in (trio.aclose_forcefully, PollEvented.aclose):
+            await close(PollEvented(left, close=False))
+        PollEvented(left, close=False)
+
+        assert left.getsockopt(*LINGER, 8) == SECONDS
+        left.setsockopt(*LINGER, OFF)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <PollEvented:ResourceWarning")
+async def test_garbage_does_not_touch_the_new_owner_of_its_number() -> None:
+    left, right = tcp_sockets()
+    with left, right:
+        number = right.detach()
+        streams = [PollEvented(number)]
+        left.setsockopt(*LINGER, SECONDS)
+        os.dup2(left.fileno(), number)
+        streams.clear()
+        gc.collect()
+
+        assert left.getsockopt(*LINGER, 8) == SECONDS
+        left.setsockopt(*LINGER, OFF)
+        os.close(number)
+
+
+def test_a_stream_that_was_never_made_is_collected_without_a_word() -> None:
+    with pytest.raises(TypeError):
+        TcpStream(7)  # type: ignore[arg-type]
+    gc.collect()
+
+
+# ---- Ctrl-C ----------------------------------------------------------------------------------
+
+
+async def test_ctrl_c_in_a_shutdown_leaves_the_descriptor_open(ends: Ends) -> None:
+    number = ends.stream.fileno()
+
+    assert interrupt_everywhere(ends.stream.poll_shutdown) > 3
+    os.fstat(number)
+    assert ends.peer.recv(1) == b""
