@@ -16,7 +16,9 @@ import trio
 from trio_asyncwrite import (
     PollEvented,
     TcpStream,
+    wrap_stream,
 )
+from trio_asyncwrite._transports._borrowed_socket import BorrowedSocket
 from trio_asyncwrite._transports._fd import FdWriter, prepare_close
 
 from .._interrupts import interrupt_everywhere
@@ -163,3 +165,44 @@ async def test_ctrl_c_in_a_shutdown_leaves_the_descriptor_open(ends: Ends) -> No
     assert interrupt_everywhere(ends.stream.poll_shutdown) > 3
     os.fstat(number)
     assert ends.peer.recv(1) == b""
+
+
+# ---- Packets ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["SOCK_DGRAM", "SOCK_SEQPACKET"])
+async def test_packet_sockets_are_refused(kind: str) -> None:
+    """They have no byte stream: a packet that is cut loses its rest."""
+    left, right = stdlib_socket.socketpair(type=getattr(stdlib_socket, kind))
+    with left, right, trio.socket.from_stdlib_socket(left.dup()) as trios:
+        fd_stream = trio.lowlevel.FdStream(os.dup(left.fileno()))
+        os.set_blocking(left.fileno(), True)  # Trio has switched it for all duplicates
+        makers: list[Callable[[], object]] = [
+            lambda: TcpStream(trios),
+            lambda: PollEvented(trios),
+            lambda: PollEvented(left),
+            lambda: PollEvented(left.fileno()),
+            lambda: wrap_stream(fd_stream),
+        ]
+        for make in makers:
+            with pytest.raises(TypeError, match=f"byte stream.*{kind}"):
+                make()
+        assert os.get_blocking(left.fileno())
+        left.send(b"still mine")
+        assert right.recv(10) == b"still mine"
+        await fd_stream.aclose()
+
+
+async def test_a_socket_of_unknown_type_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel refuses to tell."""
+
+    def refuse(*args: object) -> None:
+        raise OSError(errno.EPERM, "refused")
+
+    left, right = stdlib_socket.socketpair()
+    with left, right:
+        monkeypatch.setattr(BorrowedSocket, "__init__", refuse)
+        async with PollEvented(left) as stream:
+            await stream.send_all(b"x")
+            assert right.recv(1) == b"x"
+            monkeypatch.undo()

@@ -49,6 +49,20 @@ async def _wait_for_buffers() -> None:
     await trio.sleep(_ENOBUFS_PAUSE)
 
 
+def check_byte_stream(sock: socket.socket | trio.socket.SocketType) -> None:
+    """Refuse packet sockets: of a packet that is read in part, the rest is lost.
+
+    Args:
+        sock: the socket.
+
+    Raises:
+        TypeError: if ``sock`` is not of type SOCK_STREAM.
+    """
+    if sock.type != socket.SOCK_STREAM:
+        name = getattr(sock.type, "name", sock.type)
+        raise TypeError(f"expected a byte stream (SOCK_STREAM), got a socket of type {name}")
+
+
 def prepare_close(sock: socket.socket | trio.socket.SocketType, *, reset: bool) -> None:
     """Set SO_LINGER for a close that returns at once, even if the kernel still has data to send.
 

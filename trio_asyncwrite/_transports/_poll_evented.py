@@ -18,7 +18,7 @@ from trio_asyncwrite._core._phase import CLOSED, ENDED
 
 from ._blocking_mode import NonBlockingMode
 from ._borrowed_socket import BorrowedSocket
-from ._fd import FdWriter, prepare_close
+from ._fd import FdWriter, check_byte_stream, prepare_close
 
 if sys.platform != "win32":  # pragma: no branch
     import fcntl
@@ -54,7 +54,7 @@ class PollEvented(FdWriter):
         close: whether closing the stream closes ``fd``. If false, ``fd`` stays open.
 
     Raises:
-        TypeError: if ``fd`` is neither.
+        TypeError: if ``fd`` is neither, or a packet socket (SOCK_DGRAM, SOCK_SEQPACKET).
         ValueError: if ``fd`` is an object without an open descriptor, or a regular file or
             directory, for which the kernel cannot wait: use :class:`AllowStdIo`.
         OSError: if ``fd`` is no open descriptor.
@@ -93,6 +93,9 @@ class PollEvented(FdWriter):
                 f"{fd!r}: use AllowStdIo"
             )
         self._is_socket = stat.S_ISSOCK(mode)
+        if self._is_socket:
+            with contextlib.suppress(OSError):  # of unknown type
+                check_byte_stream(BorrowedSocket(number))
         access = fcntl.fcntl(number, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR)
         self._write_only = access == os.O_WRONLY
         self._mode = NonBlockingMode(number)

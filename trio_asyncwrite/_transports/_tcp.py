@@ -12,7 +12,7 @@ import trio
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._phase import CLOSED, ENDED
 
-from ._fd import FdWriter, prepare_close
+from ._fd import FdWriter, check_byte_stream, prepare_close
 from ._tcp_info import is_gone, next_pause, unacknowledged_bytes
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ class TcpStream(FdWriter):
             bare socket gets the options that :class:`trio.SocketStream` sets.
 
     Raises:
-        TypeError: if ``stream`` is neither.
-        ValueError: if the socket is not of type SOCK_STREAM.
+        TypeError: if ``stream`` is neither, or a socket of another type.
         NotImplementedError: on Windows.
 
     Source: ``tokio::net::TcpStream``.
@@ -55,6 +54,7 @@ class TcpStream(FdWriter):
                 raise TypeError(
                     f"expected a trio.SocketStream or a Trio socket, got {type(stream).__name__}"
                 )
+            check_byte_stream(stream)
             stream = trio.SocketStream(stream)
         self._stream = stream
         #: The Trio socket.

@@ -59,7 +59,8 @@ def wrap_stream(
         The writer.
 
     Raises:
-        TypeError: if ``stream`` is not a :class:`trio.abc.SendStream`.
+        TypeError: if ``stream`` is not a :class:`trio.abc.SendStream`, or its descriptor is a
+            packet socket.
         ValueError: if ``cancel_grace`` is negative or not a number.
 
     Source: ``impl AsyncWrite for Box<T>``.
