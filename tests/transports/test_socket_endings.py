@@ -12,16 +12,22 @@ from unittest.mock import Mock, call
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
+    CloseOutcome,
+    CloseReport,
     PollEvented,
     TcpStream,
+    close_gracefully,
     wrap_stream,
 )
 from trio_asyncwrite._transports._borrowed_socket import BorrowedSocket
 from trio_asyncwrite._transports._fd import FdWriter, prepare_close
+from trio_asyncwrite._transports._tcp_info import is_gone
 
 from .._interrupts import interrupt_everywhere
+from .._streams import clog, drain
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -206,3 +212,132 @@ async def test_a_socket_of_unknown_type_is_taken(monkeypatch: pytest.MonkeyPatch
             await stream.send_all(b"x")
             assert right.recv(1) == b"x"
             monkeypatch.undo()
+
+
+# ---- The end went out through another descriptor ---------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["ours first", "theirs first", "unread"])
+async def test_an_end_through_another_descriptor_is_an_end(ends: Ends, order: str) -> None:
+    """Once the peer has ended as well, TCP says ENOTCONN: nothing is left to shut down."""
+    if order == "unread":
+        ends.peer.sendall(b"answer")
+    if order == "theirs first":
+        ends.peer.shutdown(stdlib_socket.SHUT_WR)
+    ends.duplicate.shutdown(stdlib_socket.SHUT_WR)
+    assert ends.peer.recv(1) == b""
+    ends.peer.close()
+    await until_gone(ends)
+    for _ in range(2):
+        ends.stream.poll_shutdown()
+        await ends.stream.shutdown()
+    assert await drain(ends.stream) == (b"answer" if order == "unread" else b"")
+    await ends.stream.aclose()
+
+
+async def test_an_end_through_another_descriptor_while_closing_is_clean(ends: Ends) -> None:
+    """The report speaks of no reset."""
+    ends.duplicate.shutdown(stdlib_socket.SHUT_WR)
+    assert ends.peer.recv(1) == b""
+    report = CloseReport(CloseOutcome.BROKEN)
+
+    async def close() -> None:
+        nonlocal report
+        report = await close_gracefully(ends.stream)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(close)
+        await wait_all_tasks_blocked()
+        ends.peer.close()
+    assert report.outcome is CloseOutcome.CLEAN
+
+
+@pytest.mark.parametrize("told", ["nobody", "a read"])
+async def test_a_reset_is_no_end(
+    over: Callable[[stdlib_socket.socket], FdWriter], told: str
+) -> None:
+    """Though TCP says ENOTCONN as well, before and after it has reported the reset."""
+    left, peer = tcp_sockets()
+    stream = over(left)
+    stream.poll_write(b"x")
+    peer.setsockopt(*LINGER, RESET)
+    peer.close()
+    if told == "a read":
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.receive_some()
+        with pytest.raises(trio.BrokenResourceError, match="failed before"):
+            await stream.shutdown()
+    else:
+        with pytest.raises(trio.BrokenResourceError, match="not connected"):
+            await stream.shutdown()
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.receive_some()
+    await stream.aclose()
+
+
+async def test_a_reset_that_another_descriptor_was_told_of_is_no_end(
+    over: Callable[[stdlib_socket.socket], FdWriter],
+) -> None:
+    """By now, reading gives end-of-file; but bytes are unacknowledged."""
+    left, peer = tcp_sockets()
+    with left.dup() as duplicate:
+        stream = over(left)
+        clog(stream)
+        peer.setsockopt(*LINGER, RESET)
+        peer.close()
+        with pytest.raises(ConnectionResetError):
+            while True:
+                duplicate.recv(1)
+        with pytest.raises(trio.BrokenResourceError, match="not connected"):
+            await stream.shutdown()
+        await stream.aclose()
+
+
+async def test_what_was_never_connected_has_no_end(
+    over: Callable[[stdlib_socket.socket], FdWriter],
+) -> None:
+    stream = over(stdlib_socket.socket())
+    with pytest.raises(trio.BrokenResourceError, match="not connected") as info:
+        await stream.aclose()
+
+    assert isinstance(info.value.__cause__, OSError)
+    assert info.value.__cause__.errno == errno.ENOTCONN
+
+
+async def until_gone(ends: Ends) -> None:
+    """Wait for the kernel to take notice, which over loopback it does at once, for TCP."""
+    if ends.duplicate.family == stdlib_socket.AF_INET:
+        while not is_gone(ends.duplicate.fileno()):
+            await trio.lowlevel.checkpoint()
+
+
+# ---- A timeout -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_timeout_is_not_called_a_reset(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch, *, ended: bool
+) -> None:
+    """The network has gone; every later error, and the report, say so."""
+    if ended:
+        await ends.stream.shutdown()
+
+    def fail(*args: object) -> bytes:
+        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+    if isinstance(ends.stream, TcpStream):
+        monkeypatch.setattr(ends.stream.socket, "recv", fail)
+    else:
+        monkeypatch.setattr(os, "read", fail)
+    with pytest.raises(trio.BrokenResourceError, match="timed out"):
+        await ends.stream.receive_some()
+    monkeypatch.undo()
+
+    # The kernel reports it once; then comes what looks like a proper end.
+    ends.peer.close()
+    with pytest.raises(trio.BrokenResourceError, match="timed out"):
+        await ends.stream.receive_some()
+    report = await close_gracefully(ends.stream)
+    assert report.outcome is CloseOutcome.BROKEN
+    assert "timed out" in str(report)
+    assert "reset" not in str(report)

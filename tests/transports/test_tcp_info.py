@@ -14,10 +14,15 @@ import trio
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from trio_asyncwrite._transports._borrowed_socket import BorrowedSocket
-from trio_asyncwrite._transports._tcp_info import is_gone, next_pause, unacknowledged_bytes
+from trio_asyncwrite._transports._tcp_info import (
+    has_ended,
+    is_gone,
+    next_pause,
+    unacknowledged_bytes,
+)
 
 from .._interrupts import interrupt_everywhere
-from .._streams import clog, connected, drain, reset, tcp_pair, unix_pair
+from .._streams import clog, connected, drain, drain_while, reset, tcp_pair, unix_pair
 
 if TYPE_CHECKING:
     from trio_asyncwrite import TcpStream
@@ -35,7 +40,8 @@ def in_flight(stream: TcpStream) -> int | None:
 async def test_an_idle_connection_has_nothing_in_flight() -> None:
     async with connected(tcp_pair) as (left, _):
         assert in_flight(left) == 0
-        assert not is_gone(left.fileno())
+        assert is_gone(left.fileno()) is False
+        assert not has_ended(left.fileno())
 
 
 async def test_what_the_peer_has_no_room_for_is_in_flight() -> None:
@@ -62,10 +68,26 @@ async def test_a_reset_connection_is_gone(*, clogged: bool) -> None:
         reset(right)
 
         assert is_gone(left.fileno())
+        assert not has_ended(left.fileno())
         assert in_flight(left) == before
         # Asking has not taken the error from those who need it.
         with pytest.raises(trio.BrokenResourceError, match="reset"):
             await left.receive_some()
+
+
+async def test_a_connection_has_ended_when_both_sides_have() -> None:
+    async with connected(tcp_pair) as (left, right):
+        await right.send_all(b"answer")
+        await left.shutdown()
+        assert not has_ended(left.fileno())
+        await drain_while(left, right.shutdown)
+        await right.aclose()
+        while not is_gone(left.fileno()):
+            await trio.lowlevel.checkpoint()
+
+        assert has_ended(left.fileno())
+        assert interrupt_everywhere(lambda: has_ended(left.fileno())) > 10
+        os.fstat(left.fileno())
 
 
 async def test_nothing_is_known_of_other_things() -> None:
@@ -74,6 +96,7 @@ async def test_nothing_is_known_of_other_things() -> None:
         for fd in (-1, writing):
             assert unacknowledged_bytes(fd, ended=False) is None
             assert is_gone(fd) is None
+            assert not has_ended(fd)
     finally:
         os.close(reading)
         os.close(writing)
@@ -127,6 +150,7 @@ async def test_ctrl_c_in_a_probe_leaves_the_descriptor_open(*, clogged: bool) ->
         for probe in (
             lambda: unacknowledged_bytes(number, ended=True),
             lambda: is_gone(number),
+            lambda: has_ended(number),
             lambda: unacknowledged_bytes(number, ended=False),
         ):
             assert interrupt_everywhere(probe) > 5

@@ -24,7 +24,7 @@ we try again until the other task has left.
 **Honesty.** To hand bytes to a kernel is not to deliver them, and the end-of-file of a peer may be
 older than they are: one that has closed long ago answers them with a reset. So the outcome is
 CLEAN only if a TCP peer has acknowledged them (:meth:`_Ending._wait_acknowledged`). And an
-end-of-file after a reset is none (:meth:`_Ending._was_reset`).
+end-of-file after a reset is none (:meth:`_Ending._failed_before`).
 
 **What is known of other layers.** Wrappers are seen through by ``inner``. A layer may have two
 private attributes: ``_close_notify_received`` says what the report wants to know of TLS, and
@@ -397,8 +397,8 @@ class _Ending(_Closing):
         try:
             # Those who were woken leave now.
             await trio.lowlevel.checkpoint()
-            if self._was_reset():
-                self._note(trio.BrokenResourceError("the connection had been reset before"))
+            if failure := self._failed_before():
+                self._note(failure)
             elif self._is_sent_at_once():
                 await self._linger(self.drain.run)
             else:
@@ -428,13 +428,19 @@ class _Ending(_Closing):
         if transport is not None and transport[0] >= 0:
             trio.lowlevel.notify_closing(transport[0])
 
-    def _was_reset(self) -> bool:
-        """Whether somebody else was told of a reset. From then on, reading gives end-of-file."""
-        if any(getattr(layer, "_reset", None) for layer in _layers(self.writer, owned=False)):
-            return True
+    def _failed_before(self) -> trio.BrokenResourceError | None:
+        """The failure that somebody else was told of. From then on, reading gives end-of-file."""
+        for layer in _layers(self.writer, owned=False):
+            error: OSError | None = getattr(layer, "_read_error", None)
+            if error is not None and not isinstance(error, ConnectionResetError):
+                return trio.BrokenResourceError(f"the connection had failed before: {error}")
+            if error is not None:
+                return trio.BrokenResourceError("the connection had been reset before")
         transport = _transport_of(self.writer) if self.is_tcp else None
         # If both sides have ended it properly, it is gone as well.
-        return transport is not None and not transport[1] and is_gone(transport[0]) is True
+        if transport is not None and not transport[1] and is_gone(transport[0]):
+            return trio.BrokenResourceError("the connection had been reset before")
+        return None
 
     def _is_sent_at_once(self) -> bool:
         """Whether sending is over before there was anything to wait for: no second task then."""

@@ -22,6 +22,8 @@ from trio_asyncwrite._core._async_write import AsyncReadWrite
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._phase import OPEN
 
+from ._tcp_info import has_ended
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -86,8 +88,8 @@ def prepare_close(sock: socket.socket | trio.socket.SocketType, *, reset: bool) 
 class FdWriter(AsyncReadWrite):
     """A writer over the non-blocking descriptor that ``fileno()`` names."""
 
-    # What a read was told of the connection's end; also after our own end, unlike _failure.
-    _reset: OSError | None = None
+    # The error that a read reported; kept after our own shutdown.
+    _read_error: OSError | None = None
 
     def fileno(self) -> int:
         """The descriptor, or -1 once it is closed."""
@@ -140,22 +142,35 @@ class FdWriter(AsyncReadWrite):
             raise self._closed()
         return fd
 
-    def _note_reset(self, exc: BaseException | None) -> None:
-        """The kernel reports a reset once, be it to a read or to a write. Keep it."""
+    def _shut_down(self, sock: socket.socket | trio.socket.SocketType) -> None:
+        """Send end-of-file through ``sock``.
+
+        It may have been sent through another descriptor, another process's perhaps. If the peer
+        has ended as well by then, the kernel says ENOTCONN, and there is nothing left to do.
+        """
+        try:
+            sock.shutdown(socket.SHUT_WR)
+        except OSError as exc:
+            is_failure = exc.errno != errno.ENOTCONN or self._read_error is not None
+            if is_failure or not has_ended(self._open_fileno()):
+                self._raise(exc)
+
+    def _keep_read_error(self, exc: BaseException | None) -> None:
+        """Keep an error that a read has reported: the kernel reports it once only."""
         assert isinstance(exc, OSError)
         # A copy: the traceback of this one refers to this stream.
-        self._reset = type(exc)(*exc.args)
+        self._read_error = type(exc)(*exc.args)
 
-    def _check_end(self) -> None:
-        """Raise if the end-of-file just read is none.
+    def _check_end_of_file(self) -> None:
+        """Raise if an error was reported before the end-of-file that was just read.
 
-        After a reset was reported, reading gives end-of-file, and a truncated stream would look
-        complete. (EPIPE and ENOTCONN are no such reports: the peer may have sent all that it had
-        to say.)
+        The kernel gives end-of-file after a reset or a timeout was reported, and a truncated
+        stream would look complete. (EPIPE and ENOTCONN say nothing about reading: the peer may
+        have sent everything.)
         """
-        reported = self._reset or self._failure
+        reported = self._read_error or self._failure
         if isinstance(reported, OSError) and reported.errno not in (errno.EPIPE, errno.ENOTCONN):
-            raise trio.BrokenResourceError(f"{self!r} has failed before") from reported
+            raise trio.BrokenResourceError(f"{self!r} has failed before: {reported}") from reported
 
     async def _wait_writable(self) -> None:
         try:

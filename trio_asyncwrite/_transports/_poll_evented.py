@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import socket as stdlib_socket
 import stat
 import sys
 import warnings
@@ -114,14 +113,19 @@ class PollEvented(FdWriter):
     def poll_shutdown(self) -> None:
         """End the stream, as far as the descriptor can. See :meth:`AsyncWrite.poll_shutdown`."""
         if self._begin_shutdown():
-            try:
-                if self._is_socket:
-                    BorrowedSocket(self._open_fileno()).shutdown(stdlib_socket.SHUT_WR)
-                elif self._write_only and self._close_fd:
-                    self._close_now()
-            except OSError as exc:
-                self._raise(exc)
+            if self._is_socket:
+                self._shut_down_socket()
+            elif self._write_only and self._close_fd:
+                self._close_now()
             self._enter(ENDED)
+
+    def _shut_down_socket(self) -> None:
+        number = self._open_fileno()
+        try:
+            sock = BorrowedSocket(number)
+        except OSError as exc:
+            self._raise(exc)
+        self._shut_down(sock)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive what has arrived, or wait for some.
@@ -168,10 +172,10 @@ class PollEvented(FdWriter):
                 ) from None
             if self._is_socket:  # the other side of a terminal may come back
                 self._fail(exc)
-                self._note_reset(exc)
+                self._keep_read_error(exc)
             raise trio.BrokenResourceError(f"{self!r}: {exc}") from exc
         if not data:
-            self._check_end()
+            self._check_end_of_file()
         return data
 
     async def release(self, *, clean: bool) -> None:

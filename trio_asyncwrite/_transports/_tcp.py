@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import socket as stdlib_socket
 import sys
 from typing import TYPE_CHECKING, final
 
@@ -67,13 +66,10 @@ class TcpStream(FdWriter):
     def poll_shutdown(self) -> None:
         """Send end-of-file to the peer. See :meth:`AsyncWrite.poll_shutdown`."""
         if self._begin_shutdown():
-            try:
-                # Perhaps the trio.SocketStream was used for it. Once the peer has answered, a
-                # second time is an error: on Linux if it had ended first, on macOS always.
-                if not self.socket.did_shutdown_SHUT_WR:
-                    self.socket.shutdown(stdlib_socket.SHUT_WR)
-            except OSError as exc:
-                self._raise(exc)
+            # Perhaps the trio.SocketStream was used for it. Once the peer has answered, a second
+            # time is an error: on Linux if it had ended first, on macOS always.
+            if not self.socket.did_shutdown_SHUT_WR:
+                self._shut_down(self.socket)
             self._enter(ENDED)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
@@ -88,7 +84,7 @@ class TcpStream(FdWriter):
         Raises:
             trio.BusyResourceError: if another task is receiving.
             trio.ClosedResourceError: if the stream is closed, or is closed while this call waits.
-            trio.BrokenResourceError: if the connection was reset.
+            trio.BrokenResourceError: if the connection was reset, or the network does not answer.
 
         Cancellation: nothing happened.
 
@@ -97,11 +93,11 @@ class TcpStream(FdWriter):
         try:
             data = await self._stream.receive_some(max_bytes)
         except trio.BrokenResourceError as exc:
-            self._fail(exc)  # a reset ends both directions, and aclose need not say it again
-            self._note_reset(exc.__cause__)
+            self._fail(exc)  # it ends both directions, and aclose need not say it again
+            self._keep_read_error(exc.__cause__)
             raise
         if not data:
-            self._check_end()
+            self._check_end_of_file()
         return data
 
     async def wait_acknowledged(self) -> None:

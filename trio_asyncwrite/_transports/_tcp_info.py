@@ -7,6 +7,7 @@ one by its family and type.) Every probe then answers None: unknown.
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import struct
 import sys
@@ -77,6 +78,30 @@ def is_gone(fd: int) -> bool | None:
     except ValueError:
         return None
     return False
+
+
+def has_ended(fd: int) -> bool:
+    """Whether both sides of a connection have ended it properly, and it is gone.
+
+    Not after a reset or a timeout, unless another descriptor was told of it and the peer's kernel
+    had everything by then: that looks the same.
+
+    Args:
+        fd: the descriptor.
+    """
+    if not is_gone(fd):
+        return False
+    poller = select.poll()
+    poller.register(fd, 0)
+    # An error that nobody was told of yet must stay for those who read.
+    if any(events & select.POLLERR for _, events in poller.poll(0)):
+        return False
+    try:
+        # ENOTCONN if there never was a connection, else data or an end-of-file.
+        BorrowedSocket(fd).recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        return False
+    return not unacknowledged_bytes(fd, ended=True)
 
 
 def next_pause(waited: float) -> float:
