@@ -45,11 +45,13 @@ from ._transports._duplex import (
 from ._transports._poll_evented import HasFileno as HasFileno, PollEvented as PollEvented
 from ._transports._sink import Sink as Sink
 from ._transports._tcp import (
-    TcpListener as TcpListener,
     TcpStream as TcpStream,
-    open_tcp_listeners as open_tcp_listeners,
     open_tcp_stream as open_tcp_stream,
     open_unix_stream as open_unix_stream,
+)
+from ._transports._tcp_listener import (
+    TcpListener as TcpListener,
+    open_tcp_listeners as open_tcp_listeners,
 )
 from ._transports._wrap_stream import wrap_stream as wrap_stream
 from ._wrappers._buf_writer import BufWriter as BufWriter

@@ -9,7 +9,7 @@ import trio.abc
 
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._tls._over_tcp import TlsListener, open_tls_over_tcp_listeners
-from trio_asyncwrite._transports._tcp import TcpListener, TcpStream, open_tcp_listeners
+from trio_asyncwrite._transports._tcp_listener import TcpListener, open_tcp_listeners
 
 from ._server import Server
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from trio_asyncwrite._tls._stream import TlsStream
+    from trio_asyncwrite._transports._tcp import TcpStream
 
     from ._drain import Drain, DrainReport
 

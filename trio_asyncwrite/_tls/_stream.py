@@ -545,7 +545,7 @@ class TlsStream(AsyncReadWrite, Generic[S]):
             except BlockingIOError:
                 pass
             except OSError as exc:
-                self.inner._note_reset(exc)
+                self.inner._keep_read_error(exc)
         try:
             self._peek()
         except trio.BrokenResourceError as exc:

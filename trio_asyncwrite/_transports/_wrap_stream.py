@@ -66,7 +66,8 @@ def wrap_stream(stream: trio.abc.SendStream, cancel_grace: float | None = None) 
         The writer.
 
     Raises:
-        TypeError: if ``stream`` is not a :class:`trio.abc.SendStream`.
+        TypeError: if ``stream`` is not a :class:`trio.abc.SendStream`, or its descriptor is a
+            packet socket.
         ValueError: if ``cancel_grace`` is negative or not a number, or not that of the writer that
             ``stream`` has already.
 
