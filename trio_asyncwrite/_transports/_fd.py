@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import trio
 
 from trio_asyncwrite._core._async_write import AsyncReadWrite
-from trio_asyncwrite._core._errors import ClosedRefusal, NotReady
+from trio_asyncwrite._core._errors import BrokenRefusal, ClosedRefusal, NotReady
 from trio_asyncwrite._core._layer import Epilogue, answer
 from trio_asyncwrite._core._lifecycle import ENDED
 from trio_asyncwrite._core._stack import fail
@@ -218,11 +218,12 @@ class FdWriter(AsyncReadWrite):
     def _raise_for_reading(self, exc: OSError) -> NoReturn:
         if exc.errno == errno.EBADF:
             raise ClosedRefusal(f"{self!r} is closed, or not open for reading") from None
-        if self.is_socket:  # the other side of a terminal may come back
+        if self.is_socket:
             # It ends both directions, and aclose need not say it again.
             self._keep_read_error(exc)
             fail(self, exc)
-        raise trio.BrokenResourceError(f"{self!r}: {exc}") from exc
+        # The other side of a terminal may come back: nothing is broken.
+        raise BrokenRefusal(f"{self!r}: {exc}") from exc
 
     async def _wait_readable(self) -> None:
         try:
