@@ -65,6 +65,16 @@ class Scripted:
         self.closed = True
 
 
+class Duck:
+    """What the standard library's wrappers look like: no io class, and everything of one."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
 class Watched:
     """Says when it was closed: a thread may do that when the test has long gone on."""
 

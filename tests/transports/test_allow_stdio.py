@@ -29,6 +29,7 @@ from trio_asyncwrite.testing import Sweep, cancel_everywhere, check_async_write
 from .._endings import read_and_close
 from .._files import (
     DATA,
+    Duck,
     Gated,
     Scripted,
     ShortWrites,
@@ -333,16 +334,6 @@ async def test_a_descriptor_that_cannot_be_waited_for_is_tried_again(
             await writer.wait_send_all_might_not_block()
             await writer.write(b"ab")
     assert trio.current_time() - start == pytest.approx(0.003)
-
-
-class Duck:
-    """What the standard library's wrappers look like: no io class, and everything of one."""
-
-    def __init__(self, file: Any) -> None:
-        self.file = file
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.file, name)
 
 
 @both_modes

@@ -64,9 +64,14 @@ class AllowStdIo(AsyncWrite):
     that was cancelled or failed does not, and if a write is at work just then, the file is
     closed when it is through.
 
-    The standard library's compressing files (gzip, bz2, lzma) get no trailer when the shutdown
-    was cancelled or failed, so that a truncated file never looks complete. They need a blocking
-    file below them: what they have compressed they cannot take back.
+    Files that compress (gzip, bz2, lzma, a member of a zip archive) write their trailer when they
+    are closed, and cannot be asked not to. So a file that was cut short looks complete: look at
+    the warning or the report of its close. They need a blocking file below them, because they
+    cannot take back the bytes that they have compressed.
+
+    Some files (bz2, lzma, a member of a zip archive, :class:`io.BufferedWriter` over one that
+    compresses) do not flush until they are closed. Over these, a flush returns and has not handed
+    over all bytes: :attr:`unsent_bytes` counts them until the file is closed.
 
     Args:
         file: an object with ``write`` and ``flush``, binary. It may write less than it is given.
@@ -106,11 +111,12 @@ class AllowStdIo(AsyncWrite):
     def unsent_bytes(self) -> int:
         """What the thread has not written yet, and what the file may still hold.
 
-        A file with a buffer of its own does not say how much is in it, so all that it took
-        since the last flush counts, and if closing it fails, goes on counting.
+        A file with a buffer does not say how many bytes are in it, so all that it took since the
+        last flush count; over a file whose flush does nothing (bz2, lzma), all that it took. They
+        count until the file is closed, and go on counting if closing it fails.
         """
         rest = self._rest if self._job is None else self._job.rest
-        return len(rest) + self._file.unflushed
+        return len(rest) + self._file.held
 
     @trio.lowlevel.enable_ki_protection
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
@@ -134,7 +140,7 @@ class AllowStdIo(AsyncWrite):
 
     @trio.lowlevel.enable_ki_protection
     def poll_flush(self) -> None:
-        """Flush the file. See :meth:`AsyncWrite.poll_flush`."""
+        """Flush the file, as far as it can. See :meth:`AsyncWrite.poll_flush`."""
         self._check_usable()
         if self._offload:
             self._poll_idle()
@@ -159,8 +165,6 @@ class AllowStdIo(AsyncWrite):
         self._enter(CLOSED)
         if not self._close_file:
             return
-        if not clean:
-            self._file.give_up()
         if self._offload:
             job = Job(self._file)
             job.start(self._file.close, after=self._job)

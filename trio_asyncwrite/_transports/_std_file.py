@@ -7,12 +7,22 @@ import io
 import os
 import stat
 import sys
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 import trio.abc
 
 from trio_asyncwrite._core._checks import accepted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+#: What passes on at once whatever it takes.
+_UNBUFFERED: Final = (io.RawIOBase, io.BytesIO)
+
+#: Their flush passes everything on to the file below, and does not flush that one.
+_BUFFERS: Final = (io.BufferedWriter, io.BufferedRandom)
 
 
 class BinaryFile(Protocol):
@@ -30,12 +40,15 @@ class StdFile:
 
     def __init__(self, file: BinaryFile) -> None:
         self.file = file
-        # Any other has a buffer of its own; there may be something in it from before our time.
-        self._is_buffered = not isinstance(file, (io.RawIOBase, io.BytesIO))
+        layers = list(_layers(file))
+        # Any other file has a buffer, which may hold something from before our time.
+        self._is_buffered = not isinstance(file, _UNBUFFERED)
+        self._flush_is_complete = _flush_is_complete(layers)
+        self._is_resumable = self._flush_is_complete and not any(map(_is_gzip, layers))
         self.needs_flush = self._is_buffered
-        # How much of what it took since the last flush it still holds, it does not say.
-        self.unflushed = 0
-        self._truncated = False
+        #: How many bytes the file may still hold: it does not say, so all since the last flush
+        #: that was complete.
+        self.held = 0
 
     @property
     def closed(self) -> bool:
@@ -68,12 +81,12 @@ class StdFile:
         count = accepted(count, len(chunk), file)
         if self._is_buffered:
             self.needs_flush = True
-            self.unflushed += count
+            self.held += count
         return count
 
     @trio.lowlevel.disable_ki_protection
     def flush(self) -> None:
-        """Pass on what is buffered.
+        """Pass on what is buffered, as far as the file does that before it is closed.
 
         Raises:
             BlockingIOError: if not all of it can be passed on now.
@@ -84,38 +97,19 @@ class StdFile:
             self._check_resumable(exc)
             raise
         self.needs_flush = False
-        self.unflushed = 0
-
-    def give_up(self) -> None:
-        """From now on, closing must not make a truncated file look complete."""
-        self._truncated = not self.closed and _compresses(self.file)
+        if self._flush_is_complete:
+            self.held = 0
 
     @trio.lowlevel.disable_ki_protection
     def close(self) -> None:
-        """Close the file, without a trailer if we gave up."""
+        """Close the file, which writes what it holds and, if it compresses, its trailer."""
         try:
-            if self._truncated:
-                self._close_truncated()
-            else:
-                self.file.close()  # type: ignore[attr-defined]
-                self.unflushed = 0
+            self.file.close()  # type: ignore[attr-defined]
         except BlockingIOError as exc:
             raise trio.BrokenResourceError(
                 f"{self.file!r} was closed with bytes in its buffer that would not go"
             ) from exc
-
-    def _close_truncated(self) -> None:
-        """Close a compressing file so that its trailer goes nowhere."""
-        file: Any = self.file
-        if hasattr(file, "myfileobj"):  # a GzipFile: what it has opened itself, which it closes
-            file.fileobj = io.BytesIO()
-            file.close()
-        else:  # BZ2File and LZMAFile have had the same private names since Python 3.3
-            below, is_owned = file._fp, file._closefp
-            file._fp = io.BytesIO()
-            file.close()
-            if is_owned:
-                below.close()
+        self.held = 0
 
     def selectable(self) -> int | None:
         """The descriptor, if the kernel may be able to wait for it."""
@@ -128,9 +122,9 @@ class StdFile:
         return None if sys.platform == "win32" or stat.S_ISREG(mode) else fd
 
     def _check_resumable(self, exc: BlockingIOError) -> None:
-        if _compresses(self.file):
+        if not self._is_resumable:
             raise trio.BrokenResourceError(
-                f"{self.file!r} lost bytes that it had compressed: the file below it must block"
+                f"{self.file!r} lost bytes that it had taken: the file below it must block"
             ) from exc
 
 
@@ -158,9 +152,39 @@ def is_standard(file: object) -> bool:
     return False
 
 
-def _compresses(file: object) -> bool:
-    """Whether ``file`` is one of the standard library's, without importing their modules."""
-    classes = (("gzip", "GzipFile"), ("bz2", "BZ2File"), ("lzma", "LZMAFile"))
-    return any(
-        isinstance(file, getattr(sys.modules.get(module), name, ())) for module, name in classes
-    )
+def _layers(file: object) -> Iterator[object]:
+    """The file that does the work and the files below it, as far as they can be seen."""
+    while file is not None:
+        owner = getattr(getattr(file, "flush", None), "__self__", file)
+        if owner is not file:  # it only passes calls on
+            file = owner
+            continue
+        yield file
+        file = getattr(file, _name_of_below(file), None)
+
+
+def _name_of_below(file: object) -> str:
+    """The attribute of ``file`` that is the file to which it writes, or ""."""
+    if isinstance(file, _BUFFERS):
+        return "raw"
+    return "fileobj" if _is_gzip(file) else ""
+
+
+def _flush_is_complete(layers: list[object]) -> bool:
+    """Whether nothing stays in any of ``layers`` after a flush of the first.
+
+    Compressing files of the standard library, except gzip's, inherit a flush that does nothing.
+    """
+    is_flushed = True
+    for layer in layers:
+        if isinstance(layer, _UNBUFFERED):
+            return True
+        if not is_flushed or getattr(type(layer), "flush", None) is io.IOBase.flush:
+            return False
+        is_flushed = not isinstance(layer, _BUFFERS)
+    return True
+
+
+def _is_gzip(file: object) -> bool:
+    """Whether ``file`` is a GzipFile, without importing the module."""
+    return isinstance(file, getattr(sys.modules.get("gzip"), "GzipFile", ()))
