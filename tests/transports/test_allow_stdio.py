@@ -298,7 +298,7 @@ async def test_a_thread_pauses_as_well_and_starts_anew_after_progress(
                     pauses.append(trio.lowlevel.current_statistics().seconds_to_next_deadline)
                     mock_clock.jump(pauses[-1])
         if writer._job is not None:
-            await writer._job.done.wait()
+            await writer._job.wait()
     assert pauses == pytest.approx([0.001, 0.002, 0.001])
     await writer.aclose()
 
@@ -494,26 +494,6 @@ async def test_a_task_that_waits_for_the_thread_learns_that_the_writer_was_close
     assert file.written == b"abc"
 
 
-def test_a_run_may_end_while_the_thread_works(capsys: pytest.CaptureFixture[str]) -> None:
-    file = Gated()
-
-    async def main() -> AllowStdIo:
-        writer = AllowStdIo(file, offload=True)
-        await writer.write(b"abc")
-        return writer
-
-    writer = trio.run(main)
-    job = writer._job
-    assert job is not None
-    file.gate.set()
-    assert job.ended.wait(60)
-    assert file.written == b"abc"
-    assert writer.unsent_bytes == 3  # since nobody has flushed the file
-    trio.run(writer.aclose)
-    assert writer.unsent_bytes == 0
-    assert capsys.readouterr().err == ""
-
-
 async def test_garbage_collection_with_unsent_bytes_warns() -> None:
     file = Gated()
     writer = AllowStdIo(file, offload=True)
@@ -537,7 +517,7 @@ async def test_polls_leave_no_reference_cycle_behind(*, offload: bool) -> None:
                 with contextlib.suppress(NotReady):
                     poll()
                 if writer._job is not None:
-                    await writer._job.done.wait()
+                    await writer._job.wait()
         assert writer.unsent_bytes == 0
         del poll
         del writer

@@ -148,7 +148,7 @@ class AllowStdIo(AsyncWrite):
                 job = Job(self._file)
                 job.start(self._file.flush)
                 self._job = job
-                raise NotReady(job.done.wait)
+                raise NotReady(job.wait)
         else:
             self._call(self._file.flush)
             self._pause = _MIN_PAUSE
@@ -170,7 +170,7 @@ class AllowStdIo(AsyncWrite):
             job.start(self._file.close, after=self._job)
             # To close is to flush, and that may wait for a peer: it must not when not clean.
             if clean:
-                await job.done.wait()
+                await job.wait()
                 self._call(job.raise_error)
         else:
             fd = self._file.selectable()
@@ -201,14 +201,14 @@ class AllowStdIo(AsyncWrite):
         job = self._job
         if job is not None:
             if not job.ended.is_set():
-                raise NotReady(job.done.wait)
+                raise NotReady(job.wait)
             self._job, self._rest = None, job.rest
             if len(job.rest) < job.size:
                 self._pause = _MIN_PAUSE
             self._call(job.raise_error)
             self._pause = _MIN_PAUSE
         if self._rest:
-            raise NotReady(self._start_writing(self._rest).done.wait)
+            raise NotReady(self._start_writing(self._rest).wait)
 
     def _call(self, call: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
         """Raise what ``call`` raises in Trio's words, and remember it."""

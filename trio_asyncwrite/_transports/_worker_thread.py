@@ -23,21 +23,27 @@ NOTHING: Final = memoryview(b"")
 
 
 class Job:
-    """One call of the file in a worker thread, and what came of it."""
+    """One call of the file in a worker thread, and what came of it.
+
+    It belongs to no run: it may begin in one, and be waited for in another.
+    """
 
     def __init__(self, file: StdFile, rest: memoryview = NOTHING) -> None:
         self._file = file
-        #: How much was to be written, and what still is.
+        #: How much was to be written.
         self.size = len(rest)
+        #: What still is to be written, and how many bytes that is.
         self.rest = rest
+        self.left = self.size
         self._error: BaseException | None = None
-        #: For polls and other threads; a poll may see the end before the run is told of it.
+        #: For polls and other threads; tasks use :meth:`wait`.
         self.ended = threading.Event()
-        #: For tasks.
-        self.done = trio.Event()
+        # Tasks of any run. The lock: none is added between the end and the look at who waits.
+        self._lock = threading.Lock()
+        self._waiting: dict[trio.Event, trio.lowlevel.TrioToken] = {}
 
     def start(self, call: Callable[[], None], *, after: Job | None = None) -> None:
-        token = trio.lowlevel.current_trio_token()
+        """Call ``call`` in a thread, once the job ``after`` has ended."""
 
         def run() -> None:
             try:
@@ -48,16 +54,39 @@ class Job:
                 self._error = exc
 
         def deliver(_: object) -> None:
-            self.ended.set()
-            with contextlib.suppress(trio.RunFinishedError):
-                token.run_sync_soon(self.done.set)
+            with self._lock:
+                self.ended.set()
+                waiting = list(self._waiting.items())
+            for event, token in waiting:
+                with contextlib.suppress(trio.RunFinishedError):
+                    token.run_sync_soon(event.set)
 
         trio.lowlevel.start_thread_soon(run, deliver)
+
+    @trio.lowlevel.enable_ki_protection
+    async def wait(self) -> None:
+        """Wait until the call has ended.
+
+        Cancellation: nothing happened; the call goes on.
+        """
+        event = trio.Event()
+        with self._lock:
+            if self.ended.is_set():
+                event.set()
+            else:
+                self._waiting[event] = trio.lowlevel.current_trio_token()
+        try:
+            await event.wait()
+        finally:
+            with self._lock:
+                self._waiting.pop(event, None)
 
     def write(self) -> None:
         """Write all of ``rest``, or as much of it as goes without blocking."""
         while self.rest:
-            self.rest = self.rest[self._file.write(self.rest) :]
+            count = self._file.write(self.rest)
+            self.rest = self.rest[count:]
+            self.left -= count
 
     def raise_error(self) -> None:
         """Raise what the call has raised, and let go of it."""
