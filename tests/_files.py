@@ -20,7 +20,9 @@ DATA = bytes(range(256)) * 400
 FULL = Path("/dev/full")
 
 both_modes = pytest.mark.parametrize("offload", [False, True], ids=["inline", "offload"])
-lost_on_purpose = pytest.mark.filterwarnings("ignore:.* were never sent:ResourceWarning")
+lost_on_purpose = pytest.mark.filterwarnings(
+    "ignore:.*(were never sent|may be lost):ResourceWarning"
+)
 
 
 class ShortWrites(io.RawIOBase):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import select
+import warnings
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
 import trio
@@ -60,9 +61,10 @@ class AllowStdIo(AsyncWrite):
     sockets); any other file is tried again after 1 ms, 2 ms, 4 ms ... up to 100 ms.
 
     The shutdown flushes. Closing closes the file, but not standard input, output and error.
-    With ``offload=True`` that is done by a worker thread, too. A clean close waits for it; one
-    that was cancelled or failed does not, and if a write is at work just then, the file is
-    closed when it is through.
+    With ``offload=True`` a worker thread closes the file, after the write that may be at work. A
+    clean close waits for the thread. A close that was cancelled or failed does not, so nobody knows
+    whether the bytes that the thread still has reach the file: a :exc:`ResourceWarning` says that
+    they may be lost, and how many they are.
 
     Files that compress (gzip, bz2, lzma, a member of a zip archive) write their trailer when they
     are closed, and cannot be asked not to. So a file that was cut short looks complete: look at
@@ -99,8 +101,12 @@ class AllowStdIo(AsyncWrite):
         self._pause = _MIN_PAUSE
         # The thread's work, until a poll has seen its end.
         self._job: Job | None = None
-        # Accepted, and in no job: what a job has left when the file would have blocked.
+        # Accepted, and in no job: what a job has left when the file would have blocked. The
+        # count is for the finaliser.
         self._rest = NOTHING
+        self._left = 0
+        # The close, which a thread makes after the job.
+        self._closing_job: Job | None = None
 
     @property
     def file(self) -> BinaryFile:
@@ -115,8 +121,8 @@ class AllowStdIo(AsyncWrite):
         last flush count; over a file whose flush does nothing (bz2, lzma), all that it took. They
         count until the file is closed, and go on counting if closing it fails.
         """
-        rest = self._rest if self._job is None else self._job.rest
-        return len(rest) + self._file.held
+        left = self._left if self._job is None else self._job.left
+        return left + self._file.held
 
     @trio.lowlevel.enable_ki_protection
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
@@ -166,7 +172,7 @@ class AllowStdIo(AsyncWrite):
         if not self._close_file:
             return
         if self._offload:
-            job = Job(self._file)
+            self._closing_job = job = Job(self._file)
             job.start(self._file.close, after=self._job)
             # To close is to flush, and that may wait for a peer: it must not when not clean.
             if clean:
@@ -193,7 +199,7 @@ class AllowStdIo(AsyncWrite):
         job = Job(self._file, data)
         job.start(job.write)
         # Only now: there may be no more threads to be had.
-        self._job, self._rest = job, NOTHING
+        self._job, self._rest, self._left = job, NOTHING, 0
         return job
 
     def _poll_idle(self) -> None:
@@ -202,8 +208,8 @@ class AllowStdIo(AsyncWrite):
         if job is not None:
             if not job.ended.is_set():
                 raise NotReady(job.wait)
-            self._job, self._rest = None, job.rest
-            if len(job.rest) < job.size:
+            self._job, self._rest, self._left = None, job.rest, job.left
+            if job.left < job.size:
                 self._pause = _MIN_PAUSE
             self._call(job.raise_error)
             self._pause = _MIN_PAUSE
@@ -229,6 +235,21 @@ class AllowStdIo(AsyncWrite):
             self._fail(exc)
             raise
 
+    def _warn_unsent(self, count: int, how: str) -> None:
+        """See the base. A thread that is at work may still write the bytes: nobody waits for it."""
+        jobs = (self._job, self._closing_job)
+        if count and any(job is not None and not job.ended.is_set() for job in jobs):
+            warnings.warn(
+                f"{self!r} {how}: {count} bytes that it had accepted may be lost, as its thread is "
+                f"still at work",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+        else:
+            # The thread may have written more since the count was taken.
+            super()._warn_unsent(min(count, self.unsent_bytes), how)
+
     async def _wait_writable(self) -> None:
         fd = self._file.selectable()
         if fd is not None:
@@ -240,4 +261,4 @@ class AllowStdIo(AsyncWrite):
         self._pause = min(2 * self._pause, _MAX_PAUSE)
 
     def __repr__(self) -> str:
-        return f"<AllowStdIo over {self.file!r}>"
+        return f"<AllowStdIo over {self._file!r}>"

@@ -75,7 +75,7 @@ class StdFile:
             if isinstance(file, io.RawIOBase) or self.selectable() is not None:
                 raise BlockingIOError(errno.EAGAIN, "the write would block")
             raise TypeError(
-                f"{file!r}.write() returned None, which does not say whether it took the bytes: "
+                f"{self!r}.write() returned None, which does not say whether it took the bytes: "
                 f"it must return how many"
             )
         count = accepted(count, len(chunk), file)
@@ -107,7 +107,7 @@ class StdFile:
             self.file.close()  # type: ignore[attr-defined]
         except BlockingIOError as exc:
             raise trio.BrokenResourceError(
-                f"{self.file!r} was closed with bytes in its buffer that would not go"
+                f"{self!r} was closed with bytes in its buffer that would not go"
             ) from exc
         self.held = 0
 
@@ -121,10 +121,17 @@ class StdFile:
             return None
         return None if sys.platform == "win32" or stat.S_ISREG(mode) else fd
 
+    def __repr__(self) -> str:
+        # A finaliser shows it, and the file may have been finalised before.
+        try:
+            return repr(self.file)
+        except Exception:  # noqa: BLE001
+            return f"<{type(self.file).__name__}>"
+
     def _check_resumable(self, exc: BlockingIOError) -> None:
         if not self._is_resumable:
             raise trio.BrokenResourceError(
-                f"{self.file!r} lost bytes that it had taken: the file below it must block"
+                f"{self!r} lost bytes that it had taken: the file below it must block"
             ) from exc
 
 
