@@ -543,24 +543,6 @@ async def test_only_bytes_are_accepted(data: Any, *, offload: bool) -> None:
     assert file.written == b""
 
 
-async def test_text_files_are_refused_and_told_what_to_use(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    with path.open("w") as file, pytest.raises(TypeError, match=r"text file: use its \.buffer"):
-        AllowStdIo(file)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="text file"):
-        AllowStdIo(io.StringIO())  # type: ignore[arg-type]
-    with tempfile.NamedTemporaryFile("w") as wrapper, pytest.raises(TypeError, match="text file"):
-        AllowStdIo(wrapper)  # type: ignore[arg-type]
-
-
-async def test_asynchronous_files_are_refused_and_told_what_to_use(tmp_path: Path) -> None:
-    async with await trio.open_file(tmp_path / "file", "wb") as file:
-        with pytest.raises(TypeError, match=r"asynchronous: use wrap_stream\(\)"):
-            AllowStdIo(file)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="asynchronous"):
-        AllowStdIo(AllowStdIo(io.BytesIO()))  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("thing", [None, 7, "path", object()])
 def test_what_cannot_be_written_to_is_refused_by_name(thing: Any) -> None:
     with pytest.raises(TypeError, match=rf"write\(\) and flush\(\), got {type(thing).__name__}"):

@@ -19,6 +19,7 @@ from trio_asyncwrite._core._checks import byte_view
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._phase import CLOSED
 
+from ._advice import advice
 from ._std_file import StdFile, check_file, is_standard
 from ._worker_thread import NOTHING, Job
 
@@ -84,6 +85,7 @@ class AllowStdIo(AsyncWrite):
 
     Raises:
         TypeError: if ``file`` has no ``write`` and ``flush``, is a text file, or is asynchronous.
+            The message names what takes the object, if anything does.
         ValueError: if ``file`` is closed, or not open for writing.
 
     Source: ``futures::io::AllowStdIo``, and ``tokio::io::Stdout`` for ``offload=True``.
@@ -92,7 +94,10 @@ class AllowStdIo(AsyncWrite):
     def __init__(
         self, file: BinaryFile, *, offload: bool = False, close: bool | None = None
     ) -> None:
-        check_file(file)
+        try:
+            check_file(file)
+        except TypeError as exc:
+            raise TypeError(f"{exc}{advice(file)}") from None
         if close is None:
             close = hasattr(file, "close") and not is_standard(file)
         self._file = StdFile(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import io
 import os
 import stat
@@ -137,11 +138,12 @@ class StdFile:
 
 def check_file(file: Any) -> None:
     """Refuse what can be seen beforehand to be the wrong thing."""
-    if isinstance(file, trio.abc.AsyncResource):
-        raise TypeError(f"{file!r} is asynchronous: use wrap_stream(), or the file below it")
+    methods = [getattr(file, name, None) for name in ("write", "flush")]
+    if isinstance(file, trio.abc.AsyncResource) or any(map(inspect.iscoroutinefunction, methods)):
+        raise TypeError(f"expected a file, and {file!r} is asynchronous")
     if isinstance(file, io.TextIOBase) or hasattr(file, "encoding"):
-        raise TypeError(f"{file!r} is a text file: use its .buffer, or open it in binary mode")
-    if not all(callable(getattr(file, name, None)) for name in ("write", "flush")):
+        raise TypeError(f"expected a binary file, and {file!r} is a text file")
+    if isinstance(file, type) or not all(map(callable, methods)):
         raise TypeError(f"expected an object with write() and flush(), got {type(file).__name__}")
     if getattr(file, "closed", False):
         raise ValueError(f"{file!r} is closed")

@@ -10,6 +10,7 @@ import trio.abc
 
 from trio_asyncwrite._core._async_write import AsyncWrite
 
+from ._advice import advice
 from ._poll_evented import PollEvented
 from ._send_stream import DEFAULT_CANCEL_GRACE, SendStreamWriter
 from ._tcp import TcpStream
@@ -59,7 +60,8 @@ def wrap_stream(
         The writer.
 
     Raises:
-        TypeError: if ``stream`` is not a :class:`trio.abc.SendStream`.
+        TypeError: if ``stream`` is not a :class:`trio.abc.SendStream`. The message names what takes
+            the object, if anything does.
         ValueError: if ``cancel_grace`` is negative or not a number.
 
     Source: ``impl AsyncWrite for Box<T>``.
@@ -73,4 +75,4 @@ def wrap_stream(
             return PollEvented(stream)
     if isinstance(stream, trio.abc.SendStream):
         return SendStreamWriter(stream, cancel_grace)
-    raise TypeError(f"expected a trio.abc.SendStream, got {type(stream).__name__}")
+    raise TypeError(f"expected a trio.abc.SendStream, got {type(stream).__name__}{advice(stream)}")
