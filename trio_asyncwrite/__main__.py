@@ -89,8 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-#: If standard output cannot be written to.
-_MUTE: Final = 3
+#: Standard output cannot be written to.
+_OUTPUT_FAILED: Final = 3
 
 #: As a shell reports a program that SIGPIPE has ended: the reader of standard output has left.
 _READER_LEFT: Final = 141
@@ -98,7 +98,7 @@ _READER_LEFT: Final = 141
 
 def _give_up(error: BaseException) -> int:
     """Let go of standard output, which has failed; return the exit status."""
-    # What it has not taken is still in its buffer, and would fail once more when Python ends.
+    # The rest of the text is still in its buffer, and would fail once more when Python ends.
     with contextlib.suppress(AttributeError, OSError, ValueError):
         number = sys.stdout.fileno()
         null = os.open(os.devnull, os.O_WRONLY)
@@ -108,7 +108,7 @@ def _give_up(error: BaseException) -> int:
         return _READER_LEFT
     with contextlib.suppress(OSError):
         print(f"trio_asyncwrite: cannot write to standard output: {error}", file=sys.stderr)
-    return _MUTE
+    return _OUTPUT_FAILED
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Whoever refuses an object names what takes that very object, or nothing."""
+"""A constructor that refuses an object names one that takes it, or none."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def closed(path: Path) -> Any:
 
 
 def with_encoding(path: Path) -> Any:
-    """What codecs.open() returns, which Python 3.14 deprecates."""
+    """The result of codecs.open(), which Python 3.14 deprecates."""
     info = codecs.lookup("utf-8")
     file = codecs.StreamReaderWriter(path.open("wb"), info.streamreader, info.streamwriter)
     cast("Any", file).encoding = "utf-8"
     return file
 
 
-#: What makes a writer of them.
+#: Objects, and the expression that makes a writer of each.
 TAKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "writer": (lambda _: Sink(), "wrap_stream(it)"),
     "send stream": (lambda _: trio.testing.memory_stream_pair()[0], "wrap_stream(it)"),
@@ -87,7 +87,7 @@ TAKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
 }
 
-#: What no writer can be made of.
+#: Objects that no constructor takes.
 LEFT: dict[str, Callable[[Path], Any]] = {
     "None": lambda _: None,
     "class": lambda _: Sink,

@@ -472,6 +472,44 @@ async def test_compressing_into_what_would_block_is_an_error(
     await reader.aclose()
 
 
+class Below:
+    """No io class; would block once, as a raw file does."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.blocks = True
+
+    def writable(self) -> bool:
+        return True
+
+    def flush(self) -> None:
+        raise AssertionError("a buffer does not flush the file below")
+
+    def write(self, data: memoryview) -> int | None:
+        if self.blocks:
+            self.blocks = False
+            return None
+        self.written += data
+        return len(data)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@both_modes
+async def test_a_buffer_over_no_io_class_waits_and_is_not_known_to_be_empty(
+    *, offload: bool
+) -> None:
+    below = Below()
+    async with AllowStdIo(io.BufferedWriter(cast("Any", below)), offload=offload) as writer:
+        await writer.send_all(b"abc")
+        assert below.written == b"abc"
+        assert writer.unsent_bytes == 3
+    assert writer.unsent_bytes == 0
+
+
 # ---- Standard output, for real -------------------------------------------------------------
 
 SET_UP = """

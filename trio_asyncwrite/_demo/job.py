@@ -70,16 +70,16 @@ class _Job:
 
     async def run(self, transports: Sequence[Transport]) -> int:
         status = _INTERRUPTED
-        mute: OutputError | None = None
+        failure: OutputError | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_on_interrupt, nursery.cancel_scope)
             try:
                 status = await self._compare_all(transports)
             except OutputError as exc:  # raised below: the nursery would make a group of it
-                mute = exc
+                failure = exc
             nursery.cancel_scope.cancel()
-        if mute is not None:
-            raise mute
+        if failure is not None:
+            raise failure
         return status
 
     async def _compare_all(self, transports: Sequence[Transport]) -> int:

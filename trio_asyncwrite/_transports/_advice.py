@@ -16,7 +16,7 @@ _MAX_DEPTH: Final = 2
 
 
 def advice(thing: object) -> str:
-    """The end of an error message: what to use for ``thing``, which the message calls "it"."""
+    """The end of an error message: the expression to use for ``thing``, which it calls "it"."""
     expression = _writer_of(thing, "it")
     return f": use {expression}" if expression else ""
 

@@ -85,7 +85,7 @@ class AllowStdIo(AsyncWrite):
 
     Raises:
         TypeError: if ``file`` has no ``write`` and ``flush``, is a text file, or is asynchronous.
-            The message names what takes the object, if anything does.
+            The message names the constructor that takes the object, if there is one.
         ValueError: if ``file`` is closed, or not open for writing.
 
     Source: ``futures::io::AllowStdIo``, and ``tokio::io::Stdout`` for ``offload=True``.
@@ -106,11 +106,11 @@ class AllowStdIo(AsyncWrite):
         self._pause = _MIN_PAUSE
         # The thread's work, until a poll has seen its end.
         self._job: Job | None = None
-        # Accepted, and in no job: what a job has left when the file would have blocked. The
-        # count is for the finaliser.
+        # Accepted, and in no job: the rest of a job whose file would have blocked. The count is
+        # for the finaliser, which must not touch the view.
         self._rest = NOTHING
         self._left = 0
-        # The close, which a thread makes after the job.
+        # Closes the file, after the other job.
         self._closing_job: Job | None = None
 
     @property
@@ -120,7 +120,7 @@ class AllowStdIo(AsyncWrite):
 
     @property
     def unsent_bytes(self) -> int:
-        """What the thread has not written yet, and what the file may still hold.
+        """The bytes that the thread has not written yet, and those that the file may still hold.
 
         A file with a buffer does not say how many bytes are in it, so all that it took since the
         last flush count; over a file whose flush does nothing (bz2, lzma), all that it took. They

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-#: What passes on at once whatever it takes.
+#: Files without a buffer: they pass on at once all bytes that they take.
 _UNBUFFERED: Final = (io.RawIOBase, io.BytesIO)
 
 #: Their flush passes everything on to the file below, and does not flush that one.
@@ -45,10 +45,10 @@ class StdFile:
         # Any other file has a buffer, which may hold something from before our time.
         self._is_buffered = not isinstance(file, _UNBUFFERED)
         self._flush_is_complete = _flush_is_complete(layers)
-        self._is_resumable = self._flush_is_complete and not any(map(_is_gzip, layers))
+        self._is_resumable = not any(_is_gzip(layer) or _ignores_flush(layer) for layer in layers)
         self.needs_flush = self._is_buffered
-        #: How many bytes the file may still hold: it does not say, so all since the last flush
-        #: that was complete.
+        #: How many bytes the file may still hold. It does not say, so these are all that it took
+        #: since the last complete flush.
         self.held = 0
 
     @property
@@ -65,7 +65,7 @@ class StdFile:
         """
         file = self.file
         try:
-            # Files know what they get; other people's objects may keep it, or want its methods.
+            # An object that is no io class may keep the data, or use the methods of bytes.
             count = file.write(chunk if isinstance(file, io.IOBase) else bytes(chunk))  # type: ignore[arg-type]
         except BlockingIOError as exc:
             self._check_resumable(exc)
@@ -132,12 +132,12 @@ class StdFile:
     def _check_resumable(self, exc: BlockingIOError) -> None:
         if not self._is_resumable:
             raise trio.BrokenResourceError(
-                f"{self!r} lost bytes that it had taken: the file below it must block"
+                f"{self!r} may have lost bytes that it had taken: the file below it must block"
             ) from exc
 
 
 def check_file(file: Any) -> None:
-    """Refuse what can be seen beforehand to be the wrong thing."""
+    """Refuse an object that is seen to be no binary file, open for writing."""
     methods = [getattr(file, name, None) for name in ("write", "flush")]
     if isinstance(file, trio.abc.AsyncResource) or any(map(inspect.iscoroutinefunction, methods)):
         raise TypeError(f"expected a file, and {file!r} is asynchronous")
@@ -180,18 +180,24 @@ def _name_of_below(file: object) -> str:
 
 
 def _flush_is_complete(layers: list[object]) -> bool:
-    """Whether nothing stays in any of ``layers`` after a flush of the first.
-
-    Compressing files of the standard library, except gzip's, inherit a flush that does nothing.
-    """
+    """Whether nothing stays in any of ``layers`` after a flush of the first."""
     is_flushed = True
     for layer in layers:
         if isinstance(layer, _UNBUFFERED):
             return True
-        if not is_flushed or getattr(type(layer), "flush", None) is io.IOBase.flush:
+        if not is_flushed or _ignores_flush(layer):
             return False
         is_flushed = not isinstance(layer, _BUFFERS)
     return True
+
+
+def _ignores_flush(file: object) -> bool:
+    """Whether ``file`` inherits the flush that does nothing, though it buffers.
+
+    So do the standard library's files that compress, except gzip's.
+    """
+    has_none = getattr(type(file), "flush", None) is io.IOBase.flush
+    return has_none and not isinstance(file, _UNBUFFERED)
 
 
 def _is_gzip(file: object) -> bool:

@@ -23,16 +23,16 @@ NOTHING: Final = memoryview(b"")
 
 
 class Job:
-    """One call of the file in a worker thread, and what came of it.
+    """One call of the file in a worker thread, and its outcome.
 
     It belongs to no run: it may begin in one, and be waited for in another.
     """
 
     def __init__(self, file: StdFile, rest: memoryview = NOTHING) -> None:
         self._file = file
-        #: How much was to be written.
+        #: How many bytes were to be written.
         self.size = len(rest)
-        #: What still is to be written, and how many bytes that is.
+        #: The bytes that are still to be written, and their number.
         self.rest = rest
         self.left = self.size
         self._error: BaseException | None = None

@@ -60,8 +60,8 @@ def wrap_stream(
         The writer.
 
     Raises:
-        TypeError: if ``stream`` is not a :class:`trio.abc.SendStream`. The message names what takes
-            the object, if anything does.
+        TypeError: if ``stream`` is not a :class:`trio.abc.SendStream`. The message names the
+            constructor that takes the object, if there is one.
         ValueError: if ``cancel_grace`` is negative or not a number.
 
     Source: ``impl AsyncWrite for Box<T>``.
