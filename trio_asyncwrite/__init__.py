@@ -33,7 +33,7 @@ from ._tls._over_tcp import (
     open_tls_over_tcp_stream as open_tls_over_tcp_stream,
 )
 from ._tls._stream import TlsStream as TlsStream, start_tls as start_tls
-from ._transports._allow_stdio import AllowStdIo as AllowStdIo, BinaryFile as BinaryFile
+from ._transports._allow_stdio import AllowStdIo as AllowStdIo
 from ._transports._cursor import Cursor as Cursor
 from ._transports._duplex import (
     DuplexStream as DuplexStream,
@@ -44,6 +44,7 @@ from ._transports._duplex import (
 )
 from ._transports._poll_evented import HasFileno as HasFileno, PollEvented as PollEvented
 from ._transports._sink import Sink as Sink
+from ._transports._std_file import BinaryFile as BinaryFile
 from ._transports._tcp import (
     TcpStream as TcpStream,
     open_tcp_stream as open_tcp_stream,

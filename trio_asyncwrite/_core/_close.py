@@ -630,7 +630,9 @@ def _tell_losses(close: Close, layer: Layer, *, told: bool) -> None:
     if told or close.error is not None or not close.is_truncated:
         return
     if lost:
-        text = f"{lost} bytes that it had accepted were never sent"
+        unknown = any(one.loss_is_unknown for one in close.layers)
+        fate = "may be lost: nobody waits for them" if unknown else "were never sent"
+        text = f"{lost} bytes that it had accepted {fate}"
     elif close.cut_short_text:
         text = close.cut_short_text
     else:

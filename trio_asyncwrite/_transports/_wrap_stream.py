@@ -13,6 +13,7 @@ import trio.abc
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._stack import lifecycle_of
 
+from ._advice import advice
 from ._poll_evented import PollEvented
 from ._send_stream import DEFAULT_CANCEL_GRACE, SendStreamWriter
 from ._tcp import TcpStream
@@ -67,7 +68,7 @@ def wrap_stream(stream: trio.abc.SendStream, cancel_grace: float | None = None) 
 
     Raises:
         TypeError: if ``stream`` is not a :class:`trio.abc.SendStream`, or its descriptor is a
-            packet socket.
+            packet socket. The message names the constructor that takes the object, if there is one.
         ValueError: if ``cancel_grace`` is negative or not a number, or not that of the writer that
             ``stream`` has already.
 
@@ -77,7 +78,9 @@ def wrap_stream(stream: trio.abc.SendStream, cancel_grace: float | None = None) 
         lifecycle_of(stream)
         return stream
     if not isinstance(stream, trio.abc.SendStream):
-        raise TypeError(f"expected a trio.abc.SendStream, got {type(stream).__name__}")
+        raise TypeError(
+            f"expected a trio.abc.SendStream, got {type(stream).__name__}{advice(stream)}"
+        )
     known = _writers.get(id(stream))
     writer = None if known is None else known()
     if writer is not None and not writer.closed:
@@ -105,4 +108,10 @@ def _new_writer(stream: trio.abc.SendStream, cancel_grace: float) -> AsyncWrite:
             return TcpStream(stream)
         if isinstance(stream, trio.lowlevel.FdStream):
             return PollEvented(stream)
+<<<<<<< HEAD
     return SendStreamWriter(stream, cancel_grace)
+=======
+    if isinstance(stream, trio.abc.SendStream):
+        return SendStreamWriter(stream, cancel_grace)
+    raise TypeError(f"expected a trio.abc.SendStream, got {type(stream).__name__}{advice(stream)}")
+>>>>>>> stdio
