@@ -108,10 +108,4 @@ def _new_writer(stream: trio.abc.SendStream, cancel_grace: float) -> AsyncWrite:
             return TcpStream(stream)
         if isinstance(stream, trio.lowlevel.FdStream):
             return PollEvented(stream)
-<<<<<<< HEAD
     return SendStreamWriter(stream, cancel_grace)
-=======
-    if isinstance(stream, trio.abc.SendStream):
-        return SendStreamWriter(stream, cancel_grace)
-    raise TypeError(f"expected a trio.abc.SendStream, got {type(stream).__name__}{advice(stream)}")
->>>>>>> stdio
