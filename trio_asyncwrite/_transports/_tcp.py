@@ -156,9 +156,11 @@ class TcpStream(FdWriter):
         Cancellation: nothing happened, since there is nothing to wait for.
         Checkpoints: none.
         """
-        prepare_close(self.socket, reset=not clean)
         self._enter(CLOSED)
-        self.socket.close()
+        try:
+            prepare_close(self.socket, reset=not clean)
+        finally:
+            self.socket.close()
 
     def setsockopt(self, level: int, option: int, value: int | Buffer) -> None:
         """Set a socket option. See :meth:`socket.socket.setsockopt`."""
