@@ -35,6 +35,19 @@ def test_it_works_on_the_same_socket(pair: Pair) -> None:
     assert right.recv(1) == b""
 
 
+def test_a_kernel_that_is_not_asked_cannot_refuse(pair: Pair) -> None:
+    left, right = pair
+    sock = BorrowedSocket(left.fileno(), is_asked=False)
+
+    assert sock.family != left.family
+    right.send(b"x")
+    assert sock.recv(1) == b"x"
+    sock.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_KEEPALIVE, 1)
+    assert sock.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_KEEPALIVE) == 1
+    sock.shutdown(stdlib_socket.SHUT_WR)
+    assert right.recv(1) == b""
+
+
 def test_dropping_it_leaves_the_descriptor_open(pair: Pair) -> None:
     left, right = pair
     BorrowedSocket(left.fileno())
@@ -77,15 +90,16 @@ def test_it_needs_no_descriptor_more(pair: Pair) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-def test_other_numbers_are_refused() -> None:
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_other_numbers_are_refused(*, is_asked: bool) -> None:
     reading, writing = os.pipe()
     try:
         with pytest.raises(OSError, match="socket"):
-            BorrowedSocket(writing)
+            BorrowedSocket(writing, is_asked=is_asked)
     finally:
         os.close(reading)
         os.close(writing)
     with pytest.raises(OSError, match="descriptor"):
-        BorrowedSocket(writing)
+        BorrowedSocket(writing, is_asked=is_asked)
     with pytest.raises(ValueError, match="negative"):
-        BorrowedSocket(-1)
+        BorrowedSocket(-1, is_asked=is_asked)

@@ -165,6 +165,19 @@ def test_a_stream_that_was_never_made_is_collected_without_a_word() -> None:
 # ---- Ctrl-C ----------------------------------------------------------------------------------
 
 
+async def test_ctrl_c_in_the_constructor_leaves_the_descriptor_open() -> None:
+    left, right = stdlib_socket.socketpair()
+    with left, right:
+
+        def make() -> None:
+            PollEvented(left.fileno(), close=False)
+
+        assert interrupt_everywhere(make) > 10
+        os.set_blocking(left.fileno(), True)
+        left.send(b"x")
+        assert right.recv(1) == b"x"
+
+
 async def test_ctrl_c_in_a_shutdown_leaves_the_descriptor_open(ends: Ends) -> None:
     number = ends.stream.fileno()
 
@@ -199,19 +212,29 @@ async def test_packet_sockets_are_refused(kind: str) -> None:
         await fd_stream.aclose()
 
 
-async def test_a_socket_of_unknown_type_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel refuses to tell."""
+@pytest.mark.parametrize("clean", [False, True])
+async def test_a_socket_of_unknown_type_is_taken(
+    monkeypatch: pytest.MonkeyPatch, sockets: Callable[[], Any], *, clean: bool
+) -> None:
+    """Where the kernel refuses to tell, it still writes, shuts down and closes."""
+    real = BorrowedSocket.__init__
 
-    def refuse(*args: object) -> None:
-        raise OSError(errno.EPERM, "refused")
+    def refuse(self: BorrowedSocket, fd: int, *, is_asked: bool = True) -> None:
+        if is_asked:
+            raise OSError(errno.EPERM, "refused")
+        real(self, fd, is_asked=False)
 
-    left, right = stdlib_socket.socketpair()
-    with left, right:
+    left, right = sockets()
+    with left, right, left.dup() as duplicate:
         monkeypatch.setattr(BorrowedSocket, "__init__", refuse)
-        async with PollEvented(left) as stream:
-            await stream.send_all(b"x")
-            assert right.recv(1) == b"x"
-            monkeypatch.undo()
+        stream = PollEvented(left)
+        await stream.send_all(b"x")
+        assert right.recv(1) == b"x"
+        await stream.shutdown()
+        assert right.recv(1) == b""
+        await stream.release(clean=clean)
+        assert duplicate.getsockopt(*LINGER, 8) == (OFF if clean else RESET)
+        monkeypatch.undo()
 
 
 # ---- The end went out through another descriptor ---------------------------------------------

@@ -17,6 +17,9 @@ class BorrowedSocket(socket.socket):
 
     Args:
         fd: the descriptor. It must stay open while this object is used.
+        is_asked: whether the kernel is asked for its family and type, which it may refuse. If
+            not, ``family``, ``type`` and ``proto`` mean nothing, and only the methods that need
+            no address work: ``shutdown``, ``recv``, ``getsockopt`` and ``setsockopt``.
 
     Raises:
         OSError: if ``fd`` is no open socket, or the kernel refuses to say of which kind it is.
@@ -25,8 +28,11 @@ class BorrowedSocket(socket.socket):
 
     __slots__ = ()
 
-    def __init__(self, fd: int) -> None:
-        super().__init__(fileno=fd)
+    def __init__(self, fd: int, *, is_asked: bool = True) -> None:
+        if is_asked:
+            super().__init__(fileno=fd)
+        else:
+            super().__init__(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
 
     def __del__(self) -> None:
         """Take the place of the base's finaliser, which would close the descriptor."""

@@ -64,9 +64,8 @@ class PollEvented(FdWriter):
     Source: ``tokio::io::PollEvented``, ``tokio::io::unix::AsyncFd``.
     """
 
-    # Until the constructor has taken the descriptor:
-    _close_fd = False
-    _mode: NonBlockingMode | None = None
+    _close_fd = False  # until the constructor has taken it
+    _mode: NonBlockingMode | None = None  # while it is open
 
     # Ctrl-C must not fall between the mode and the field that restores it.
     @trio.lowlevel.enable_ki_protection
@@ -123,7 +122,7 @@ class PollEvented(FdWriter):
     def _shut_down_socket(self) -> None:
         number = self._open_fileno()
         try:
-            sock = BorrowedSocket(number)
+            sock = BorrowedSocket(number, is_asked=False)
         except OSError as exc:
             self._raise(exc)
         self._shut_down(sock)
@@ -159,15 +158,25 @@ class PollEvented(FdWriter):
     # Ctrl-C must not fall between the field and the descriptor.
     @trio.lowlevel.enable_ki_protection
     def _close_now(self, *, reset: bool = False) -> None:
-        fd, number = self._fd, self.fileno()
-        self._fd = -1
-        trio.lowlevel.notify_closing(number)
-        assert self._mode is not None
-        # Also before it is closed: the mode is that of the open file, which others may share.
-        self._mode.restore()
-        if not self._close_fd:
-            return
-        self._prepare_close(number, reset=reset)
+        fd, number, mode = self._fd, self.fileno(), self._mode
+        assert mode is not None
+        self._fd, self._mode = -1, None
+        try:
+            trio.lowlevel.notify_closing(number)
+            # Also before it is closed: the mode is that of the open file, which others may share.
+            mode.restore()
+            if self._close_fd:
+                self._prepare_close(number, reset=reset)
+        finally:
+            if self._close_fd:
+                self._close_descriptor(fd)
+
+    def _prepare_close(self, number: int, *, reset: bool) -> None:
+        if self.is_socket:
+            with contextlib.suppress(OSError):  # closed behind our back
+                prepare_close(BorrowedSocket(number, is_asked=False), reset=reset)
+
+    def _close_descriptor(self, fd: int | HasFileno | trio.lowlevel.FdStream) -> None:
         try:
             if isinstance(fd, int):
                 os.close(fd)
@@ -176,25 +185,20 @@ class PollEvented(FdWriter):
         except OSError as exc:
             self._raise(exc)
 
-    def _prepare_close(self, number: int, *, reset: bool) -> None:
-        if self.is_socket:
-            with contextlib.suppress(OSError, ValueError):  # closed behind our back
-                prepare_close(BorrowedSocket(number), reset=reset)
-
     def __del__(self) -> None:
         """Close a number, as the standard library's files and sockets do, and complain."""
         super().__del__()
-        if self._mode is None:
+        mode = self._mode
+        if mode is None:  # closed, or never made
             return
-        self._mode.restore()
-        if not self._close_fd or self._fd == -1:
+        mode.restore()
+        if not self._close_fd:
             return
         # The object that owns it may have been finalised before: do not ask that for its number.
-        number = self._mode.fd
-        if self._mode.names_same_file():
-            self._prepare_close(number, reset=False)
+        if mode.names_same_file():
+            self._prepare_close(mode.fd, reset=False)
             if isinstance(self._fd, int):
-                os.close(number)
+                os.close(mode.fd)
         if isinstance(self._fd, int):
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 

@@ -145,8 +145,10 @@ class TcpStream(FdWriter):
         Cancellation: nothing happened, since there is nothing to wait for.
         Checkpoints: none.
         """
-        prepare_close(self.socket, reset=not clean)
-        self.socket.close()
+        try:
+            prepare_close(self.socket, reset=not clean)
+        finally:
+            self.socket.close()
 
     def setsockopt(self, level: int, option: int, value: int | Buffer) -> None:
         """Set a socket option. See :meth:`socket.socket.setsockopt`."""
