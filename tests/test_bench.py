@@ -75,6 +75,8 @@ def run_bench(json_path: Path, *options: str | Path) -> tuple[str, dict[str, Any
     return process.stdout, json.loads(json_path.read_text(encoding="utf-8"))
 
 
+# Slow: every workload with every peer takes longer than the longest test of the library.
+@pytest.mark.slow
 def test_every_peer_does_every_workload_it_is_made_for(tmp_path: Path) -> None:
     """Ours and those that need no other package are there, in the JSON and in the chart."""
     svg_path = tmp_path / "bench.svg"
@@ -113,6 +115,8 @@ def test_one_workload_can_be_chosen_and_what_a_target_needs_is_measured(tmp_path
     assert judged == ["64 KiB: TcpStream.write_all", "small writes between two checkpoints"]
 
 
+# Slow: thirty measurements of TLS.
+@pytest.mark.slow
 def test_tls_can_be_measured_alone(tmp_path: Path) -> None:
     """Then its targets are judged, and no others but the one that is independent of the clock."""
     options = ("--only", "tls", "--only", "handshakes")
