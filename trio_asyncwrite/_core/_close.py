@@ -12,8 +12,9 @@ close knows whether a message was torn.
 close, the others wait. A later close can only make it harder (:meth:`Close.harden`).
 
 **Three stages.** *Sending*: every layer in turn, uppermost first, is polled to its end: flush,
-epilogue, half-close. A layer's own ``poll_shutdown`` also calls the one below; here that call does
-nothing, since each layer has its own turn (``postpones``). *Lingering*: graceful closes hold the
+epilogue, half-close. A layer's ``poll_shutdown`` also shuts down the one below it; where that one
+has other layers above it that have not ended, this call does nothing yet (``postpones``).
+*Lingering*: graceful closes hold the
 release back until they have seen the peer's end. *Releasing*: guaranteed by the first ``try``.
 
 **The state of the stack decides how it ends** (:class:`State`): a whole one waits as long as it
@@ -31,7 +32,7 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from ._errors import ClosedRefusal, NotReady
-from ._lifecycle import ENDED, Lifecycle, Torn, lifted, running_closes
+from ._lifecycle import ENDED, ENDING, Torn, lifted, running_closes
 from ._stack import (
     above,
     contains,
@@ -43,12 +44,17 @@ from ._stack import (
     tear,
     warn_unraisably,
     writers_above,
+    writing_chain,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
     from ._layer import Layer
+
+
+# Nobody wakes us when another task has left a foreign stream: look again, in seconds.
+_BUSY_PAUSE: Final = 0.01
 
 
 class Hardness(enum.IntEnum):
@@ -121,7 +127,7 @@ def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
 class _EndedSide:
     """Stands for the close that has ended one side of a layer over two streams."""
 
-    def postpones(self, lifecycle: Lifecycle) -> bool:
+    def postpones(self, layer: Layer) -> bool:
         return False
 
 
@@ -162,7 +168,8 @@ class Close:
         self._news = trio.Event()
         self._scope: trio.CancelScope | None = None
         self._lingering: trio.CancelScope | None = None
-        self._target: Lifecycle | None = None
+        #: The layer that is shut down now, and those that its shutdown reaches.
+        self._chain: list[Layer] = []
         self._order: list[Layer] | None = None
 
     # ---- The extent ------------------------------------------------------------------------
@@ -207,14 +214,26 @@ class Close:
                 _visit(layer, self.layers, found)
         return self._order
 
-    def postpones(self, lifecycle: Lifecycle) -> bool:
-        """Each layer is shut down in its own turn, and not by the layer above it."""
-        return lifecycle is not self._target
+    def postpones(self, layer: Layer) -> bool:
+        """Whether other layers above ``layer`` have to end before it does."""
+        return any(
+            upper.lifecycle.phase is not ENDED
+            and contains(self.layers, upper)
+            and not contains(self._chain, upper)
+            for upper in above(layer)
+        )
 
-    def harden(self, hardness: Hardness, *, hurried: bool = True) -> None:
-        """Try less from now on."""
+    def harden(self, hardness: Hardness, *, hurried: bool = True, late: bool = False) -> None:
+        """Try less from now on.
+
+        Args:
+            hardness: how much.
+            hurried: whether it comes from somebody else than the task that runs the close.
+            late: whether the reason is that time is up.
+        """
         if hardness > self.hardness:
             self.hardness = hardness
+            self.was_late = self.was_late or late
             self.was_hurried = self.was_hurried or hurried
             if self._scope is not None:
                 self._scope.cancel()
@@ -347,11 +366,14 @@ class Close:
                     self._poll(self._poll_end)
                 return
             with trio.CancelScope(deadline=self.deadline) as self._scope:
-                await wait()
+                try:
+                    await wait()
+                except trio.BusyResourceError:
+                    # A task that uses a foreign stream directly cannot be made to leave it.
+                    await trio.sleep(_BUSY_PAUSE)
             self._scope = None
             if trio.current_time() >= self.deadline:
-                self.was_late = True
-                self.harden(Hardness.CUT_OFF, hurried=False)
+                self.harden(Hardness.CUT_OFF, hurried=False, late=True)
 
     def _poll(self, poll: Callable[[], None]) -> Callable[[], Awaitable[object]] | None:
         """Poll once; the wait if there is one, and None if it is through or has failed."""
@@ -375,7 +397,7 @@ class Close:
             inner = lifecycle.inner
             if inner is not None and is_layer(inner) and inner.lifecycle.released:
                 continue  # that side of a layer over two streams has ended before
-            self._target = lifecycle
+            self._chain = list(writing_chain(layer))
             self._poll_layer(layer, layer.poll_shutdown)  # type: ignore[attr-defined]
             lifecycle.phase = ENDED
         self.sent = True
@@ -399,7 +421,8 @@ class Close:
             except NotReady as not_ready:
                 waits.append(not_ready)
         if waits:
-            raise NotReady(waits[-1].wait)
+            # That of the uppermost layer goes through all below it.
+            raise NotReady(waits[0].wait)
 
     def _poll_sides(self) -> None:
         for layer in self.sides:
@@ -425,6 +448,13 @@ class Close:
         wait = self._poll(self._poll_flush)
         if wait is not None and await self._wait_briefly(wait):
             self._poll(self._poll_flush)
+        for layer in self.order():
+            # Its end was begun, by a wait that does the work: it may come to its end.
+            if layer.lifecycle.phase is ENDING and layer.close_patience:
+                wait = self._poll(self._poll_end)
+                if wait is not None and await self._wait_briefly(wait):
+                    self._poll(self._poll_end)
+                return
 
     async def _wait_briefly(self, wait: Callable[[], Awaitable[object]]) -> bool:
         """Where one wait is part of one poll (a foreign stream, a thread), make it."""
@@ -449,9 +479,9 @@ class Close:
                 self.cut_short_text = layer.lifecycle.torn_text
             elif layer.lifecycle.unfinished is not None:
                 self.cut_short_text = "a Buf was begun and not finished"
+        #: Whether something that was accepted, or begun, is missing.
         self.is_truncated = (
-            self.hardness is Hardness.ABORTED
-            or state is State.TRUNCATED
+            state is State.TRUNCATED
             or (state is State.BROKEN and not self.sent)
             or any(held_by(layer) != 0 for layer in (*self.layers, *self.sides))
         )
@@ -511,10 +541,14 @@ class Close:
         for layer in self.sides:
             layer.lifecycle.side_close = _ENDED_SIDE
             layer.lifecycle.update()
-        if self.is_truncated:
-            for layer in self.layers:
-                inner = layer.lifecycle.inner
-                if inner is not None and is_layer(inner) and not inner.lifecycle.released:
+        for layer in self.layers:
+            inner = layer.lifecycle.inner
+            # The original of a handle is not harmed by an abort that has lost nothing.
+            is_harmed = self.is_truncated or (
+                self.hardness is Hardness.ABORTED and layer.lifecycle.original is None
+            )
+            if is_harmed and inner is not None and is_layer(inner):
+                if not inner.lifecycle.released:
                     self._tear_below(inner)
         self.done.set()
         self.tell()
@@ -617,7 +651,7 @@ async def _run(close: Close, layer: Layer) -> None:
             raise error
         finally:
             del error
-    if close.was_hurried and not close.sent and not told:
+    if (close.was_hurried or close.was_late) and not close.sent and not told:
         raise ClosedRefusal(f"another task cut the close of {layer!r} short")
 
 
