@@ -547,9 +547,8 @@ class Close:
             is_harmed = self.is_truncated or (
                 self.hardness is Hardness.ABORTED and layer.lifecycle.original is None
             )
-            if is_harmed and inner is not None and is_layer(inner):
-                if not inner.lifecycle.released:
-                    self._tear_below(inner)
+            if is_harmed and inner is not None and is_layer(inner) and not inner.lifecycle.released:
+                self._tear_below(inner)
         self.done.set()
         self.tell()
 
