@@ -13,7 +13,6 @@ from trio_asyncwrite._tls._engine import RECORD_SIZE, TlsEngine
 
 from .._tls_helpers import (
     CLOSE_NOTIFY,
-    HOST,
     INTERNAL_ERROR,
     KEY_UPDATED,
     MESSAGES,
@@ -21,7 +20,6 @@ from .._tls_helpers import (
     TLS13,
     VERSIONS,
     carry,
-    client_context,
     damages,
     engine_pair,
     established_pair,
@@ -610,11 +608,6 @@ def test_garbage_instead_of_a_handshake(version: ssl.TLSVersion, garbage: bytes)
             with pytest.raises(ssl.SSLError):
                 engine.handshake()
         assert not engine.established
-
-
-def test_a_name_may_be_bytes() -> None:
-    engine = TlsEngine(client_context(TLS13), server_side=False, server_hostname=HOST.encode())
-    assert engine.ssl_object.server_hostname == HOST
 
 
 def test_contexts_of_different_versions_do_not_agree() -> None:

@@ -57,7 +57,7 @@ class TlsEngine:
         context: ssl.SSLContext,
         *,
         server_side: bool,
-        server_hostname: str | bytes | None,
+        server_hostname: str | None,
     ) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -65,8 +65,7 @@ class TlsEngine:
             self._incoming,
             self._outgoing,
             server_side=server_side,
-            # The annotation is missing bytes, which SSLContext.wrap_bio accepts.
-            server_hostname=server_hostname,  # type: ignore[arg-type, unused-ignore]
+            server_hostname=server_hostname,
         )
         #: Ciphertext to be sent, in order.
         self.out: bytes | memoryview = b""

@@ -39,7 +39,6 @@ import os
 import ssl
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
-import idna
 import trio
 import trio.abc
 
@@ -52,6 +51,7 @@ from trio_asyncwrite._transports._tcp import TcpStream
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
 from ._engine import RECORD_SIZE, TlsEngine
+from ._server_name import server_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -98,14 +98,16 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         transport_stream: the stream that carries the ciphertext. Closing this stream closes it.
         ssl_context: the :class:`ssl.SSLContext`.
         server_hostname: the name of the server, for SNI and for checking its certificate. A
-            client needs it unless ``ssl_context.check_hostname`` is off.
+            client needs it unless ``ssl_context.check_hostname`` is off. A trailing dot and the
+            zone of an IPv6 address (``%eth0``) are left out.
         server_side: whether this side is the server.
         https_compatible: neither expect nor send a close_notify, as is usual in HTTPS, where the
             protocol above says how long its messages are.
 
     Raises:
-        TypeError: if ``transport_stream`` is not a :class:`trio.abc.Stream`.
-        ValueError: if ``server_hostname`` is missing or not valid.
+        TypeError: if ``transport_stream`` is not a :class:`trio.abc.Stream`, or
+            ``server_hostname`` neither a string nor bytes.
+        ValueError: if ``server_hostname`` is missing, or no certificate can be valid for it.
 
     Source: ``tokio_rustls::TlsStream``; :class:`trio.SSLStream`; RFC 8446.
     """
@@ -129,12 +131,8 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         if server_hostname is None and not server_side and ssl_context.check_hostname:
             # Where ssl.SSLSocket refuses, ssl.SSLObject goes on, and checks no name.
             raise ValueError("a client whose context has check_hostname needs a server_hostname")
-        if isinstance(server_hostname, str) and not server_hostname.isascii():
-            # As Trio does for the name that it connects to, and whose dependency idna is. Python
-            # itself would go by IDNA 2003, and might check for another host (bpo-17305).
-            server_hostname = idna.encode(server_hostname, uts46=True)
         self._engine = TlsEngine(
-            ssl_context, server_side=server_side, server_hostname=server_hostname
+            ssl_context, server_side=server_side, server_hostname=server_name(server_hostname)
         )
         self._https_compatible = https_compatible
         self._handshook = False
@@ -809,7 +807,9 @@ async def start_tls(
         The encrypted stream, its handshake complete.
 
     Raises:
-        ValueError: if ``stream`` still holds unsent plain text: flush it first. Nothing happened.
+        TypeError: as :class:`TlsStream`. Nothing happened.
+        ValueError: if ``stream`` still holds unsent plain text: flush it first. Or as
+            :class:`TlsStream`. Nothing happened.
         trio.BrokenResourceError: if the handshake fails. The connection is closed.
 
     Cancellation: lost: a handshake has begun, nothing else can be said on the connection, and
