@@ -1921,6 +1921,33 @@ async def test_unsent_bytes_are_the_callers(
     await trio.aclose_forcefully(other or raw)
 
 
+@pytest.mark.parametrize("plain", [False, True], ids=["exact", "plain"])
+@pytest.mark.parametrize("written", [0, 1000], ids=["handshake", "data"])
+async def test_a_dropped_stream_warns_of_plaintext_only(
+    plain: bool, written: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Once, and of the bytes that somebody has written; not of a handshake, nor of ciphertext."""
+    raw, transport = duplex(16)
+    wrapped: Any = SendAllOnly(transport) if plain else transport
+    if written:
+        stream, other = established((wrapped, raw), TLS12)
+        assert await stream.write(text(written)) == written
+    else:
+        stream = TlsStream(wrapped, client_context(TLS12), server_hostname=HOST)
+        with trio.move_on_after(0.01):
+            await stream.do_handshake()
+    del wrapped
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del stream
+        gc.collect()
+    messages = [str(warning.message) for warning in caught]
+    lost = f"was garbage-collected: {written} bytes that it had accepted were never sent"
+    assert [lost in message for message in messages] == [True] * bool(written)
+    await trio.aclose_forcefully(other if written else raw)
+    await trio.aclose_forcefully(transport)
+
+
 async def test_unsent_bytes_of_a_plain_transport() -> None:
     client, server = established(await plain_pair(), TLS12)
     assert client.unsent_bytes == 0

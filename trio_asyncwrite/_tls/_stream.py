@@ -279,6 +279,18 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         """See the base: without a close_notify, a stream is not complete."""
         return self._handshook and not self._https_compatible and not self.unsent_bytes
 
+    def __del__(self) -> None:
+        """Warn of lost plaintext: ciphertext in a writer that is ours alone is nobody's bytes."""
+        try:
+            is_ours = self.inner is not self.transport_stream
+        except AttributeError:
+            return  # __init__ did not get that far
+        if is_ours and self._phase is not CLOSED:
+            self._warn_unsent(self.unsent_bytes, "was garbage-collected")
+            self.inner._enter(CLOSED)  # it would warn of the same bytes, encrypted
+        else:
+            super().__del__()
+
     def _forgo_session(self) -> None:
         """End like the transport alone: without a session there is nobody to take leave of."""
         if not self._handshook:
