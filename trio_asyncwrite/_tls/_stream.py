@@ -14,11 +14,16 @@ the order in which it was made, without a lock.
 **Waits** come in two kinds, and each of them is made by one task at a time, on behalf of all:
 ``_wait_send`` (until the transport takes more) and ``_wait_receive`` (until ciphertext has
 arrived, and is fed to the engine before anybody can be cancelled). A task that comes second waits
-for the first to be done, whatever comes of it, and polls again. ``_wait_either`` is for those
-whom either would help.
+for the first to be done, however it ends, and polls again. ``_wait_either`` is for tasks that
+either would help.
 
-**Failures** of sending that a reader meets are kept for the next operation that writes or closes,
-if accepted plaintext is lost with them: a reader's caller cannot be meant, and reading may go on.
+**Failures.** An exception that the transport raises from a *poll* means that no ciphertext can be
+sent any more. What is queued is dropped. A write whose records had partly gone returns how much of
+its plaintext is in them, and the next operation raises the exception. If a reader meets it, it is
+kept for the next operation that writes or closes, and reading goes on. An exception from a *wait*
+changes nothing: it goes to the task that waits, and the others poll again. A reader that would help
+a writer's bytes along is not told of it. The transport's end-of-file is not believed after its
+receive_some has raised BrokenResourceError: the kernel reports a reset once.
 
 **Bounds.** Plaintext is only accepted when ``engine.out`` is empty, and at most ``_PIECE`` bytes
 of it. Ciphertext is received at most ``RECEIVE_SIZE`` bytes at a time, and only when the engine
@@ -35,8 +40,10 @@ returned together.
 
 from __future__ import annotations
 
+import math
 import os
 import ssl
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
 import trio
@@ -68,6 +75,34 @@ _QUEUE_LIMIT: Final = 2 * _PIECE
 # How long a failed handshake may take to tell the peer why, in seconds. Alerts are 7 to 31 bytes
 # and nothing else is under way, so it only takes time if the peer wants it to.
 _ALERT_TIMEOUT: Final = 5.0
+
+# A transport that raises one of these from a poll has not failed: see AsyncWrite._fail.
+_REFUSALS: Final = (trio.ClosedResourceError, trio.BusyResourceError, trio.TooSlowError)
+
+# What may be raised again by a later wait, instead of an error that was met at the same time.
+_CAN_WAIT: Final = (Exception, trio.Cancelled, type(None))
+
+
+@final
+class _TimeLimit:
+    """A number of seconds from now, within this ``trio.run``; over in every other one."""
+
+    __slots__ = ("_run", "deadline")
+
+    def __init__(self, seconds: float) -> None:
+        self._run = trio.lowlevel.current_trio_token()
+        #: The time on the clock of the run.
+        self.deadline = trio.current_time() + seconds
+
+    def is_over(self) -> bool:
+        # The clock of another run says nothing about this deadline.
+        return (
+            self._run is not trio.lowlevel.current_trio_token()
+            or trio.current_time() >= self.deadline
+        )
+
+    def end(self) -> None:
+        self.deadline = -math.inf
 
 
 @final
@@ -137,7 +172,8 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         self._https_compatible = https_compatible
         self._handshook = False
         self._handshake_error: ssl.SSLError | None = None
-        self._alert_deadline = 0.0
+        # How long a failed handshake may still wait: for its alert to go, or for the peer's.
+        self._alert_limit: _TimeLimit | None = None
         # Whether the peer was told why TLS failed after the handshake.
         self._alerted = False
         # Whether an aclose is at work.
@@ -150,14 +186,18 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         # Whether what reading has made TLS say has not been flushed yet.
         self._answering = False
         self._reading = False
-        # The waits that are made by one task for all, and what they came upon.
+        # The waits that are made by one task for all.
         self._sending: trio.Event | None = None
         self._send_wait: Callable[[], Awaitable[object]] = trio.lowlevel.checkpoint
-        self._send_error: Exception | None = None
         self._receiving: trio.Event | None = None
-        self._received = 0  # how many waits of the second kind there have been
+        self._received = 0  # how often ciphertext or its end has arrived
         self._receive_scope: trio.CancelScope | None = None
-        self._receive_error: Exception | None = None
+        # Why no ciphertext can be sent any more. And the exception that said so, for the next
+        # operation that writes or closes to raise, if that one is to know.
+        self._send_failure: BaseException | None = None
+        self._send_error: BaseException | None = None
+        # Why the transport was called broken by its receive_some.
+        self._receive_failure: BaseException | None = None
         self.inner = wrap_stream(transport_stream)
         self.transport_stream = transport_stream
         # What the writer knows of a reset, its reader knows as well.
@@ -223,20 +263,24 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         except ssl.SSLError as exc:
             raise self._tls_failed(exc) from exc
         if not count:  # a renegotiation has to be gone through first
-            blocked = self._pushed_back()
-            self._check_received()
-            raise NotReady(self._wait_either if blocked else self._wait_receive)
-        self._queued = count
-        self._accepted += count
+            raise NotReady(self._wait_either if self._pushed_back() else self._wait_receive)
+        records, sent_before = engine.out, engine.sent_bytes
         try:
-            self._push()
-        except Exception:
-            # It is queued, and so accepted; unless the stream has failed, and will never send it:
-            # then it stays the caller's.
-            if self._phase is BROKEN:
-                self._queued = 0
-                self._accepted -= count
-                raise
+            self._transfer(flush=False)
+        except NotReady:
+            pass  # it is queued, and so accepted
+        except BaseException as exc:
+            if self._send_failure is not None:
+                # Nothing more will go, so what has not gone stays the caller's.
+                count = engine.plaintext_in(records, engine.sent_bytes - sent_before)
+                if not count:
+                    self._break(exc)
+                    raise
+                self._send_error = exc
+            # Otherwise the transport has refused it for now: it is queued, too.
+        if engine.out:
+            self._queued = count
+        self._accepted += count
         return count
 
     @trio.lowlevel.enable_ki_protection
@@ -282,10 +326,10 @@ class TlsStream(AsyncReadWrite, Generic[S]):
     def __del__(self) -> None:
         """Warn of lost plaintext: ciphertext in a writer that is ours alone is nobody's bytes."""
         try:
-            is_ours = self.inner is not self.transport_stream
+            transport: object = self.transport_stream
         except AttributeError:
             return  # __init__ did not get that far
-        if is_ours and self._phase is not CLOSED:
+        if self.inner is not transport and self._phase is not CLOSED:
             self._warn_unsent(self.unsent_bytes, "was garbage-collected")
             self.inner._enter(CLOSED)  # it would warn of the same bytes, encrypted
         else:
@@ -305,7 +349,8 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         # A TLS failure is visible to the peer without a reset, which could overtake the alert.
         clean = clean or self._alerted or self._handshake_error is not None
         # Their tracebacks refer to this stream.
-        self._handshake_error = self._send_error = self._receive_error = self._engine.error = None
+        self._handshake_error = self._engine.error = None
+        self._send_failure = self._send_error = self._receive_failure = None
         await release_once(self.inner, clean=clean)
 
     # ---- Handshake and reading -------------------------------------------------------------
@@ -415,7 +460,7 @@ class TlsStream(AsyncReadWrite, Generic[S]):
                 self._handshake_error = exc
                 if self._phase is BROKEN:  # because something could not be sent
                     self._failure = exc
-                self._alert_deadline = trio.current_time() + _ALERT_TIMEOUT
+                self._alert_limit = _TimeLimit(_ALERT_TIMEOUT)
             else:
                 try:
                     blocked = self._pushed_back()
@@ -429,7 +474,6 @@ class TlsStream(AsyncReadWrite, Generic[S]):
                     # A peer that refuses what has gone so far says so, and takes no more.
                     if self._peek():
                         raise NotReady(self._wait_send)
-                self._check_received()
                 raise NotReady(self._wait_either if blocked else self._wait_receive)
         self._poll_alert(self._handshake_error)
 
@@ -437,15 +481,16 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         """Be ready once the peer, which takes no more, has had its say; raise it if it is why."""
         if self._engine.established:
             self._peek()
-        if not self._alert_deadline:
-            self._alert_deadline = trio.current_time() + _ALERT_TIMEOUT
-        if self._receive_error is None and trio.current_time() < self._alert_deadline:
-            raise NotReady(self._wait_reason)
+        limit = self._alert_limit = self._alert_limit or _TimeLimit(_ALERT_TIMEOUT)
+        if not limit.is_over():
+            raise NotReady(partial(self._wait_reason, limit))
 
     def _poll_alert(self, exc: ssl.SSLError) -> None:
         """Fail, but not before the peer has been told why, or cannot be told in time."""
-        if trio.current_time() < self._alert_deadline and self._answer():
-            raise NotReady(self._wait_alert)
+        limit = self._alert_limit
+        assert limit is not None
+        if not limit.is_over() and self._answer():
+            raise NotReady(partial(self._wait_alert, limit))
         raise trio.BrokenResourceError(f"TLS handshake failed: {exc}") from exc
 
     @trio.lowlevel.enable_ki_protection
@@ -460,7 +505,6 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         blocked = (self._answering or bool(self._engine.out)) and self._answer()
         if data is not None:
             return data
-        self._check_received()
         if len(self._engine.out) > _QUEUE_LIMIT:
             raise NotReady(self._wait_send)
         # Where a send must not be broken off, one of a writer's bytes is left to the writer.
@@ -482,7 +526,6 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         self._push(flush=True)
         data = self._decrypt(RECORD_SIZE)
         if data is None:
-            self._check_received()
             raise NotReady(self._wait_receive)
         self._engine.unread(data)
         return len(data)
@@ -511,36 +554,29 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         self._alerted = has_gone and self._engine.error is not None  # and not cut off
         return trio.BrokenResourceError(f"TLS failed: {exc}")
 
-    def _check_received(self) -> None:
-        """Raise what the last wait for ciphertext came upon."""
-        if self._receive_error is not None:
-            error = self._receive_error
-            if isinstance(error, trio.BusyResourceError):
-                self._receive_error = None
-            try:
-                raise error
-            finally:
-                del error  # or this frame and the exception would keep each other alive
-
     # ---- Moving ciphertext -----------------------------------------------------------------
 
     def _push(self, *, flush: bool = False) -> None:
         """Hand on what is queued; be ready once the queue is empty. For those who write."""
-        if self._send_error is not None:
-            error, self._send_error = self._send_error, None
-            self._fail(error)
-            try:
-                raise error
-            finally:
-                del error  # as above
         try:
+            if self._send_error is not None:
+                error, self._send_error = self._send_error, None
+                try:
+                    raise error
+                finally:
+                    del error  # or this frame and the exception would keep each other alive
             self._transfer(flush=flush)
         except NotReady:
             raise
         except BaseException as exc:
-            self._fail(exc)
-            self._learn_why()
+            self._break(exc)
             raise
+
+    def _break(self, exc: BaseException) -> None:
+        """Remember that sending has failed, and raise the peer's reason if it has told one."""
+        self._fail(exc)
+        if isinstance(exc, Exception):
+            self._learn_why()
 
     def _learn_why(self) -> None:
         """A peer that takes no more may have said why; if that has arrived, raise it."""
@@ -572,31 +608,29 @@ class TlsStream(AsyncReadWrite, Generic[S]):
     def _answer(self) -> bool:
         """Hand on what goes; whether something stays. For those who read.
 
-        If it cannot go, it is dropped, and whoever writes is told, should it have been theirs.
+        A failure is for the next operation that writes or closes, if accepted bytes are lost.
         """
-        if self._send_error is None:
-            try:
-                self._transfer(flush=True)
-            except NotReady:
-                return True
-            except Exception as exc:  # noqa: BLE001 - raised by the next operation that sends
-                self._send_error = exc
-            else:
-                return False
-        if isinstance(self._send_error, trio.BusyResourceError):
-            # Somebody is sending past us. The next operation tries again.
-            self._send_error = None
+        if self._send_failure is not None:
+            self._drop_queue()
             return False
-        self._lost += min(self._queued, len(self._engine.out))
-        self._queued = 0
-        self._engine.out = b""
-        self._answering = False
-        if not self.unsent_bytes:
-            self._send_error = None
+        try:
+            self._transfer(flush=True)
+        except NotReady:
+            return True
+        except Exception as exc:  # noqa: BLE001 - see above
+            # If the transport has only refused it for now, the next operation tries again.
+            if self._send_failure is not None and self.unsent_bytes:
+                self._send_error = exc
         return False
 
     def _transfer(self, *, flush: bool) -> None:
+        """Hand on what goes; be ready once nothing is queued. A failure empties the queue."""
         engine = self._engine
+        if self._send_failure is not None:
+            self._drop_queue()
+            raise trio.BrokenResourceError(
+                f"{self.inner!r} has failed before"
+            ) from self._send_failure
         try:
             while out := engine.out:
                 count = self.inner.poll_write(out)
@@ -608,9 +642,24 @@ class TlsStream(AsyncReadWrite, Generic[S]):
                 self._answering = False
         except NotReady as not_ready:
             self._send_wait = not_ready.wait
+        except BaseException as exc:
+            # As AsyncWrite._fail has it, these are no failures.
+            if not isinstance(exc, _REFUSALS):
+                self._send_failure = exc.__cause__ or exc
+                self._drop_queue()
+            raise
         else:
             return
         raise NotReady(self._wait_send)
+
+    def _drop_queue(self) -> None:
+        """Forget the ciphertext that cannot be sent, and count the plaintext that is lost by it."""
+        lost = min(self._queued, len(self._engine.out))
+        self._lost += lost
+        self._accepted -= lost
+        self._queued = 0
+        self._engine.out = b""
+        self._answering = False
 
     def _poll_below(self, poll: Callable[[], None]) -> None:
         """Poll the writer below; the wait, if there is one, is made by one task for all."""
@@ -637,8 +686,6 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         self._sending = done = trio.Event()
         try:
             await self._send_wait()
-        except Exception as exc:  # noqa: BLE001 - raised by the next poll
-            self._send_error = exc
         except BaseException:
             # A reader counts on us to send what is queued. It has to see to it itself now.
             if self._receive_scope is not None:
@@ -657,14 +704,24 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         try:
             with trio.CancelScope() as self._receive_scope:
                 ciphertext = await self._receiver.receive_some(RECEIVE_SIZE)
+                if not ciphertext:
+                    self._check_end()
                 self._engine.feed(ciphertext)
-        except Exception as exc:  # noqa: BLE001 - raised by the next poll that needs more
-            self._receive_error = exc
+                self._received += 1
+        except trio.BrokenResourceError as exc:
+            self._receive_failure = exc.__cause__ or exc
+            raise
         finally:
-            self._received += 1
             self._receive_scope = None
             self._receiving = None
             done.set()
+
+    def _check_end(self) -> None:
+        """Raise if the transport was broken before: the end-of-file after a reset is no end."""
+        if self._receive_failure is not None:
+            raise trio.BrokenResourceError(
+                f"{self.transport_stream!r} has failed before"
+            ) from self._receive_failure
 
     @trio.lowlevel.enable_ki_protection
     async def _wait_either(self) -> None:
@@ -679,14 +736,21 @@ class TlsStream(AsyncReadWrite, Generic[S]):
             await self._wait_receive()
             return
         received = self._received
+        # Not so if the queue holds a writer's bytes only.
+        must_send = not self._handshook or self._answering
         receiving = trio.CancelScope(shield=True)
-        interrupt: BaseException | None = None
+        send_error: BaseException | None = None
+        receive_error: BaseException | None = None
 
         async def receive() -> None:
-            with receiving:
-                # Another task may have done it before this one could begin.
-                if self._received == received:
-                    await self._wait_receive()
+            nonlocal receive_error
+            try:
+                with receiving:
+                    # Another task may have done it before this one could begin.
+                    if self._received == received:
+                        await self._wait_receive()
+            except BaseException as exc:  # noqa: ASYNC103, BLE001 - raised below
+                receive_error = exc
             sending.cancel()
 
         async with trio.open_nursery() as nursery:
@@ -697,21 +761,34 @@ class TlsStream(AsyncReadWrite, Generic[S]):
                     await self._wait_send()
             except BaseException as exc:  # noqa: ASYNC103, BLE001
                 # Raised below: out of the nursery it would come in an ExceptionGroup.
-                interrupt = exc
+                send_error = exc
             receiving.cancel()
-        if interrupt is not None:
-            try:
-                raise interrupt
-            finally:
-                interrupt = None  # it refers to this frame
+        try:
+            if receive_error is not None and isinstance(send_error, _CAN_WAIT):
+                raise receive_error
+            if isinstance(send_error, Exception) and not must_send:
+                # It concerns the writer, who meets it in a wait for the same transport.
+                if self._received == received:
+                    await self._wait_receive()
+            elif send_error is not None:
+                raise send_error
+        finally:
+            send_error = receive_error = None  # they refer to this frame
 
-    async def _wait_alert(self) -> None:
-        with trio.move_on_at(self._alert_deadline):
-            await self._wait_send()
+    # Their callers have an error to tell already, which nothing that these come upon may replace.
+    async def _wait_alert(self, limit: _TimeLimit) -> None:
+        try:
+            with trio.move_on_at(limit.deadline):
+                await self._wait_send()
+        except Exception:  # noqa: BLE001 - see above
+            limit.end()
 
-    async def _wait_reason(self) -> None:
-        with trio.move_on_at(self._alert_deadline):
-            await self._wait_receive()
+    async def _wait_reason(self, limit: _TimeLimit) -> None:
+        try:
+            with trio.move_on_at(limit.deadline):
+                await self._wait_receive()
+        except Exception:  # noqa: BLE001 - see above
+            limit.end()
 
     # ---- What an SSLObject tells -----------------------------------------------------------
 
