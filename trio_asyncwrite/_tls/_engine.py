@@ -90,7 +90,7 @@ class TlsEngine:
         # Where in ``out`` the records of the last encrypt begin, and how long its pieces were.
         self._data_begins = 0
         self._pieces: list[int] = []
-        # Decrypted, and not yet asked for; only a half-close puts something here.
+        # Decrypted, and not yet asked for: by a half-close, or ahead of time.
         self._plaintext: deque[bytes] = deque()
 
     # ---- Ciphertext ------------------------------------------------------------------------
@@ -230,6 +230,15 @@ class TlsEngine:
             chunks.append(more)
             size -= len(more)
         return data if len(chunks) == 1 else b"".join(chunks)
+
+    def read_ahead(self) -> None:
+        """Decrypt all that was fed, for ``decrypt`` to return later.
+
+        Raises:
+            ssl.SSLError: as ``decrypt``, for what comes behind the data.
+        """
+        while data := self._read(RECORD_SIZE):
+            self._plaintext.append(data)
 
     def _read(self, size: int) -> bytes | None:
         if self.received_close_notify:

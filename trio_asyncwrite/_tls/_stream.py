@@ -25,6 +25,10 @@ changes nothing: it goes to the task that waits, and the others poll again. A re
 a writer's bytes along is not told of it. The transport's end-of-file is not believed after its
 receive_some has raised BrokenResourceError: the kernel reports a reset once.
 
+**The end.** A kernel that closes a TCP connection with unread input sends a reset, which destroys
+data that the peer has not read yet. Session tickets are such input, so ``release`` reads what has
+arrived first. A failure of the end itself is forgiven only if it can have cost nothing.
+
 **Bounds.** Plaintext is only accepted when ``engine.out`` is empty, and at most ``_PIECE`` bytes
 of it. Ciphertext is received at most ``RECEIVE_SIZE`` bytes at a time, and only when the engine
 asks for it. A peer that makes us answer and does not read is not read from, either, once
@@ -40,11 +44,12 @@ returned together.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import ssl
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, final
 
 import trio
 import trio.abc
@@ -53,9 +58,12 @@ from trio_asyncwrite._core._async_write import AsyncReadWrite, AsyncWrite, relea
 from trio_asyncwrite._core._checks import RECEIVE_SIZE, accepted, byte_view, positive_int
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._phase import BROKEN, CLOSED, ENDED
+from trio_asyncwrite._transports._fd import FdWriter
+from trio_asyncwrite._transports._poll_evented import PollEvented
 from trio_asyncwrite._transports._send_stream import SendStreamWriter
-from trio_asyncwrite._transports._tcp import TcpStream
+from trio_asyncwrite._transports._tcp_info import unacknowledged_bytes
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
+from trio_asyncwrite._wrappers._read_write_pair import ReadWritePair
 
 from ._engine import RECORD_SIZE, TlsEngine
 from ._server_name import server_name
@@ -76,11 +84,32 @@ _QUEUE_LIMIT: Final = 2 * _PIECE
 # and nothing else is under way, so it only takes time if the peer wants it to.
 _ALERT_TIMEOUT: Final = 5.0
 
+# How much ciphertext to read at a close, and before a failure is judged: more than a flight of
+# session tickets or what a socket buffer holds by default, and little memory.
+_ARRIVED_LIMIT: Final = 256 * 1024
+
 # A transport that raises one of these from a poll has not failed: see AsyncWrite._fail.
 _REFUSALS: Final = (trio.ClosedResourceError, trio.BusyResourceError, trio.TooSlowError)
 
 # What may be raised again by a later wait, instead of an error that was met at the same time.
 _CAN_WAIT: Final = (Exception, trio.Cancelled, type(None))
+
+
+def _innermost(writer: AsyncWrite) -> AsyncWrite:
+    while (below := writer._below()) is not None:
+        writer = below
+    return writer
+
+
+def _descriptor_below(receiver: object) -> FdWriter | None:
+    """What ``receiver`` reads from and closes, if that is a descriptor."""
+    while isinstance(receiver, ReadWritePair):
+        receiver = cast("ReadWritePair[trio.abc.ReceiveStream, AsyncWrite]", receiver).reader
+    if isinstance(receiver, trio.SocketStream):
+        receiver = wrap_stream(receiver)
+    if isinstance(receiver, PollEvented) and not receiver._close_fd:
+        return None  # somebody else will read on
+    return receiver if isinstance(receiver, FdWriter) else None
 
 
 @final
@@ -183,6 +212,11 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         self._queued = 0
         self._accepted = 0
         self._lost = 0
+        # How much ciphertext had gone when close_notify was made: all data, and nothing else.
+        self._data_end: int | None = None
+        #: Bytes of application data that closing threw away: they had arrived, and nobody had
+        #: received them.
+        self.discarded_bytes: int = 0
         # Whether what reading has made TLS say has not been flushed yet.
         self._answering = False
         self._reading = False
@@ -204,9 +238,9 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         self._receiver: trio.abc.ReceiveStream = (
             self.inner if isinstance(self.inner, trio.abc.ReceiveStream) else transport_stream
         )
-        innermost = self.inner
-        while (below := innermost._below()) is not None:
-            innermost = below
+        # What of it can be read without waiting; closing it closes the descriptor.
+        self._descriptor = _descriptor_below(self._receiver)
+        self._innermost = innermost = _innermost(self.inner)
         # Whether a task that waits to send can leave it at any time, without harm.
         self._exact = not isinstance(innermost, SendStreamWriter)
 
@@ -305,19 +339,47 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         if not self._https_compatible:
             self._poll_handshake()
         try:
-            if not self._engine.sent_close_notify:
-                self._push(flush=True)
             if not self._https_compatible:
-                self._engine.close_notify()
-                self._push(flush=True)
+                self._poll_close_notify()
+            self._push(flush=True)
             self._poll_below(self.inner.poll_shutdown)
-        except (trio.BrokenResourceError, ssl.SSLError):
-            if self.unsent_bytes:
+        except trio.BrokenResourceError:
+            with contextlib.suppress(ssl.SSLError):
+                self._read_ahead()
+            if not self._is_forgivable():
                 raise
-            # All data has gone. What is left may come too late for a peer that has ended its own
-            # stream and closed the connection (RFC 8446, section 6.1, allows that): no failure.
-            self._engine.out = b""
+            # The peer has ended its stream and closed the connection; it need not read
+            # our close_notify (RFC 8446, section 6.1).
+            self._drop_queue()
         self._enter(ENDED)
+
+    def _poll_close_notify(self) -> None:
+        """Flush, and make close_notify, which is then queued."""
+        if not self._engine.sent_close_notify:
+            self._push(flush=True)
+            self._data_end = self._engine.sent_bytes
+            try:
+                self._engine.close_notify()
+            except ssl.SSLError as exc:
+                raise self._tls_failed(exc) from exc
+
+    def _is_forgivable(self) -> bool:
+        """Whether a failure to send the rest costs nothing, as far as can be known.
+
+        The peer had ended its stream before, all data were handed over, and none are known to
+        be unacknowledged.
+        """
+        engine = self._engine
+        if self.unsent_bytes or not (engine.received_close_notify or engine.eof):
+            return False
+        if not isinstance(self._innermost, FdWriter):
+            return True
+        unacknowledged = unacknowledged_bytes(
+            self._innermost.fileno(), ended=self._innermost._phase is ENDED
+        )
+        # The last that was sent is close_notify, and no data.
+        data_end = engine.sent_bytes if self._data_end is None else self._data_end
+        return not unacknowledged or unacknowledged <= engine.sent_bytes - data_end
 
     def _shows_truncation(self) -> bool:
         """See the base: without a close_notify, a stream is not complete."""
@@ -343,15 +405,68 @@ class TlsStream(AsyncReadWrite, Generic[S]):
     async def release(self, *, clean: bool) -> None:
         """Close the transport. See :meth:`AsyncWrite.release`.
 
+        If it is to end with a FIN, what has arrived is read first, without waiting.
+
+        Raises:
+            trio.BrokenResourceError: if that meets a reset by a peer that had not ended its stream.
+
         Cancellation: nothing happened, since it is not cancelled: the shell shields it.
         """
         self._enter(CLOSED)
         # A TLS failure is visible to the peer without a reset, which could overtake the alert.
         clean = clean or self._alerted or self._handshake_error is not None
-        # Their tracebacks refer to this stream.
-        self._handshake_error = self._engine.error = None
-        self._send_failure = self._send_error = self._receive_failure = None
-        await release_once(self.inner, clean=clean)
+        reset: OSError | None = None
+        try:
+            if clean:
+                reset = self._discard_arrived()
+        finally:
+            # Their tracebacks refer to this stream.
+            self._handshake_error = self._engine.error = None
+            self._send_failure = self._send_error = self._receive_failure = None
+            await release_once(self.inner, clean=clean)
+        if reset is not None:
+            raise trio.BrokenResourceError(f"{self!r}: {reset}") from reset
+
+    def _discard_arrived(self) -> OSError | None:
+        """Read what has arrived, for closing TCP with unread input resets the connection.
+
+        Session tickets are there even if the peer has sent nothing.
+
+        Returns:
+            The reset that was met, unless it costs nothing.
+        """
+        reset = self._feed_arrived()
+        if self._handshook:
+            with contextlib.suppress(ssl.SSLError):
+                while data := self._engine.decrypt(RECORD_SIZE):
+                    self.discarded_bytes += len(data)
+        return None if reset is None or self._is_forgivable() else reset
+
+    def _feed_arrived(self) -> OSError | None:
+        """Feed TLS the ciphertext that has arrived, without waiting; the reset that ends it."""
+        if self._descriptor is None:
+            return None
+        left = _ARRIVED_LIMIT
+        while left > 0:
+            try:
+                ciphertext = os.read(self._descriptor.fileno(), min(left, RECEIVE_SIZE))
+            except ConnectionError as exc:
+                self._descriptor._note_reset(exc)
+                return exc
+            except OSError:  # there is no more, or it cannot be read from
+                break
+            if not ciphertext:
+                break  # an end is for the reader to judge: after a reset it is none
+            self._engine.feed(ciphertext)
+            left -= len(ciphertext)
+        return None
+
+    def _read_ahead(self) -> None:
+        """Decrypt what has arrived, for later reads: what comes last tells how the peer ended."""
+        # What another task is receiving comes first.
+        if self._handshook and self._receiving is None:
+            self._feed_arrived()
+            self._engine.read_ahead()
 
     # ---- Handshake and reading -------------------------------------------------------------
 
@@ -517,12 +632,7 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         """Be ready at the peer's end, or when there are data before it; how many bytes."""
         self._begin_shutdown()
         self._poll_handshake()
-        if not self._engine.sent_close_notify:
-            self._push(flush=True)
-            try:
-                self._engine.close_notify()
-            except ssl.SSLError as exc:
-                raise self._tls_failed(exc) from exc
+        self._poll_close_notify()
         self._push(flush=True)
         data = self._decrypt(RECORD_SIZE)
         if data is None:
@@ -580,22 +690,11 @@ class TlsStream(AsyncReadWrite, Generic[S]):
 
     def _learn_why(self) -> None:
         """A peer that takes no more may have said why; if that has arrived, raise it."""
-        if not self._handshook or self._receiving is not None:
-            return
-        if isinstance(self.inner, TcpStream):
-            try:
-                # An end is for the reader to judge: after a reset it is none.
-                if ciphertext := os.read(self.inner.fileno(), RECEIVE_SIZE):
-                    self._engine.feed(ciphertext)
-            except BlockingIOError:
-                pass
-            except OSError as exc:
-                self.inner._note_reset(exc)
         try:
-            self._peek()
-        except trio.BrokenResourceError as exc:
-            self._failure = exc.__cause__
-            raise
+            self._read_ahead()
+        except ssl.SSLError as exc:
+            self._failure = exc
+            raise self._tls_failed(exc) from exc
 
     def _pushed_back(self) -> bool:
         """Hand on what goes; whether something stays."""
