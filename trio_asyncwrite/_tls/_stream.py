@@ -49,7 +49,7 @@ import math
 import os
 import ssl
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast, final
 
 import trio
 import trio.abc
@@ -67,6 +67,7 @@ from trio_asyncwrite._wrappers._read_write_pair import ReadWritePair
 
 from ._engine import RECORD_SIZE, TlsEngine
 from ._server_name import server_name
+from ._session_info import SessionInfo
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -135,7 +136,7 @@ class _TimeLimit:
 
 
 @final
-class TlsStream(AsyncReadWrite, Generic[S]):
+class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
     """TLS over any stream; what :class:`trio.SSLStream` is, and safe to cancel.
 
     It takes the same arguments and has the same methods and attributes, and the whole of
@@ -889,139 +890,5 @@ class TlsStream(AsyncReadWrite, Generic[S]):
         except Exception:  # noqa: BLE001 - see above
             limit.end()
 
-    # ---- What an SSLObject tells -----------------------------------------------------------
-
-    def _after_handshake(self, name: str) -> ssl.SSLObject:
-        if not self._handshook:
-            raise trio.NeedHandshakeError(f"call do_handshake() before {name!r}")
-        return self._engine.ssl_object
-
-    @property
-    def context(self) -> ssl.SSLContext:
-        """The context. See :attr:`ssl.SSLSocket.context`."""
-        return self._engine.ssl_object.context
-
-    @context.setter
-    def context(self, context: ssl.SSLContext) -> None:
-        self._engine.ssl_object.context = context
-
-    @property
-    def server_side(self) -> bool:
-        """Whether this side is the server. See :attr:`ssl.SSLSocket.server_side`."""
-        return self._engine.ssl_object.server_side
-
-    @property
-    def server_hostname(self) -> str | None:
-        """The name of the server. See :attr:`ssl.SSLSocket.server_hostname`."""
-        return self._engine.ssl_object.server_hostname
-
-    @property
-    def session(self) -> ssl.SSLSession | None:
-        """The session; set it before the handshake to resume. See :attr:`ssl.SSLSocket.session`."""
-        return self._engine.ssl_object.session
-
-    @session.setter
-    def session(self, session: ssl.SSLSession) -> None:
-        self._engine.ssl_object.session = session
-
-    @property
-    def session_reused(self) -> bool | None:
-        """Whether the session was resumed. See :attr:`ssl.SSLSocket.session_reused`."""
-        return self._after_handshake("session_reused").session_reused
-
-    def getpeercert(self, binary_form: bool = False) -> Any:  # noqa: FBT001, FBT002 - as ssl has it
-        """The peer's certificate. See :meth:`ssl.SSLSocket.getpeercert`."""
-        return self._after_handshake("getpeercert").getpeercert(binary_form)
-
-    def selected_alpn_protocol(self) -> str | None:
-        """The protocol that ALPN chose. See :meth:`ssl.SSLSocket.selected_alpn_protocol`."""
-        return self._after_handshake("selected_alpn_protocol").selected_alpn_protocol()
-
-    def selected_npn_protocol(self) -> str | None:
-        """The protocol that NPN chose. See :meth:`ssl.SSLSocket.selected_npn_protocol`."""
-        tls = self._after_handshake("selected_npn_protocol")
-        return tls.selected_npn_protocol()  # pyright: ignore[reportDeprecated] - as Trio
-
-    def cipher(self) -> tuple[str, str, int] | None:
-        """The cipher in use. See :meth:`ssl.SSLSocket.cipher`."""
-        return self._after_handshake("cipher").cipher()
-
-    def shared_ciphers(self) -> list[tuple[str, str, int]] | None:
-        """The ciphers that the client offered. See :meth:`ssl.SSLSocket.shared_ciphers`."""
-        return self._after_handshake("shared_ciphers").shared_ciphers()
-
-    def compression(self) -> str | None:
-        """The compression in use. See :meth:`ssl.SSLSocket.compression`."""
-        return self._after_handshake("compression").compression()
-
-    def pending(self) -> int:
-        """How many decrypted bytes wait to be received. See :meth:`ssl.SSLSocket.pending`."""
-        return self._engine.pending()
-
-    def get_channel_binding(self, cb_type: str = "tls-unique") -> bytes | None:
-        """The channel binding. See :meth:`ssl.SSLSocket.get_channel_binding`."""
-        return self._after_handshake("get_channel_binding").get_channel_binding(cb_type)
-
-    def version(self) -> str | None:
-        """The version of TLS in use. See :meth:`ssl.SSLSocket.version`."""
-        return self._after_handshake("version").version()
-
     def __repr__(self) -> str:
         return f"<TlsStream over {self.transport_stream!r}>"
-
-
-async def start_tls(
-    stream: S,
-    ssl_context: ssl.SSLContext,
-    *,
-    server_hostname: str | bytes | None = None,
-    server_side: bool = False,
-    https_compatible: bool = False,
-    received: bytes | bytearray | memoryview = b"",
-) -> TlsStream[S]:
-    """Go over to TLS on a connection that has spoken plain text so far (STARTTLS).
-
-    Args:
-        stream: the connection. It belongs to the new stream from now on.
-        ssl_context: as for :class:`TlsStream`.
-        server_hostname: as for :class:`TlsStream`.
-        server_side: as for :class:`TlsStream`.
-        https_compatible: as for :class:`TlsStream`.
-        received: what was already received beyond the last plain text message. It is taken as
-            the beginning of TLS, and never as plain text (which would let an attacker slip
-            commands into the session: CVE-2011-0411).
-
-    Returns:
-        The encrypted stream, its handshake complete.
-
-    Raises:
-        TypeError: as :class:`TlsStream`. Nothing happened.
-        ValueError: if ``stream`` still holds unsent plain text: flush it first. Or as
-            :class:`TlsStream`. Nothing happened.
-        trio.BrokenResourceError: if the handshake fails. The connection is closed.
-
-    Cancellation: lost: a handshake has begun, nothing else can be said on the connection, and
-        no stream was returned to go on with it. The connection is closed.
-
-    Source: RFC 3207 (SMTP), RFC 2595 (IMAP, POP3).
-    """
-    writer: object = stream
-    unsent = writer.unsent_bytes if isinstance(writer, AsyncWrite) else 0
-    if unsent:
-        raise ValueError(f"{stream!r} holds {unsent} bytes of unsent plain text: flush it first")
-    tls = TlsStream(
-        stream,
-        ssl_context,
-        server_hostname=server_hostname,
-        server_side=server_side,
-        https_compatible=https_compatible,
-    )
-    with byte_view(received) as view:
-        if view:
-            tls._engine.feed(bytes(view))
-    try:
-        await tls.do_handshake()
-    except BaseException:
-        await trio.aclose_forcefully(tls)
-        raise
-    return tls
