@@ -124,6 +124,23 @@ async def test_unread_input_does_not_destroy_what_was_sent(
     await raw.aclose()
 
 
+async def test_tls_in_tls_ends_with_a_fin() -> None:
+    """The tickets of the inner session are data of the outer one, which throws them away."""
+    left, raw = await tcp_pair()
+    outer, outer_server = await client_over(left)
+    inner, inner_server = await client_over(outer)
+    outer_server.encrypt([inner_server._tickets])
+    await raw.send_all(take(outer_server))
+    await inner.send_all(TEXT)
+    await inner.aclose()
+    assert (inner.discarded_bytes, outer.discarded_bytes) == (0, len(inner_server._tickets))
+    outer_server.feed(await drain(raw))
+    inner_server.feed(outer_server.decrypt(1 << 16) or b"")
+    assert inner_server.decrypt(1 << 16) == TEXT
+    assert inner_server.decrypt(1) == outer_server.decrypt(1) == b""
+    await raw.aclose()
+
+
 async def test_https_reads_it_too() -> None:
     left, raw = await tcp_pair()
     client, server = await client_over(left, https_compatible=True)
@@ -236,25 +253,28 @@ async def test_a_reset_by_a_peer_that_had_not_ended_is_raised(
     assert client.unsent_bytes == 0
 
 
+async def duplex_pair() -> Any:
+    return duplex(1 << 16)
+
+
+@pytest.mark.parametrize("maker", [tcp_pair, unix_pair, duplex_pair])
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("received", [False, True], ids=["unread", "read"])
 @pytest.mark.parametrize("data", [b"", TEXT], ids=["bare", "behind data"])
 async def test_a_peer_that_has_ended_need_not_hear_our_close_notify(
-    received: bool, data: bytes, end: Callable[[Tls], Awaitable[None]]
+    received: bool, data: bytes, end: Callable[[Tls], Awaitable[None]], maker: Any
 ) -> None:
-    """Whether its close_notify was read before, or lies in the kernel behind unread data."""
-    client, server = await open_tls(tcp_pair)
+    """Whether its close_notify was read before, or has arrived behind unread data."""
+    client, server = await open_tls(maker)
     await client.send_all(b"request")
     assert await server.receive_some() == b"request"
     if data:
         await server.send_all(data)
-    await server.shutdown()
-    reset(server.transport_stream)
+    await server.aclose()
     await wait_all_tasks_blocked(0.01)
     if received:
         assert await drain(client) == data
     await end(client)
-    await server.aclose()
 
 
 @both_modes

@@ -58,8 +58,8 @@ from trio_asyncwrite._core._async_write import AsyncReadWrite, AsyncWrite, relea
 from trio_asyncwrite._core._checks import RECEIVE_SIZE, accepted, byte_view, positive_int
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._phase import BROKEN, CLOSED, ENDED
+from trio_asyncwrite._transports._duplex import DuplexStream
 from trio_asyncwrite._transports._fd import FdWriter
-from trio_asyncwrite._transports._poll_evented import PollEvented
 from trio_asyncwrite._transports._send_stream import SendStreamWriter
 from trio_asyncwrite._transports._tcp_info import unacknowledged_bytes
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
@@ -102,15 +102,28 @@ def _innermost(writer: AsyncWrite) -> AsyncWrite:
     return writer
 
 
-def _descriptor_below(receiver: object) -> FdWriter | None:
-    """What ``receiver`` reads from and closes, if that is a descriptor."""
+def _source(receiver: object) -> object:
+    """What ``receiver`` reads from without changing it, and closes."""
     while isinstance(receiver, ReadWritePair):
         receiver = cast("ReadWritePair[trio.abc.ReceiveStream, AsyncWrite]", receiver).reader
-    if isinstance(receiver, trio.SocketStream):
-        receiver = wrap_stream(receiver)
-    if isinstance(receiver, PollEvented) and not receiver._close_fd:
-        return None  # somebody else will read on
-    return receiver if isinstance(receiver, FdWriter) else None
+    return wrap_stream(receiver) if isinstance(receiver, trio.SocketStream) else receiver
+
+
+def _take_arrived(source: object, size: int) -> bytes:
+    """At most ``size`` bytes that have arrived, without waiting; empty if there are none.
+
+    At the end, too: after a reset was reported to somebody, an end is none.
+
+    Raises:
+        OSError: if the descriptor cannot be read from now.
+    """
+    if isinstance(source, DuplexStream):
+        pipe = source._incoming
+        return pipe._take(size) if pipe._bytes else b""
+    # A PollEvented may leave its descriptor open, for somebody else to read on.
+    if isinstance(source, FdWriter) and getattr(source, "_close_fd", True):
+        return os.read(source.fileno(), size)
+    return b""
 
 
 @final
@@ -239,8 +252,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
         self._receiver: trio.abc.ReceiveStream = (
             self.inner if isinstance(self.inner, trio.abc.ReceiveStream) else transport_stream
         )
-        # What of it can be read without waiting; closing it closes the descriptor.
-        self._descriptor = _descriptor_below(self._receiver)
+        self._source = _source(self._receiver)
         self._innermost = innermost = _innermost(self.inner)
         # Whether a task that waits to send can leave it at any time, without harm.
         self._exact = not isinstance(innermost, SendStreamWriter)
@@ -445,21 +457,17 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
 
     def _feed_arrived(self) -> OSError | None:
         """Feed TLS the ciphertext that has arrived, without waiting; the reset that ends it."""
-        if self._descriptor is None:
-            return None
         left = _ARRIVED_LIMIT
-        while left > 0:
-            try:
-                ciphertext = os.read(self._descriptor.fileno(), min(left, RECEIVE_SIZE))
-            except ConnectionError as exc:
-                self._descriptor._note_reset(exc)
-                return exc
-            except OSError:  # there is no more, or it cannot be read from
-                break
-            if not ciphertext:
-                break  # an end is for the reader to judge: after a reset it is none
-            self._engine.feed(ciphertext)
-            left -= len(ciphertext)
+        try:
+            while left > 0 and (ciphertext := _take_arrived(self._source, min(left, RECEIVE_SIZE))):
+                self._engine.feed(ciphertext)
+                left -= len(ciphertext)
+        except ConnectionError as exc:
+            if isinstance(self._source, FdWriter):
+                self._source._note_reset(exc)
+            return exc
+        except OSError:
+            pass  # there is no more, or it cannot be read from
         return None
 
     def _read_ahead(self) -> None:
