@@ -122,7 +122,11 @@ def _take_arrived(source: object, size: int) -> bytes:
         return pipe._take(size) if pipe._bytes else b""
     # A PollEvented may leave its descriptor open, for somebody else to read on.
     if isinstance(source, FdWriter) and getattr(source, "_close_fd", True):
-        return os.read(source.fileno(), size)
+        try:
+            return os.read(source.fileno(), size)
+        except ConnectionError as exc:
+            source._note_reset(exc)
+            raise
     return b""
 
 
@@ -463,8 +467,6 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
                 self._engine.feed(ciphertext)
                 left -= len(ciphertext)
         except ConnectionError as exc:
-            if isinstance(self._source, FdWriter):
-                self._source._note_reset(exc)
             return exc
         except OSError:
             pass  # there is no more, or it cannot be read from
