@@ -290,17 +290,25 @@ def fail(layer: Layer, exc: BaseException) -> None:
 def poll_below(layer: Layer, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
     """Poll ``layer``, by a poll of its own; for layers above it.
 
+    In a close, a shutdown does nothing: ``layer`` has a turn of its own, after all above it.
+
     Raises:
         NotReady: as the poll does.
         trio.BrokenResourceError: if it fails; ``layer`` and all above it are then broken.
     """
     try:
+        if not args and layer.lifecycle.close is not None and _is_postponed(layer, poll):
+            return None  # type: ignore[return-value]
         return poll(*args)
     except NotReady:
         raise
     except BaseException as exc:
         fail(layer, exc)
         raise
+
+
+def _is_postponed(layer: Layer, poll: object) -> bool:
+    return layer.lifecycle.postponed() and poll == layer.poll_shutdown  # type: ignore[attr-defined]
 
 
 # ---- Tears -------------------------------------------------------------------------------------
