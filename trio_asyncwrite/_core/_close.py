@@ -149,6 +149,10 @@ class Close:
         self.error: BaseException | None = None
         #: Whether somebody else than the task that runs it has made it harder.
         self.was_hurried = False
+        #: Whether a layer had failed before the close, which the user knows.
+        self.was_broken = False
+        #: Whether those who wait for it are to be told that it was cut short, or has failed.
+        self.fell_short = False
         self.is_running = False
         #: Whether the sending stage is over.
         self.has_sent = trio.Event()
@@ -234,6 +238,7 @@ class Close:
         goes on in this task's place.
         """
         self.is_running = True
+        self.was_broken = any(layer.lifecycle.failure is not None for layer in self.layers)
         token = running_closes.set((*running_closes.get(), self))
         handed_over = False
         try:
@@ -353,7 +358,8 @@ class Close:
 
     def _poll_flush(self) -> None:
         """Flush every layer whose bytes can still go, or raise."""
-        waits: list[NotReady] = []
+        # Not the exceptions: their tracebacks refer to this frame.
+        wait: Callable[[], Awaitable[object]] | None = None
         self._poll_sides()
         for layer in self.order():
             lifecycle = layer.lifecycle
@@ -368,9 +374,9 @@ class Close:
             try:
                 self._poll_layer(layer, layer.poll_flush)  # type: ignore[attr-defined]
             except NotReady as not_ready:
-                waits.append(not_ready)
-        if waits:
-            raise NotReady(waits[-1].wait)
+                wait = not_ready.wait
+        if wait is not None:
+            raise NotReady(wait)
 
     def _poll_sides(self) -> None:
         for layer in self.sides:
@@ -470,6 +476,9 @@ class Close:
 
     def _finish(self) -> None:
         """Every layer is closed from now on, whatever has happened."""
+        self.fell_short = not (self.sent or self.was_broken) and (
+            self.hardness is not Hardness.CLEAN or self.error is not None
+        )
         for layer in self.layers:
             lifecycle = layer.lifecycle
             lifecycle.released = True
@@ -566,9 +575,13 @@ async def close_layer(layer: Layer, hardness: Hardness, *, joins_gently: bool = 
 
 
 async def _closed_before(layer: Layer) -> None:
+    await trio.lowlevel.checkpoint()
+    _raise_if_lost(layer)
+
+
+def _raise_if_lost(layer: Layer) -> None:
     lifecycle = layer.lifecycle
     lost, lifecycle.lost = lifecycle.lost, 0
-    await trio.lowlevel.checkpoint()
     if lost and lifecycle.lost_by != id(trio.lowlevel.current_task()):
         raise ClosedRefusal(
             f"another task closed {layer!r}: {lost} bytes that it had accepted were never sent"
@@ -576,23 +589,23 @@ async def _closed_before(layer: Layer) -> None:
 
 
 async def _run(close: Close, layer: Layer) -> None:
-    told = any(one.lifecycle.failure is not None for one in close.layers)
     try:
         await close.run()
     finally:
         if close.done.is_set():
-            _tell_losses(close, layer, told=told)
+            _tell_losses(close, layer)
     error, close.error = close.error, None
-    if error is not None and not told:
+    if error is not None and not close.was_broken:
         try:
             raise error
         finally:
             del error
-    if close.was_hurried and not close.sent and not told:
+    if close.was_hurried and close.fell_short:
         raise ClosedRefusal(f"another task cut the close of {layer!r} short")
 
 
-def _tell_losses(close: Close, layer: Layer, *, told: bool) -> None:
+def _tell_losses(close: Close, layer: Layer) -> None:
+    told = close.was_broken
     lost = close.lost_bytes()
     me = id(trio.lowlevel.current_task())
     for one in close.layers:
@@ -610,6 +623,7 @@ def _tell_losses(close: Close, layer: Layer, *, told: bool) -> None:
 
 
 async def _join(close: Close, layer: Layer, *, gently: bool) -> None:
+    was_clean = close.hardness is Hardness.CLEAN
     try:
         await close.done.wait()
     except trio.Cancelled:
@@ -618,5 +632,8 @@ async def _join(close: Close, layer: Layer, *, gently: bool) -> None:
             with trio.CancelScope(shield=True):
                 await close.done.wait()
         raise
-    if not gently and close.is_truncated and close.was_hurried:
+    if gently:
+        return
+    _raise_if_lost(layer)
+    if close.fell_short and was_clean:
         raise ClosedRefusal(f"another task's close of {layer!r} did not succeed")
