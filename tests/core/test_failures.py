@@ -17,6 +17,7 @@ from trio_asyncwrite import (
     BufWriter,
     Cursor,
     NotReady,
+    Sink,
     WriteZeroError,
 )
 
@@ -26,12 +27,18 @@ from ._fakes import (
     ENDS,
     WRITES,
     BadlyReleased,
+    Encoding,
+    Holding,
     Layer,
+    Run,
     Script,
+    Upper,
     Wire,
     begin,
+    cut_short,
     each,
     resource_warnings,
+    run_cancelled,
 )
 
 if TYPE_CHECKING:
@@ -327,3 +334,218 @@ async def test_a_peer_that_resets_breaks_the_writer_and_frees_the_buffer() -> No
         with resource_warnings() as messages:
             await writer.aclose()
         assert not messages
+
+
+# ---- Law 2: a poll breaks, a wait does not -------------------------------------------------------
+
+#: Layers as users write them, and the library's.
+LAYERS: dict[str, Callable[[AsyncWrite], AsyncWrite]] = {
+    "default": Layer,
+    "one method": Upper,
+    "holds": Holding,
+    "encodes": Encoding,
+    "BufWriter": lambda inner: BufWriter(inner, 4),
+    "handle": lambda inner: inner.by_ref(),
+}
+
+
+def stack_of(wire: AsyncWrite, *makers: Callable[[AsyncWrite], AsyncWrite]) -> list[AsyncWrite]:
+    """The layers over ``wire``, that one included."""
+    layers = [wire]
+    for make in makers:
+        layers.append(make(layers[-1]))
+    return layers
+
+
+@each(LAYERS, "lower")
+@each(LAYERS, "upper")
+@pytest.mark.parametrize("error", [OSError("failed"), ValueError("odd"), KeyboardInterrupt()])
+async def test_a_failing_poll_breaks_the_called_layer_and_all_above_it(
+    lower: Callable[[AsyncWrite], AsyncWrite],
+    upper: Callable[[AsyncWrite], AsyncWrite],
+    error: BaseException,
+) -> None:
+    """An error of the system in Trio's words, all others unchanged; later ones come from it."""
+    wire = Wire(math.inf)
+    layers = stack_of(wire, Layer, lower, upper)
+    beside = Layer(layers[2])
+    wire.error = error
+    expected = trio.BrokenResourceError if isinstance(error, OSError) else type(error)
+    with pytest.raises(expected) as caught:
+        await layers[3].send_all(b"abcdefgh")
+    assert error in (caught.value, caught.value.__cause__)
+    wire.error = None
+    called = layers[3:] if isinstance(layers[3], (Upper, Holding)) else [*layers[2:], beside]
+    for layer in called:
+        with pytest.raises(trio.BrokenResourceError, match="has failed before") as later:
+            await layer.send_all(b"a")
+        assert later.value.__cause__ is error
+    with resource_warnings():
+        await trio.aclose_forcefully(wire)
+
+
+async def test_a_failure_is_known_to_each_layer_that_was_called_by_one_of_the_library() -> None:
+    """Down to the transport, and from there to everything above, wherever it was noticed."""
+    wire = Wire(math.inf)
+    layers = stack_of(wire, Layer, BufWriter, Layer)
+    siblings = [Layer(wire), BufWriter(layers[1])]
+    wire.error = error = OSError("failed")
+    with pytest.raises(trio.BrokenResourceError):
+        await layers[3].send_all(b"a")
+    log = list(wire.log)
+    for layer in (*layers, *siblings):
+        for operation in CLAIMS.values():
+            with pytest.raises(trio.BrokenResourceError) as later:
+                await operation(layer)
+            assert later.value.__cause__ is error
+    assert wire.log == log
+    with resource_warnings():
+        await layers[3].aclose()
+
+
+async def test_the_librarys_refusals_break_no_layer_that_they_pass() -> None:
+    class Forwarding(AsyncWrite):
+        def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+            return other.poll_write(data)
+
+    class Asking(AsyncWrite):
+        def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+            claiming.lifecycle.claim(claiming, writing=True)
+            return len(data)
+
+    wire, claiming = Wire(room=1), Layer(Sink())
+    other: AsyncWrite = Layer(wire)
+    top = Layer(BufWriter(Forwarding(), 1))
+    buf = Buf(b"ab")
+    await cut_short(partial(other.write_all_buf, buf))
+    for _ in range(2):
+        with pytest.raises(trio.BrokenResourceError, match="finish the Buf first"):
+            await top.write(b"x")
+    wire.give(math.inf)
+    await other.write_all_buf(buf)
+    assert await top.write(b"x") == 1
+
+    await other.aclose()
+    for _ in range(2):
+        with pytest.raises(trio.ClosedResourceError, match="is closed"):
+            await top.write(b"x")
+    other = Sink()
+    assert await top.write(b"x") == 1
+
+    asking = Layer(Asking())
+    claiming.lifecycle.claim(claiming, writing=True)
+    for _ in range(2):
+        with pytest.raises(trio.BusyResourceError):
+            await asking.write(b"x")
+    claiming.lifecycle.leave()
+    assert await asking.write(b"x") == 1
+
+
+@each({name: make for name, make in LAYERS.items() if name not in ("holds", "encodes")}, "make")
+@pytest.mark.parametrize("permanent", [True, False])
+async def test_a_writer_that_is_full_is_broken_if_that_is_permanent(
+    make: Callable[[AsyncWrite], AsyncWrite], permanent: bool
+) -> None:
+    class Full(Wire):
+        def need_room(self, poll: str) -> None:
+            if not self.room and poll == "write":
+                raise WriteZeroError("full", permanent=permanent)
+
+    wire = Full()
+    layers = stack_of(wire, make, Layer)
+    with pytest.raises(WriteZeroError):
+        await layers[2].send_all(b"abcdef")
+    wire.room = math.inf
+    if permanent:
+        with pytest.raises(trio.BrokenResourceError):
+            await layers[2].send_all(b"abcdef")
+    else:
+        await layers[2].send_all(b"abcdef")
+    with resource_warnings():
+        await trio.aclose_forcefully(wire)
+
+
+@each(CLAIMS)
+@each({name: make for name, make in LAYERS.items() if name != "encodes"}, "make")
+async def test_what_a_wait_raises_breaks_nothing(
+    operation: Operation, make: Callable[[AsyncWrite], AsyncWrite]
+) -> None:
+    """The caller gets it as it is, may call again, and finds everything in its place."""
+
+    class Failing(Wire):
+        async def wait_for_room(self) -> None:
+            await trio.lowlevel.checkpoint()
+            self.waits += 1
+            raise errors[self.waits % len(errors)]
+
+        waits = 0
+
+    errors = [OSError("wait"), trio.TooSlowError(), ValueError("wait")]
+    wire = Failing()
+    layers = stack_of(wire, make, Layer)
+    run = Run(partial(operation, layers[2]))
+    await run()
+    assert run.error in (None, *errors)
+    wire.room = math.inf
+    if operation is not ENDS["shutdown"]:
+        await layers[2].send_all(b"xyz")
+        assert b"".join(wire.sent.split(b"abc")).lower().endswith(b"xyz")
+    await wire.aclose()
+    assert wire.releases == ["release True"]
+
+
+# ---- Answers that are none -----------------------------------------------------------------------
+
+
+async def coroutine() -> int:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("name", ["poll_write", "poll_write_vectored"])
+@pytest.mark.parametrize(
+    ("answer", "error", "text"),
+    [
+        (lambda: None, TypeError, "returned None"),
+        (coroutine, TypeError, "a coroutine"),
+        (lambda: True, TypeError, "returned True"),
+        (lambda: "3", TypeError, "returned '3'"),
+        (lambda: -1, RuntimeError, "accepted -1 of 4 bytes"),
+        (lambda: 5, RuntimeError, "accepted 5 of 4 bytes"),
+    ],
+)
+async def test_a_wrong_answer_to_a_write_is_told_with_class_and_method(
+    name: str, answer: Callable[[], Any], error: type[Exception], text: str
+) -> None:
+    for make in (lambda writer: writer, lambda writer: BufWriter(writer, 1)):
+        cls = type("Wrong", (AsyncWrite,), {name: lambda self, data: answer()})
+        buf = Buf(b"abcd") if name == "poll_write" else Buf(b"ab", b"cd")
+        writer = make(cls())
+        with pytest.raises(error, match=text) as caught:
+            await writer.write_buf(buf)
+        assert "Wrong" in str(caught.value)
+        assert name in str(caught.value)
+        assert buf.remaining == 4
+
+
+@pytest.mark.parametrize("name", ["poll_flush", "poll_shutdown"])
+@pytest.mark.parametrize(
+    "answer", [coroutine, lambda: 0, lambda: True], ids=["coroutine", "0", "True"]
+)
+async def test_a_wrong_answer_to_a_flush_is_told_with_class_and_method(
+    name: str, answer: Callable[[], Any]
+) -> None:
+    cls = type("Wrong", (Wire,), {name: lambda self: answer()})
+    writer = cls(math.inf)
+    call = writer.flush if name == "poll_flush" else writer.shutdown
+    with pytest.raises(TypeError, match=rf"Wrong\.{name}\(\) must return None, it returned "):
+        await call()
+    with pytest.raises(trio.BrokenResourceError):
+        await call()
+    if name == "poll_shutdown":  # to a close as well
+        writer = cls(math.inf)
+        with pytest.raises(TypeError, match=rf"Wrong\.{name}\(\) must return None, it returned "):
+            await writer.aclose()
+        assert writer.releases == ["release False"]
+    else:
+        assert (await run_cancelled(writer.aclose)).outcome == "cancelled"
+        assert writer.releases == ["release False"]

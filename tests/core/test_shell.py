@@ -49,7 +49,7 @@ from ._fakes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Sequence
+    from collections.abc import Generator, Sequence
 
     from trio_asyncwrite._core._budget import Budget
 

@@ -41,8 +41,8 @@ import trio.abc
 from . import _shell
 from ._async_read import AsyncRead
 from ._buf import Buf
-from ._compat import Old
 from ._checks import checked_buffers
+from ._compat import Old
 from ._errors import NotReady
 from ._layer import Epilogue, Layer
 from ._stack import begin_shutdown, fail, poll_below

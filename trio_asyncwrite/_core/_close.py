@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from ._checks import wrong_answer
 from ._errors import ClosedRefusal, NotReady
 from ._lifecycle import ENDED, Lifecycle, Torn, lifted, running_closes
 from ._stack import (
@@ -352,7 +353,7 @@ class Close:
             if inner is not None and is_layer(inner) and inner.lifecycle.released:
                 continue  # that side of a layer over two streams has ended before
             self._target = lifecycle
-            self._poll_layer(layer, layer.poll_shutdown)  # type: ignore[attr-defined]
+            self._poll_layer(layer, "poll_shutdown")
             lifecycle.phase = ENDED
         self.sent = True
 
@@ -372,7 +373,7 @@ class Close:
             ):
                 continue
             try:
-                self._poll_layer(layer, layer.poll_flush)  # type: ignore[attr-defined]
+                self._poll_layer(layer, "poll_flush")
             except NotReady as not_ready:
                 wait = not_ready.wait
         if wait is not None:
@@ -381,13 +382,15 @@ class Close:
     def _poll_sides(self) -> None:
         for layer in self.sides:
             if layer.lifecycle.failure is None and layer.lifecycle.torn is not Torn.ABOVE:
-                self._poll_layer(layer, layer.poll_flush)  # type: ignore[attr-defined]
+                self._poll_layer(layer, "poll_flush")
 
-    def _poll_layer(self, layer: Layer, poll: Callable[[], None]) -> None:
+    def _poll_layer(self, layer: Layer, name: str) -> None:
         knew = layer.lifecycle.failure is not None
         try:
             with lifted(self):
-                poll()
+                answer = getattr(layer, name)()
+            if answer is not None:
+                wrong_answer(layer, name, answer)
         except NotReady:
             raise
         except BaseException as exc:

@@ -98,4 +98,6 @@ class Old:
 async def release_once(writer, *, clean):
     pass
 
-class _Closing: pass
+
+class _Closing:
+    pass

@@ -10,13 +10,13 @@ Calls that stay in a buffer skip the yields. They draw on the budget of ``_budge
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
 from ._budget import spend, spend_at_once
 from ._buf import Buf
-from ._checks import accepted, byte_view
+from ._checks import accepted, byte_view, wrong_answer
 from ._errors import NotReady
 from ._lifecycle import ENDED, ENDING, Call, Torn, lifted
 from ._stack import (
@@ -207,18 +207,6 @@ def poll_shutdown(writer: AsyncWrite) -> None:
     writer.lifecycle.end()
 
 
-def wrong_answer(writer: object, name: str, answer: Any) -> None:
-    """Raise for a poll that has not answered None.
-
-    Raises:
-        TypeError: names the class, the method and the answer.
-    """
-    if hasattr(answer, "close") and hasattr(answer, "cr_frame"):
-        answer.close()  # or Python warns that it was never awaited
-        answer = "a coroutine (a poll is a plain function, without async)"
-    raise TypeError(f"{type(writer).__name__}.{name}() must return None, it returned {answer!r}")
-
-
 @trio.lowlevel.enable_ki_protection
 async def drive_write(
     writer: AsyncWrite, size: int, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts], lift: object
@@ -381,7 +369,8 @@ async def shutdown(writer: AsyncWrite, *, sends: bool) -> None:
         done = True
         resumed(writer)
     finally:
-        if sends and not done and lifecycle.phase is ENDING and not lifecycle.is_closed(reading=False):
+        is_closed = lifecycle.is_closed(reading=False)
+        if sends and not done and lifecycle.phase is ENDING and not is_closed:
             lifecycle.abandoned = True
         leave(writer)
 
