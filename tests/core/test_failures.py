@@ -20,6 +20,7 @@ from trio_asyncwrite import (
     Sink,
     WriteZeroError,
 )
+from trio_asyncwrite._core._stack import poll_below
 
 from .._streams import reset, tcp_pair
 from ._fakes import (
@@ -549,3 +550,22 @@ async def test_a_wrong_answer_to_a_flush_is_told_with_class_and_method(
     else:
         assert (await run_cancelled(writer.aclose)).outcome == "cancelled"
         assert writer.releases == ["release False"]
+
+
+@pytest.mark.parametrize("name", ["poll_flush", "poll_shutdown", "poll_ready"])
+async def test_a_wrong_answer_to_a_layer_of_the_library_is_told_as_well(name: str) -> None:
+    cls = type("Wrong", (Wire,), {name: lambda self: coroutine()})
+    call = {
+        "poll_flush": AsyncWrite.flush,
+        "poll_shutdown": AsyncWrite.shutdown,
+        "poll_ready": AsyncWrite.wait_send_all_might_not_block,
+    }[name]
+    for layer in (Layer(cls(math.inf)), Layer(Layer(cls(math.inf)))):
+        with pytest.raises(TypeError, match=rf"Wrong\.{name}\(\) must return None"):
+            await call(layer)
+
+
+async def test_a_layer_may_poll_below_by_what_is_no_poll_of_the_trait() -> None:
+    wire = Wire()
+
+    assert poll_below(wire, lambda: 7) == 7

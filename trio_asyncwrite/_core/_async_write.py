@@ -521,6 +521,11 @@ class ByRef(AsyncWrite, Generic[W]):
         return False
 
     @property
+    def can_be_torn(self) -> bool:  # type: ignore[override]
+        """As the original."""
+        return self.inner.can_be_torn
+
+    @property
     def spare_capacity(self) -> int:  # type: ignore[override]
         """The original's."""
         return self.inner.spare_capacity

@@ -290,7 +290,8 @@ async def write_from(
         raise TypeError(f"expected a Buf, got {name}: write_all() takes bytes, or give Buf(data)")
     lifecycle = writer.lifecycle
     owner = lifecycle.original or lifecycle
-    goes_on = owner.unfinished is buf
+    unfinished = owner.unfinished
+    goes_on = unfinished is not None and unfinished.goes_on_with(buf)
     if goes_on:
         # Everybody else is refused; this is the one call that may go on.
         set_unfinished(writer, None)
@@ -298,7 +299,7 @@ async def write_from(
         lift = claim(writer, writing=True)
     except BaseException:
         if goes_on:
-            set_unfinished(writer, buf)
+            set_unfinished(writer, unfinished)
         raise
     kept = resumable and (whole or goes_on)
     call = Call(buf.remaining, buf=buf if kept else None, goes_on=goes_on)
@@ -306,8 +307,8 @@ async def write_from(
     try:
         return await drive_write(writer, call.size, poll, writer, call, buf, lift=lift)
     finally:
-        if kept and not buf.remaining:
-            finished(writer, goes_on=goes_on)
+        if goes_on and not buf.remaining:
+            finished(writer)
         _leave(writer, call, done=not (whole and buf.remaining))
 
 
