@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 #: The most plaintext that a TLS record takes (RFC 8446, section 5.1).
 RECORD_SIZE = 16384
 
+#: How many turns in memory are timed at a time: enough to make reading the clocks negligible.
+BATCH = 1000
+
 
 class Family(enum.Enum):
     """What is done over and over. Each has its own peers; the value is how it is chosen."""
@@ -41,11 +44,15 @@ class Family(enum.Enum):
     TLS = "tls"
     HANDSHAKES = "handshakes"
     CLOSING = "closing"
+    LAYERS = "layers"
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A message to send, in one part or several that are to leave together; or a connection."""
+    """A message to send, in one part or several that are to leave together; or a connection.
+
+    In the family of layers it is an operation in memory, which needs no receiver.
+    """
 
     name: str
     family: Family
@@ -54,6 +61,10 @@ class Workload:
     @property
     def tls(self) -> bool:
         return self.family in {Family.TLS, Family.HANDSHAKES}
+
+    @property
+    def in_memory(self) -> bool:
+        return self.family is Family.LAYERS
 
     @property
     def gathered(self) -> bool:
@@ -87,6 +98,9 @@ def messages(prefix: str, family: Family, *sizes: tuple[str, int]) -> tuple[Work
     return tuple(Workload(prefix + name, family, (bytes(size),)) for name, size in sizes)
 
 
+#: The operations on layers.
+WRITE_FLUSH, MAKE_DROP, ACLOSE, BY_REF = "write + flush", "make + drop", "aclose", "by_ref"
+
 WORKLOADS = (
     *messages("", Family.TCP, ("64 B", 64), ("1 KiB", 1024), ("16 KiB", 16384)),
     *messages("", Family.TCP, ("64 KiB", 65536), ("1 MiB", 1 << 20)),
@@ -95,6 +109,10 @@ WORKLOADS = (
     *messages("TLS ", Family.TLS, ("64 KiB", 65536), ("1 MiB", 1 << 20)),
     Workload("TLS handshake", Family.HANDSHAKES),
     Workload("closing", Family.CLOSING),
+    Workload(WRITE_FLUSH, Family.LAYERS),
+    Workload(MAKE_DROP, Family.LAYERS),
+    Workload(ACLOSE, Family.LAYERS),
+    Workload(BY_REF, Family.LAYERS),
 )
 
 
@@ -224,22 +242,31 @@ class Run:
         message = workload.parts if workload.gathered else workload.parts[0]
         return itertools.repeat(message, self.count)
 
+    def batches(self) -> Iterator[range]:
+        """All turns, in batches: between two of them there is time that is not measured."""
+        for done in range(0, self.count, BATCH):
+            yield range(min(BATCH, self.count - done))
+
     @contextlib.contextmanager
     def clock(self) -> Iterator[None]:
-        """Time the block, and the time until the receiver has read everything."""
-        if self.receiver.answer() != b"ready\n":
+        """Time the block, and the time until the receiver has read everything.
+
+        In memory there may be several blocks; their times are added up.
+        """
+        in_memory = self.workload.in_memory
+        if not in_memory and self.receiver.answer() != b"ready\n":
             raise RuntimeError("the receiver is out of step")
         if self.traced:
             tracemalloc.start()
         start, cpu_start = time.perf_counter(), time.process_time()
         yield
-        counted = int(self.receiver.answer())
-        self.seconds = time.perf_counter() - start
-        self.cpu_seconds = time.process_time() - cpu_start
+        counted = 0 if in_memory else int(self.receiver.answer())
+        self.seconds += time.perf_counter() - start
+        self.cpu_seconds += time.process_time() - cpu_start
         if self.traced:
             _, self.peak_memory = tracemalloc.get_traced_memory()
             tracemalloc.stop()
-        if not self.workload.fulfils(self.count, counted):
+        if not in_memory and not self.workload.fulfils(self.count, counted):
             raise RuntimeError(f"the receiver counted {counted} in {self.count} x {self.workload}")
 
 
@@ -274,7 +301,7 @@ def measure_once(
     receiver: Receiver, workload: Workload, peer: Peer, count: int, *, traced: bool = False
 ) -> Run:
     """Do it ``count`` times. Starting the loop is not timed, nor is connecting to send."""
-    port = receiver.expect(workload.order(count))
+    port = 0 if workload.in_memory else receiver.expect(workload.order(count))
     run = Run(receiver, workload, count, port, traced)
     gc.collect()
     peer.measure(run)
@@ -308,6 +335,21 @@ class Effort(NamedTuple):
     idle_connections: int
 
 
+def allowed_connections(effort: Effort) -> int:
+    """How many connections are closed at once: as many as wanted, or as the system allows."""
+    # Either process has one end of each. What else it has open are a few dozen.
+    return min(effort.connections, allow_descriptors(effort.connections + 100) - 100)
+
+
+def turns(receiver: Receiver, workload: Workload, peer: Peer, effort: Effort) -> int:
+    """How often a measurement does it."""
+    if workload.family is Family.CLOSING:
+        return allowed_connections(effort)
+    if effort.seconds is None:
+        return 3
+    return calibrate(receiver, workload, peer, effort.seconds)
+
+
 def measure_all(
     workloads: list[Workload],
     peers: list[Peer],
@@ -323,19 +365,13 @@ def measure_all(
         progress: is told what comes next.
     """
     result = []
-    # Either process has one end of each. What else it has open are a few dozen.
-    connections = min(effort.connections, allow_descriptors(effort.connections + 100) - 100)
+    allowed_connections(effort)  # before the receiver starts, which inherits the limit
     with Receiver() as receiver:
         for workload in workloads:
             progress(workload.name)
             series = []
             for peer in filter(lambda peer: peer.does(workload), peers):
-                if workload.family is Family.CLOSING:
-                    count = connections
-                elif effort.seconds is None:
-                    count = 3
-                else:
-                    count = calibrate(receiver, workload, peer, effort.seconds)
+                count = turns(receiver, workload, peer, effort)
                 series.append(Series(workload, peer, count))
             for number in range(effort.rounds):
                 progress(f"{workload.name}, round {number + 1} of {effort.rounds}")

@@ -12,7 +12,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import trio
-from harness import Family, Peer
+from harness import ACLOSE, BATCH, BY_REF, MAKE_DROP, WRITE_FLUSH, Family, Peer
 from libraries import (
     aclose,
     aiofastnet_run,
@@ -29,7 +29,17 @@ from libraries import (
     uvloop_run,
 )
 
-from trio_asyncwrite import BufWriter, CloseOutcome, NotReady, close_all_gracefully
+from trio_asyncwrite import (
+    AsyncWrite,
+    BufWriter,
+    CloseOutcome,
+    DuplexStream,
+    NotReady,
+    Sink,
+    TimeoutWriter,
+    close_all_gracefully,
+    duplex,
+)
 
 if TYPE_CHECKING:
     import socket
@@ -56,6 +66,16 @@ async def buf_writer_write(run: Run) -> None:
         else:
             for message in run.messages():
                 await write(message)
+        await writer.aclose()
+
+
+async def buf_writer_write_flush(run: Run) -> None:
+    writer = BufWriter(await open_ours(run))
+    write, flush = writer.write, writer.flush
+    with run.clock():
+        for message in run.messages():
+            await write(message)
+            await flush()
         await writer.aclose()
 
 
@@ -212,6 +232,87 @@ async def close_writers(run: Run) -> None:
             await writer.wait_closed()
 
 
+# ---- Layers in memory ----------------------------------------------------------------------
+
+#: What a layer is asked to write.
+SMALL_MESSAGE = bytes(64)
+
+
+def sink() -> tuple[Sink, None]:
+    return Sink(), None
+
+
+def pipe() -> tuple[DuplexStream, DuplexStream]:
+    """Two ends; what a batch writes has room."""
+    return duplex(BATCH * len(SMALL_MESSAGE))
+
+
+def time_limited(inner: AsyncWrite) -> TimeoutWriter[BufWriter[AsyncWrite]]:
+    """A third layer. The limit is never reached."""
+    return TimeoutWriter(BufWriter(inner), idle=3600)
+
+
+async def use_layers(
+    make: Callable[[Any], AsyncWrite],
+    transport: Callable[[], tuple[AsyncWrite, DuplexStream | None]],
+    run: Run,
+) -> None:
+    """Do with layers over a transport as the workload says."""
+    operation = LAYER_OPERATIONS[run.workload.name]
+    await operation(make, transport, run)
+
+
+async def write_flush(make: Any, transport: Any, run: Run) -> None:
+    inner, far_end = transport()
+    writer = make(inner)
+    for batch in run.batches():
+        with run.clock():
+            for _ in batch:
+                await writer.write(SMALL_MESSAGE)
+                await writer.flush()
+        if far_end is not None:
+            unread = len(batch) * len(SMALL_MESSAGE)
+            while unread:
+                unread -= len(await far_end.receive_some(unread))
+    await writer.aclose()
+
+
+async def make_drop(make: Any, transport: Any, run: Run) -> None:
+    inner, _ = transport()
+    for batch in run.batches():
+        with run.clock():
+            for _ in batch:
+                make(inner)
+    await inner.aclose()
+
+
+async def close_layers(make: Any, transport: Any, run: Run) -> None:
+    for batch in run.batches():
+        transports = [transport() for _ in batch]
+        writers = [make(inner) for inner, _ in transports]
+        with run.clock():
+            for writer in writers:
+                await writer.aclose()
+
+
+async def make_by_ref(make: Any, transport: Any, run: Run) -> None:
+    inner, _ = transport()
+    writer = make(inner)
+    for batch in run.batches():
+        with run.clock():
+            for _ in batch:
+                writer.by_ref()
+    await writer.aclose()
+
+
+LAYER_OPERATIONS = {
+    WRITE_FLUSH: write_flush,
+    MAKE_DROP: make_drop,
+    ACLOSE: close_layers,
+    BY_REF: make_by_ref,
+}
+
+
 # ---- The table -----------------------------------------------------------------------------
 
 # Who never drains keeps a whole round in memory.
@@ -219,8 +320,10 @@ _UNDRAINED = 256 << 20
 
 BUF_WRITER = "BufWriter.write"
 POLL_WRITE = "BufWriter.poll_write"
+WRITE_AND_FLUSH = "BufWriter.write+flush"
 TCP_STREAM = "TcpStream.write_all"
 TLS_BUF_WRITER = "BufWriter over TlsStream"
+TLS_WRITE_AND_FLUSH = "TLS BufWriter.write+flush"
 TLS_STREAM = "TlsStream.write_all"
 TLS_HANDSHAKE = "TlsStream"
 TRIO = "trio send_all"
@@ -242,15 +345,17 @@ shake_hands_anyio = functools.partial(shake_hands, open_anyio, aclose)
 shake_hands_writer = functools.partial(shake_hands, open_writer, close_writer)
 
 
-TCP, TLS, HANDSHAKES, CLOSING = Family
+TCP, TLS, HANDSHAKES, CLOSING, LAYERS = Family
 
-#: What the ratios are relative to.
+#: What the ratios are relative to. Of layers there are only ours.
 BASELINES = {TCP: TRIO, TLS: TRIO_TLS, HANDSHAKES: TRIO_HANDSHAKE, CLOSING: TRIO_CLOSE}
 
 PEERS = (
     Peer(TCP, BUF_WRITER, "ours", trio_run, buf_writer_write),
     # A message as large as the buffer may be taken in part, and the loop is no longer this one.
     Peer(TCP, POLL_WRITE, "ours", trio_run, buf_writer_poll_write, max_message=CAPACITY - 1),
+    # To flush a large message is to write it without a buffer.
+    Peer(TCP, WRITE_AND_FLUSH, "ours", trio_run, buf_writer_write_flush, max_message=4096),
     Peer(TCP, TCP_STREAM, "ours", trio_run, write_all),
     Peer(TCP, TRIO, "async", trio_run, send_trio),
     Peer(TCP, "anyio send (trio)", "async", trio_run, send_anyio, ("anyio",)),
@@ -262,6 +367,7 @@ PEERS = (
     Peer(TCP, "socket sendall", "blocking", call, sendall),
     Peer(TCP, BUFFERED_WRITER, "blocking", call, buffered_writer_write),
     Peer(TLS, TLS_BUF_WRITER, "ours", trio_run, buf_writer_write),
+    Peer(TLS, TLS_WRITE_AND_FLUSH, "ours", trio_run, buf_writer_write_flush, max_message=4096),
     Peer(TLS, TLS_STREAM, "ours", trio_run, write_all),
     Peer(TLS, "TlsStream.send_all", "ours", trio_run, send_ours),
     Peer(TLS, TRIO_TLS, "async", trio_run, send_trio),
@@ -287,4 +393,12 @@ PEERS = (
     Peer(CLOSING, "trio eof, drain, aclose", "async", trio_run, linger_in_nursery),
     Peer(CLOSING, "asyncio close", "async", asyncio_run, close_writers),
     Peer(CLOSING, "uvloop close", "async", uvloop_run, close_writers, ("uvloop",)),
+    *(
+        Peer(LAYERS, name, "ours", trio_run, functools.partial(use_layers, make, transport))
+        for name, make, transport in (
+            ("BufWriter over Sink", BufWriter, sink),
+            ("BufWriter over duplex", BufWriter, pipe),
+            ("TimeoutWriter + BufWriter", time_limited, pipe),
+        )
+    ),
 )

@@ -23,6 +23,7 @@ UNITS = {
     Family.TLS: "message",
     Family.HANDSHAKES: "handshake",
     Family.CLOSING: "connection",
+    Family.LAYERS: "turn",
 }
 
 
@@ -91,15 +92,19 @@ def table(results: Results, family: Family, workloads: list[Workload], of_peers:
         head = f"{title:<26}" + "".join(f"{name:>15}" for name in names)
         return [head, *(f"{name:<26}" + "".join(f"{c:>15}" for c in row) for name, row in cells)]
 
-    base = peers.BASELINES[family]
-    times, ratios = [], []
+    unit = UNITS[family]
+    times = []
     for peer in of_peers:
         rates = [results.rate(name, peer.name) for name in names]
         times.append((peer.name, ["-" if r is None else significant(1e6 / r) for r in rates]))
-        to_base = [results.ratio(name, peer.name, base) for name in names]
-        ratios.append((peer.name, ["-" if r is None else f"{r:.2f}x" for r in to_base]))
-    unit = UNITS[family]
-    return "\n".join([*block(f"us per {unit}", times), "", *block(f"{unit}s/s / trio's", ratios)])
+    lines = block(f"us per {unit}", times)
+    if base := peers.BASELINES.get(family):
+        ratios = []
+        for peer in of_peers:
+            to_base = [results.ratio(name, peer.name, base) for name in names]
+            ratios.append((peer.name, ["-" if r is None else f"{r:.2f}x" for r in to_base]))
+        lines += ["", *block(f"{unit}s/s / trio's", ratios)]
+    return "\n".join(lines)
 
 
 # ---- Targets -------------------------------------------------------------------------------

@@ -1,11 +1,15 @@
 """Measure this library and its peers in the same run.
 
 python bench/run.py [--quick] [--only FAMILY]... [--workload NAME]... [--rounds N]
-                    [--json PATH] [--svg PATH]
+                    [--json PATH] [--svg PATH] [--checkout DIR]
 
 The peers take turns in every round, and what counts is the median of the rounds. Every
 measurement lasts until a receiver in another process has read everything. Targets that are missed
 are printed as MISS; they do not change the exit status, for a busy machine misses them, too.
+
+With --checkout, only this library is measured, without peers: the copy in DIR ("before") and the
+one that this script belongs to ("after"), alternating. Rows that differ by more than noise are
+marked SLOWER or FASTER; they do not change the exit status either.
 """
 
 from __future__ import annotations
@@ -14,8 +18,10 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import chart
+import compare
 import costs
 import report
 import trio
@@ -51,12 +57,29 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the results there")
     parser.add_argument("--svg", type=Path, metavar="PATH", help="write a chart there")
-    return parser.parse_args()
+    parser.add_argument(
+        "--checkout",
+        type=Path,
+        metavar="DIR",
+        help="compare the library of that checkout with this one's",
+    )
+    options = parser.parse_args()
+    if options.checkout is not None:
+        if options.svg is not None:
+            parser.error("--svg: there is no chart of a comparison")
+        if not compare.is_checkout(options.checkout):
+            parser.error(f"--checkout: no trio_asyncwrite in {options.checkout}")
+    return options
 
 
 def show_progress(text: str) -> None:
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def write_json(path: Path | None, results: dict[str, Any]) -> None:
+    if path is not None:
+        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -69,6 +92,14 @@ def main() -> None:
         if (options.only is None or workload.family.value in options.only)
         and (options.workload is None or workload.name in options.workload)
     ]
+    if options.checkout:
+        ours = [peer for peer in PEERS if peer.kind == "ours"]
+        comparison = compare.compare(options.checkout, workloads, ours, effort, show_progress)
+        show_progress("")
+        print(compare.text(comparison))
+        write_json(options.json, compare.as_json(comparison))
+        return
+
     peers = [peer for peer in PEERS if peer.installed]
     left_out = dict.fromkeys(peer.name for peer in PEERS if peer not in peers)
     for name in left_out:
@@ -89,9 +120,7 @@ def main() -> None:
     print(report.figures("Python memory per idle connection", " B", memory))
     print(report.figures("Other tasks' patience, at most", "", fairness))
     print(report.checks_text(found))
-    if options.json:
-        text = json.dumps(report.as_json(results, memory, fairness, found), indent=1)
-        options.json.write_text(text + "\n", encoding="utf-8")
+    write_json(options.json, report.as_json(results, memory, fairness, found))
     if options.svg:
         options.svg.write_text(chart.svg(results), encoding="utf-8")
 

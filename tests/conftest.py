@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+import signal
+from typing import TYPE_CHECKING
+
 import hypothesis
+import pytest
+
+from ._hang import hang_limit
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 # The same examples at every run; no clock decides over success.
 hypothesis.settings.register_profile("project", derandomize=True, database=None, deadline=None)
 hypothesis.settings.load_profile("project")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Fail a test that hangs, after faulthandler has printed where."""
+    seconds = float(item.config.getini("faulthandler_timeout") or 0)
+    if not seconds or not hasattr(signal, "SIGALRM"):
+        return (yield)
+    with hang_limit(seconds + 1):
+        return (yield)

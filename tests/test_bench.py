@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +14,17 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-RUN = Path(__file__).parents[1] / "bench" / "run.py"
+HERE = Path(__file__).resolve().parents[1]
+RUN = HERE / "bench" / "run.py"
 TCP = ["64 B", "1 KiB", "16 KiB", "64 KiB", "1 MiB", "24 B + 64 KiB"]
 TLS = ["TLS 64 B", "TLS 4 KiB", "TLS 64 KiB", "TLS 1 MiB"]
+LAYERS = ["write + flush", "make + drop", "aclose", "by_ref"]
 #: Ours, and the peers that need no other package.
 ALWAYS = {
     "tcp": {
         "BufWriter.write",
         "BufWriter.poll_write",
+        "BufWriter.write+flush",
         "TcpStream.write_all",
         "trio send_all",
         "asyncio write",
@@ -28,6 +34,7 @@ ALWAYS = {
     },
     "tls": {
         "BufWriter over TlsStream",
+        "TLS BufWriter.write+flush",
         "TlsStream.write_all",
         "TlsStream.send_all",
         "trio.SSLStream send_all",
@@ -37,6 +44,15 @@ ALWAYS = {
     },
     "handshakes": {"TlsStream", "trio.SSLStream", "asyncio", "ssl.SSLSocket"},
     "closing": {"close_all_gracefully", "trio aclose in a nursery", "asyncio close"},
+    "layers": {"BufWriter over Sink", "BufWriter over duplex", "TimeoutWriter + BufWriter"},
+}
+#: Only this library's. A checkout is compared by these.
+OURS = {
+    **ALWAYS,
+    "tcp": {one for one in ALWAYS["tcp"] if one.startswith(("BufWriter", "TcpStream"))},
+    "tls": {one for one in ALWAYS["tls"] if one.startswith(("BufWriter", "TlsStream", "TLS"))},
+    "handshakes": {"TlsStream"},
+    "closing": {"close_all_gracefully"},
 }
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="TcpStream is not for Windows")
@@ -48,10 +64,19 @@ def run_bench(json_path: Path, *options: str | Path) -> tuple[str, dict[str, Any
     Warnings are errors. The benchmark itself sees to it that everything arrives.
     """
     command = [sys.executable, "-W", "error", RUN, "--smoke", "--json", json_path, *options]
-    process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    environment = dict(os.environ)
+    if "--checkout" in options:
+        # A copy of the library would be taken for the library itself.
+        for name in [name for name in environment if name.startswith("COVERAGE_PROCESS")]:
+            del environment[name]
+    process = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env=environment
+    )
     return process.stdout, json.loads(json_path.read_text(encoding="utf-8"))
 
 
+# Slow: every workload with every peer takes longer than the longest test of the library.
+@pytest.mark.slow
 def test_every_peer_does_every_workload_it_is_made_for(tmp_path: Path) -> None:
     """Ours and those that need no other package are there, in the JSON and in the chart."""
     svg_path = tmp_path / "bench.svg"
@@ -66,8 +91,11 @@ def test_every_peer_does_every_workload_it_is_made_for(tmp_path: Path) -> None:
     assert measured.keys() == ALWAYS.keys()
     assert all(ALWAYS[family] <= peers.keys() for family, peers in measured.items())
     assert measured["tcp"].pop("BufWriter.poll_write") == TCP[:3]
+    assert measured["tcp"].pop("BufWriter.write+flush") == TCP[:2]
+    assert measured["tls"].pop("TLS BufWriter.write+flush") == TLS[:2]
     assert all(workloads == TCP for workloads in measured["tcp"].values())
     assert all(workloads == TLS for workloads in measured["tls"].values())
+    assert all(workloads == LAYERS for workloads in measured["layers"].values())
     assert found["closing_bytes_per_connection"].keys() == measured["closing"].keys()
     shown = {element.text for element in ET.parse(svg_path).iter()}
     for peers in measured.values():
@@ -87,6 +115,8 @@ def test_one_workload_can_be_chosen_and_what_a_target_needs_is_measured(tmp_path
     assert judged == ["64 KiB: TcpStream.write_all", "small writes between two checkpoints"]
 
 
+# Slow: thirty measurements of TLS.
+@pytest.mark.slow
 def test_tls_can_be_measured_alone(tmp_path: Path) -> None:
     """Then its targets are judged, and no others but the one that is independent of the clock."""
     options = ("--only", "tls", "--only", "handshakes")
@@ -107,3 +137,103 @@ def test_an_idle_buf_writer_holds_less_than_an_asyncio_stream_writer(tmp_path: P
     idle = found["idle_bytes_per_connection"]
     assert idle["BufWriter over TcpStream"] < min(2048, idle["asyncio StreamWriter"])
     assert found["fairness"]["small writes between two checkpoints"] <= 128
+
+
+# ---- Comparing two checkouts ---------------------------------------------------------------
+
+
+@pytest.fixture
+def other_checkout(tmp_path: Path) -> Path:
+    """A checkout whose folders have other names; it tells when its library is imported."""
+    checkout = tmp_path / "other"
+    package = checkout / "trio_asyncwrite"
+    shutil.copytree(HERE / "trio_asyncwrite", package, ignore=shutil.ignore_patterns("*.pyc"))
+    (package / "_core").rename(package / "_renamed")
+    for module in package.rglob("*.py"):
+        text = module.read_text(encoding="utf-8")
+        for start in ("trio_asyncwrite.", "from ."):
+            text = text.replace(f"{start}_core.", f"{start}_renamed.")
+        module.write_text(text, encoding="utf-8")
+    with (package / "__init__.py").open("a", encoding="utf-8") as file:
+        file.write("from pathlib import Path\nPath(__file__).with_name('imported').touch()\n")
+    return checkout
+
+
+def test_another_checkout_is_imported_and_every_row_of_ours_is_compared(
+    tmp_path: Path, other_checkout: Path
+) -> None:
+    """No peer is measured, and both times, wall and CPU, of every round are there."""
+    options = ("--checkout", other_checkout, "--rounds", "2")
+
+    printed, found = run_bench(tmp_path / "bench.json", *options)
+
+    assert (other_checkout / "trio_asyncwrite" / "imported").exists()
+    assert found["before"] == str(other_checkout)
+    assert found["after"] == str(HERE)
+    compared: dict[str, set[str]] = {}
+    for row in found["rows"]:
+        compared.setdefault(row["family"], set()).add(row["peer"])
+        assert f"{row['workload']}, {row['peer']}" in printed
+        for times in (row["time"], row["cpu"]):
+            assert len(times["rounds_us"]) == 2
+            assert all(before > 0 and after > 0 for before, after in times["rounds_us"])
+    assert compared == OURS
+    assert all(
+        before > 0 and after > 0 for before, after in found["idle_bytes_per_connection"].values()
+    )
+
+
+def test_a_comparison_can_be_of_chosen_workloads(tmp_path: Path, other_checkout: Path) -> None:
+    """``--only`` and ``--workload`` mean the same as without a checkout."""
+    options = ("--checkout", other_checkout, "--only", "layers", "--workload", "by_ref")
+
+    _, found = run_bench(tmp_path / "bench.json", *options)
+
+    assert {row["workload"] for row in found["rows"]} == {"by_ref"}
+    assert {row["peer"] for row in found["rows"]} == OURS["layers"]
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--checkout", "."), "no trio_asyncwrite in ."),
+        (("--checkout", HERE, "--svg", "bench.svg"), "no chart of a comparison"),
+    ],
+)
+def test_a_comparison_that_cannot_be_made_is_refused_before_anything_is_measured(
+    tmp_path: Path, options: tuple[str | Path, ...], complaint: str
+) -> None:
+    command = [sys.executable, RUN, "--smoke", *options]
+
+    process = subprocess.run(command, cwd=tmp_path, check=False, stderr=subprocess.PIPE, text=True)
+
+    assert process.returncode == 2
+    assert complaint in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("before", "ratio", "verdict"),
+    [
+        # From a microsecond on: 5 %.
+        (1e-6, 1.06, "SLOWER"),
+        (1e-6, 1.04, ""),
+        (1e-6, 0.96, ""),
+        (1e-6, 0.94, "FASTER"),
+        # Below: 10 %, which is more than 20 ns here ...
+        (0.9e-6, 1.11, "SLOWER"),
+        (0.9e-6, 1.09, ""),
+        (0.9e-6, 0.89, "FASTER"),
+        # ... and less than that here.
+        (0.1e-6, 1.19, ""),
+        (0.1e-6, 1.21, "SLOWER"),
+        (0.1e-6, 0.81, ""),
+        (0.1e-6, 0.79, "FASTER"),
+    ],
+)
+def test_a_difference_counts_if_it_is_more_than_noise(
+    monkeypatch: pytest.MonkeyPatch, before: float, ratio: float, verdict: str
+) -> None:
+    monkeypatch.syspath_prepend(RUN.parent)
+    compare = importlib.import_module("compare")
+
+    assert compare.verdict(before, ratio) == verdict

@@ -21,9 +21,8 @@ from ._core._async_write import (
 )
 from ._core._buf import Buf as Buf
 from ._core._errors import NotReady as NotReady, WriteZeroError as WriteZeroError
+from ._serving._drain import Drain as Drain, DrainReport as DrainReport
 from ._serving._serve import (
-    Drain as Drain,
-    DrainReport as DrainReport,
     serve_listeners as serve_listeners,
     serve_tcp as serve_tcp,
     serve_tls_over_tcp as serve_tls_over_tcp,
@@ -34,7 +33,7 @@ from ._tls._over_tcp import (
     open_tls_over_tcp_stream as open_tls_over_tcp_stream,
 )
 from ._tls._stream import TlsStream as TlsStream, start_tls as start_tls
-from ._transports._allow_stdio import AllowStdIo as AllowStdIo, BinaryFile as BinaryFile
+from ._transports._allow_stdio import AllowStdIo as AllowStdIo
 from ._transports._cursor import Cursor as Cursor
 from ._transports._duplex import (
     DuplexStream as DuplexStream,
@@ -45,12 +44,15 @@ from ._transports._duplex import (
 )
 from ._transports._poll_evented import HasFileno as HasFileno, PollEvented as PollEvented
 from ._transports._sink import Sink as Sink
+from ._transports._std_file import BinaryFile as BinaryFile
 from ._transports._tcp import (
-    TcpListener as TcpListener,
     TcpStream as TcpStream,
-    open_tcp_listeners as open_tcp_listeners,
     open_tcp_stream as open_tcp_stream,
     open_unix_stream as open_unix_stream,
+)
+from ._transports._tcp_listener import (
+    TcpListener as TcpListener,
+    open_tcp_listeners as open_tcp_listeners,
 )
 from ._transports._wrap_stream import wrap_stream as wrap_stream
 from ._wrappers._buf_writer import BufWriter as BufWriter

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 from pathlib import Path
+from typing import Final
 
 from ._version import __version__
 
@@ -20,8 +23,9 @@ the client still sends, and closes: gracefully, and with Trio's own aclose.
 
 _STATUS = """\
 exit status: 0 if everything arrived whole through the writer of this library, and ended clean;
-1 if a byte is missing or wrong, or an ending not clean; 2 if the arguments are wrong; 130 after
-Ctrl-C.
+1 if a byte is missing or wrong, or an ending not clean; 2 if the arguments are wrong; 3 if the
+result could not be written to standard output; 130 after Ctrl-C; 141 if the reader of standard
+output has left.
 """
 
 
@@ -85,19 +89,51 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+#: Standard output cannot be written to.
+_OUTPUT_FAILED: Final = 3
+
+#: As a shell reports a program that SIGPIPE has ended: the reader of standard output has left.
+_READER_LEFT: Final = 141
+
+
+def _give_up(error: BaseException) -> int:
+    """Let go of standard output, which has failed; return the exit status."""
+    # The rest of the text is still in its buffer, and would fail once more when Python ends.
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        number = sys.stdout.fileno()
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, number)
+        os.close(null)
+    if isinstance(error, BrokenPipeError):
+        return _READER_LEFT
+    with contextlib.suppress(OSError):
+        print(f"trio_asyncwrite: cannot write to standard output: {error}", file=sys.stderr)
+    return _OUTPUT_FAILED
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line says; return the exit status.
 
     Raises:
-        SystemExit: with 2, if it says nothing that could be done; with 0, for ``--help``.
+        SystemExit: with 2, if it says nothing that could be done; with 0, for ``--help``, or with
+            3 or 141 if standard output does not take that.
     """
     parser = _parser()
-    options = parser.parse_args(arguments)
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit:
+        try:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except OSError as exc:
+            raise SystemExit(_give_up(exc)) from None
+        raise
 
     # Not for --help and --version.
     from ._demo import (  # noqa: PLC0415
         TRANSPORTS,
         MissingExtraError,
+        OutputError,
         SourceError,
         run_demo,
     )
@@ -113,6 +149,8 @@ def main(arguments: list[str] | None = None) -> int:
         )
     except (MissingExtraError, SourceError) as exc:
         parser.error(str(exc))
+    except OutputError as exc:
+        return _give_up(exc.__cause__ or exc)
 
 
 if __name__ == "__main__":

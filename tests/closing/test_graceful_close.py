@@ -319,10 +319,9 @@ async def test_two_peers_that_only_write_do_not_block_each_other(over: str) -> N
         await writer.write_all(bytes(size))
         reports.append(await close_gracefully(writer))
 
-    with trio.fail_after(30):
-        async with trio.open_nursery() as nursery:
-            for end in ends:
-                nursery.start_soon(only_write, end)
+    async with trio.open_nursery() as nursery:
+        for end in ends:
+            nursery.start_soon(only_write, end)
 
     for report in reports:
         assert report.outcome is CLEAN

@@ -149,8 +149,8 @@ async def test_a_hand_written_wrapper_passes_the_checks(
         return Layer(pipe), reader
 
     async def clogged_maker() -> tuple[AsyncWrite, trio.abc.ReceiveStream]:
-        pipe, reader = simplex(1)
-        pipe.poll_write(b"x")
+        pipe, reader = simplex(8)
+        pipe.poll_write(bytes(8))
         return Layer(pipe), reader
 
     await check(maker, clogged_maker)

@@ -167,11 +167,19 @@ def test_without_cancellations_nobody_loses_anything(
 
 
 def test_it_runs_as_a_program(folder: Path) -> None:
-    program = [sys.executable, "-m", "trio_asyncwrite", "demo", folder, "--cancels=3"]
+    program = [
+        sys.executable,
+        "-m",
+        "trio_asyncwrite",
+        "demo",
+        folder,
+        "--cancels=3",
+        "--answers=3",
+    ]
     done = subprocess.run(program, capture_output=True, text=True, check=True)
 
     assert rows(done.stdout)["arrived whole"][0] == "yes"
-    assert rows(done.stdout, "answers over TLS")["answers received whole"][0] == "20 of 20"
+    assert rows(done.stdout, "answers over TLS")["answers received whole"][0] == "3 of 3"
     assert done.stderr == ""
 
 

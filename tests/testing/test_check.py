@@ -182,7 +182,7 @@ class NeverFlushes(Good):
         pass
 
 
-@breaks("flush() must complete while the reader reads: it hung for 10.0 seconds")
+@breaks("flush() must complete while the reader reads: it hung for 60.0 seconds")
 class FlushesForEver(Good):
     def poll_flush(self) -> None:
         super().poll_flush()
@@ -379,7 +379,7 @@ class ClosesUnflushed(Good):
             await super().aclose()
 
 
-@breaks("a closed writer's reader must come to an end: it hung for 10.0 seconds")
+@breaks("a closed writer's reader must come to an end: it hung for 60.0 seconds")
 class KeepsTheReaderWaiting(Good):
     def poll_shutdown(self) -> None:
         self.poll_flush()

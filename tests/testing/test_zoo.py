@@ -45,11 +45,11 @@ async def test_they_are_as_unpleasant_as_the_contract_allows_and_no_more(
     make: Callable[[Any], AsyncWrite], autojump_clock: MockClock
 ) -> None:
     async def maker() -> tuple[AsyncWrite, trio.abc.ReceiveStream]:
-        writer, reader = simplex(1000)
+        writer, reader = simplex(100)
         return make(writer), reader
 
     async def clogged_maker() -> tuple[AsyncWrite, trio.abc.ReceiveStream]:
-        writer, reader = simplex(1000)
+        writer, reader = simplex(100)
         clog(writer)
         outer = make(writer)
         not_ready = 0

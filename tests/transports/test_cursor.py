@@ -36,7 +36,7 @@ both_fixed = pytest.mark.parametrize("kind", ["memoryview", "bytearray"])
 
 
 @pytest.mark.parametrize("kind", ["growing", "memoryview", "bytearray"])
-async def test_it_keeps_the_contract(kind: str) -> None:
+async def test_it_keeps_the_contract(kind: str, autojump_clock: trio.testing.MockClock) -> None:
     async def make() -> tuple[Cursor, Callable[[], bytes]]:
         cursor = Cursor() if kind == "growing" else fixed(kind, 2 * 1024 * 1024)[1]
         return cursor, lambda: cursor.getvalue()[: cursor.position]

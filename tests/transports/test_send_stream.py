@@ -100,6 +100,7 @@ async def memory_pair() -> tuple[AsyncWrite, trio.abc.ReceiveStream]:
 @pytest.mark.filterwarnings("ignore:.*were never sent:ResourceWarning")
 async def test_it_keeps_the_contract(
     maker: Callable[[], Awaitable[tuple[AsyncWrite, trio.abc.ReceiveStream]]],
+    autojump_clock: MockClock,
 ) -> None:
     """Over a stream with a buffer without bounds, and over one with no buffer at all."""
     await trio.testing.check_one_way_stream(maker, None)

@@ -55,7 +55,7 @@ async def test_awaits_work_as_on_any_writer() -> None:
         sink.poll_write(b"x")
 
 
-async def test_it_keeps_the_contract() -> None:
+async def test_it_keeps_the_contract(autojump_clock: trio.testing.MockClock) -> None:
     async def make() -> tuple[Sink, None]:
         return Sink(), None
 

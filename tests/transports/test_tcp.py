@@ -116,12 +116,6 @@ async def test_a_standard_library_socket_is_refused() -> None:
         TcpStream(sock)  # type: ignore[arg-type]
 
 
-async def test_a_datagram_socket_is_refused() -> None:
-    sock = trio.socket.socket(type=stdlib_socket.SOCK_DGRAM)
-    with sock, pytest.raises(ValueError, match="SOCK_STREAM"):
-        TcpStream(sock)
-
-
 async def test_a_stream_and_its_socket_are_taken_over(tcp: Pair) -> None:
     plain = trio.SocketStream(tcp[0].socket)
     stream = TcpStream(plain)

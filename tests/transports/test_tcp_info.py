@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import socket as stdlib_socket
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
-from trio_asyncwrite._transports._tcp_info import is_gone, next_pause, unacknowledged_bytes
+from trio_asyncwrite._transports._borrowed_socket import BorrowedSocket
+from trio_asyncwrite._transports._tcp_info import (
+    has_ended,
+    is_gone,
+    next_pause,
+    unacknowledged_bytes,
+)
 
-from .._streams import clog, connected, drain, reset, tcp_pair, unix_pair
+from .._interrupts import interrupt_everywhere
+from .._streams import clog, connected, drain, drain_while, reset, tcp_pair, unix_pair
 
 if TYPE_CHECKING:
     from trio_asyncwrite import TcpStream
@@ -31,7 +40,8 @@ def in_flight(stream: TcpStream) -> int | None:
 async def test_an_idle_connection_has_nothing_in_flight() -> None:
     async with connected(tcp_pair) as (left, _):
         assert in_flight(left) == 0
-        assert not is_gone(left.fileno())
+        assert is_gone(left.fileno()) is False
+        assert not has_ended(left.fileno())
 
 
 async def test_what_the_peer_has_no_room_for_is_in_flight() -> None:
@@ -58,18 +68,35 @@ async def test_a_reset_connection_is_gone(*, clogged: bool) -> None:
         reset(right)
 
         assert is_gone(left.fileno())
+        assert not has_ended(left.fileno())
         assert in_flight(left) == before
         # Asking has not taken the error from those who need it.
         with pytest.raises(trio.BrokenResourceError, match="reset"):
             await left.receive_some()
 
 
-async def test_there_is_no_count_for_other_things() -> None:
+async def test_a_connection_has_ended_when_both_sides_have() -> None:
+    async with connected(tcp_pair) as (left, right):
+        await right.send_all(b"answer")
+        await left.shutdown()
+        assert not has_ended(left.fileno())
+        await drain_while(left, right.shutdown)
+        await right.aclose()
+        while not is_gone(left.fileno()):
+            await trio.lowlevel.checkpoint()
+
+        assert has_ended(left.fileno())
+        assert interrupt_everywhere(lambda: has_ended(left.fileno())) > 10
+        os.fstat(left.fileno())
+
+
+async def test_nothing_is_known_of_other_things() -> None:
     reading, writing = os.pipe()
     try:
         for fd in (-1, writing):
             assert unacknowledged_bytes(fd, ended=False) is None
-            assert is_gone(fd)
+            assert is_gone(fd) is None
+            assert not has_ended(fd)
     finally:
         os.close(reading)
         os.close(writing)
@@ -77,6 +104,57 @@ async def test_there_is_no_count_for_other_things() -> None:
         assert in_flight(left) is None
     with stdlib_socket.socket(type=stdlib_socket.SOCK_DGRAM) as sock:
         assert unacknowledged_bytes(sock.fileno(), ended=False) is None
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, probe: str, code: int) -> None:
+    """Let the kernel refuse a probe, as sandboxes, emulators and other protocols do."""
+
+    def fail(*args: object) -> Any:
+        raise OSError(code, os.strerror(code))
+
+    owner = fcntl if probe == "ioctl" else BorrowedSocket
+    monkeypatch.setattr(owner, probe, fail)
+
+
+REFUSALS = pytest.mark.parametrize(
+    "code",
+    [errno.EINVAL, errno.ENOTTY, errno.EPERM, errno.EACCES, errno.ENOPROTOOPT, errno.ENOSYS],
+    ids=errno.errorcode.get,
+)
+
+
+@REFUSALS
+async def test_a_refused_probe_knows_nothing(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    async with connected(tcp_pair) as (left, _):
+        clog(left)
+        for probe in ("ioctl", "getpeername", "__init__"):
+            refuse(monkeypatch, probe, code)
+            # Each probe answers for itself.
+            assert (in_flight(left) is None) == (probe != "getpeername")
+            assert (is_gone(left.fileno()) is None) == (probe != "ioctl")
+            monkeypatch.undo()
+
+
+async def test_a_short_answer_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "ioctl", lambda *args: bytes(2))
+    async with connected(tcp_pair) as (left, _):
+        assert in_flight(left) is None
+
+
+@pytest.mark.parametrize("clogged", [False, True])
+async def test_ctrl_c_in_a_probe_leaves_the_descriptor_open(*, clogged: bool) -> None:
+    async with connected(tcp_pair) as (left, _):
+        if clogged:
+            clog(left)
+        number = left.fileno()
+        for probe in (
+            lambda: unacknowledged_bytes(number, ended=True),
+            lambda: is_gone(number),
+            lambda: has_ended(number),
+            lambda: unacknowledged_bytes(number, ended=False),
+        ):
+            assert interrupt_everywhere(probe) > 5
+            os.fstat(number)
 
 
 def test_a_pause_is_as_long_as_was_waited_already_within_bounds() -> None:
@@ -182,3 +260,21 @@ async def test_wait_acknowledged_of_a_unix_socket_says_that_it_cannot_tell() -> 
             await left.wait_acknowledged()
         # It was no failure of the stream.
         await left.send_all(b"x")
+
+
+@REFUSALS
+@pytest.mark.parametrize("probe", ["ioctl", "getpeername"])
+async def test_wait_acknowledged_does_not_wait_for_a_kernel_that_does_not_tell(
+    monkeypatch: pytest.MonkeyPatch, probe: str, code: int
+) -> None:
+    """Or a reset that it cannot see would make it wait for ever."""
+    async with connected(tcp_pair) as (left, right):
+        sent = clog(left)
+        refuse(monkeypatch, probe, code)
+        for _ in range(2):
+            with pytest.raises(NotImplementedError, match="does not tell"), assert_checkpoints():
+                await left.wait_acknowledged()
+
+        # It was no failure of the stream.
+        await left.shutdown()
+        assert len(await drain(right)) == sent

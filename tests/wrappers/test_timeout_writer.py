@@ -438,10 +438,10 @@ def timed(stream: Any) -> TimeoutWriter[Any]:
 STACKS: dict[str, tuple[Callable[[], Awaitable[Any]], Layers, int]] = {
     "duplex, 1": (duplex_1, timed, 6),
     "duplex, 7": (duplex_7, timed, 30),
-    "TcpStream": (tcp_pair, timed, 200_000),
+    "TcpStream": (tcp_pair, timed, 100_000),
     "pipe": (pipe_pair, timed, 200_000),
     "only send_all": (plain_pair, timed, 20_000),
-    "over TlsStream": (partial(open_tls, tcp_pair), timed, 200_000),
+    "over TlsStream": (partial(open_tls, tcp_pair), timed, 100_000),
     "over BufWriter": (duplex_7, lambda stream: timed(BufWriter(stream, 5)), 30),
     "under BufWriter": (duplex_7, lambda stream: BufWriter(timed(stream), 5), 30),
     "under SharedWriter": (duplex_7, lambda stream: SharedWriter(timed(stream)), 30),

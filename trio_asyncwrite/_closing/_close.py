@@ -5,14 +5,20 @@ What is said here is done in ``_graceful_close.py``, whose header tells why and 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 import trio
 import trio.abc
 
-from trio_asyncwrite._core._checks import consists_of
-
-from ._graceful_close import Limits, abort_stream, check_stream, end_stream
+from ._abort import abort_stream
+from ._graceful_close import end_stream
+from ._limits import (
+    DEFAULT_LINGER,
+    DEFAULT_LINGER_BYTES,
+    DEFAULT_TIMEOUT,
+    Limits,
+    check_stream,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,12 +29,6 @@ if TYPE_CHECKING:
     from ._report import CloseReport
 
 S = TypeVar("S", bound=trio.abc.SendStream)
-
-DEFAULT_TIMEOUT: Final = 30.0
-#: The pause that nginx allows in its lingering close ("lingering_timeout").
-DEFAULT_LINGER: Final = 5.0
-#: About what 100 Mbit/s bring in the default linger.
-DEFAULT_LINGER_BYTES: Final = 64 * 1024 * 1024
 
 
 async def close_gracefully(
@@ -168,10 +168,10 @@ class graceful(Generic[S]):  # noqa: N801 - reads as contextlib.closing does
             await stream.send_all(b"...")
         log(ending.report)
 
-    When the block ends, or is cancelled, the stream is closed gracefully. When it ends with
-    anything else, also beside a cancellation in a group, what was sent may be half a message:
-    then the stream is closed as :func:`abort` does it, and the report's outcome is
-    :attr:`CloseOutcome.ABORTED`.
+    When the block ends, the stream is closed gracefully. When it raises, or is cancelled, what was
+    sent may be half a message: the bytes that were accepted are still delivered, then the stream
+    ends so that the peer can tell, and the outcome is :attr:`CloseOutcome.TRUNCATED`. (A close that
+    another task has begun is only waited for.)
 
     Args:
         stream: the stream to end.
@@ -220,8 +220,7 @@ class graceful(Generic[S]):  # noqa: N801 - reads as contextlib.closing does
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if exc_value is None or consists_of(exc_value, (trio.Cancelled,)):
-            # Shielded and bounded by itself.
-            self._report = await end_stream(self.stream, self._limits)  # noqa: ASYNC102
-        else:
-            self._report = await abort_stream(self.stream)  # noqa: ASYNC102 - waits for nothing
+        # Shielded and bounded by itself.
+        self._report = await end_stream(  # noqa: ASYNC102
+            self.stream, self._limits, truncated=exc_value is not None
+        )

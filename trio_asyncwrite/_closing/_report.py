@@ -21,7 +21,12 @@ class CloseOutcome(enum.Enum):
     TIMED_OUT = "timed out"
     #: The stream failed, or was closed by somebody else; :attr:`CloseReport.error` says how.
     BROKEN = "broken"
-    #: It was closed at once and on purpose: the body of :class:`graceful` had raised.
+    #: A message had been cut short before the close: by a cancelled or failed write, by the end of
+    #: a handler, or because the body of :class:`graceful` had raised or was cancelled. All that was
+    #: accepted was sent, within the limits, and then the stream ended so that the peer can tell,
+    #: where the protocol can show it.
+    TRUNCATED = "truncated"
+    #: It was closed at once and on purpose, by :func:`abort` in another task.
     ABORTED = "aborted"
 
 

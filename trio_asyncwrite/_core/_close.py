@@ -12,8 +12,9 @@ close knows whether a message was torn.
 close, the others wait. A later close can only make it harder (:meth:`Close.harden`).
 
 **Three stages.** *Sending*: every layer in turn, uppermost first, is polled to its end: flush,
-epilogue, half-close. A layer's own ``poll_shutdown`` also calls the one below; here that call does
-nothing, since each layer has its own turn (``postpones``). *Lingering*: graceful closes hold the
+epilogue, half-close. A layer's ``poll_shutdown`` also shuts down the one below it; where that one
+has other layers above it that have not ended, this call does nothing yet (``postpones``).
+*Lingering*: graceful closes hold the
 release back until they have seen the peer's end. *Releasing*: guaranteed by the first ``try``.
 
 **The state of the stack decides how it ends** (:class:`State`): a whole one waits as long as it
@@ -25,13 +26,14 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import math
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 
 from ._checks import wrong_answer
 from ._errors import ClosedRefusal, NotReady
-from ._lifecycle import ENDED, Lifecycle, Torn, lifted, running_closes
+from ._lifecycle import ENDED, ENDING, Torn, lifted, running_closes
 from ._stack import (
     above,
     contains,
@@ -43,12 +45,17 @@ from ._stack import (
     tear,
     warn_unraisably,
     writers_above,
+    writing_chain,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
     from ._layer import Layer
+
+
+# Nobody wakes us when another task has left a foreign stream: look again, in seconds.
+_BUSY_PAUSE: Final = 0.01
 
 
 class Hardness(enum.IntEnum):
@@ -121,7 +128,7 @@ def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
 class _EndedSide:
     """Stands for the close that has ended one side of a layer over two streams."""
 
-    def postpones(self, lifecycle: Lifecycle) -> bool:
+    def postpones(self, layer: Layer) -> bool:
         return False
 
 
@@ -158,11 +165,16 @@ class Close:
         #: Whether the sending stage is over.
         self.has_sent = trio.Event()
         self.done = trio.Event()
-        #: How many graceful closes hold the release back, or wait with limits.
+        #: When sending has taken long enough, on Trio's clock.
+        self.deadline = math.inf
+        self.was_late = False
+        #: How many graceful closes of other tasks hold the release back, and may take over.
         self._bounded = 0
         self._news = trio.Event()
         self._scope: trio.CancelScope | None = None
-        self._target: Lifecycle | None = None
+        self._lingering: trio.CancelScope | None = None
+        #: The layer that is shut down now, and those that its shutdown reaches.
+        self._chain: list[Layer] = []
         self._order: list[Layer] | None = None
 
     # ---- The extent ------------------------------------------------------------------------
@@ -191,6 +203,10 @@ class Close:
                 if is_there and not any(wait.task is task for task in unbroken):
                     wait.scope.cancel()
 
+    def try_at_once(self) -> bool:
+        """Shut everything down, if that needs no waiting; whether it is done, or has failed."""
+        return self.state() is State.WHOLE and self._poll(self._poll_end) is None
+
     def include(self, layer: Layer) -> None:
         """A layer that is made over one of ours, while we close, belongs to us."""
         self.add([layer], [])
@@ -203,18 +219,44 @@ class Close:
                 _visit(layer, self.layers, found)
         return self._order
 
-    def postpones(self, lifecycle: Lifecycle) -> bool:
-        """Each layer is shut down in its own turn, and not by the layer above it."""
-        return lifecycle is not self._target
+    def postpones(self, layer: Layer) -> bool:
+        """Whether other layers above ``layer`` have to end before it does."""
+        return any(
+            upper.lifecycle.phase is not ENDED
+            and contains(self.layers, upper)
+            and not contains(self._chain, upper)
+            for upper in above(layer)
+        )
 
-    def harden(self, hardness: Hardness, *, hurried: bool = True) -> None:
-        """Try less from now on."""
+    def harden(self, hardness: Hardness, *, hurried: bool = True, late: bool = False) -> None:
+        """Try less from now on.
+
+        Args:
+            hardness: how much.
+            hurried: whether it comes from somebody else than the task that runs the close.
+            late: whether the reason is that time is up.
+        """
         if hardness > self.hardness:
             self.hardness = hardness
+            self.was_late = self.was_late or late
             self.was_hurried = self.was_hurried or hurried
             if self._scope is not None:
                 self._scope.cancel()
+            if self.was_hurried and self._lingering is not None:
+                self._lingering.cancel()
             self.tell()
+
+    def on_hurry(self, scope: trio.CancelScope) -> None:
+        """Cancel ``scope`` as soon as somebody hurries this close."""
+        self._lingering = scope
+        if self.was_hurried:
+            scope.cancel()
+
+    def limit(self, deadline: float) -> None:
+        """Stop sending at ``deadline``, if not before."""
+        self.deadline = min(self.deadline, deadline)
+        if self._scope is not None:
+            self._scope.deadline = self.deadline
 
     def state(self) -> State:
         """What the stack is like."""
@@ -222,7 +264,8 @@ class Close:
         if any(one.failure is not None for one in lifecycles):
             return State.BROKEN
         if self.marked_truncated or any(
-            one.torn is not None or (one.unfinished is not None) for one in lifecycles
+            one.torn is not None or one.unfinished is not None or one.marked_truncated
+            for one in lifecycles
         ):
             return State.TRUNCATED
         if any(one.abandoned for one in lifecycles):
@@ -232,11 +275,14 @@ class Close:
     # ---- Running it ------------------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection
-    async def run(self) -> None:
+    async def run(self, linger: Callable[[], Awaitable[None]] | None = None) -> None:
         """Bring the close to its end; every layer is released in any case.
 
         If this task is cancelled while a graceful close waits with limits of its own, that one
         goes on in this task's place.
+
+        Args:
+            linger: called after the sending stage, shielded; the release waits for it.
         """
         self.is_running = True
         self.was_broken = any(layer.lifecycle.failure is not None for layer in self.layers)
@@ -262,22 +308,26 @@ class Close:
                 with trio.CancelScope(shield=True):
                     await self._flush_once()
         finally:
-            self.is_running = False
             try:
+                if not handed_over:
+                    self.has_sent.set()
+                    with trio.CancelScope(shield=True):
+                        try:
+                            if linger is not None:
+                                await linger()
+                            await self._linger()
+                        finally:
+                            await self._release()
+            finally:
+                self.is_running = False
                 if handed_over:
                     self.tell()
                 else:
-                    self.has_sent.set()
-                    with trio.CancelScope(shield=True):
-                        await self._linger()
-                        await self._release()
-            finally:
-                if not handed_over:
                     self._finish()
                 running_closes.reset(token)
 
     def tell(self) -> None:
-        """Wake those who wait in :meth:`complete`, to look again."""
+        """Wake those who wait in :meth:`next_news`."""
         news, self._news = self._news, trio.Event()
         news.set()
 
@@ -291,29 +341,24 @@ class Close:
             self._bounded -= 1
             self.tell()
 
-    async def complete(self, event: trio.Event) -> None:
-        """Wait for ``event``, one of ours; run the close if nobody does any more.
+    async def next_news(self) -> None:
+        """Wait until the close has come a stage further, or is not run any more.
 
         Cancellation: nothing happened.
         """
-        while not event.is_set():
-            if not self.is_running and not self.has_sent.is_set():
-                await self.run()
-            else:
-                news = self._news
-                await news.wait()
+        news = self._news
+        await news.wait()
 
     async def _linger(self) -> None:
         self.tell()
         while self._bounded and not self.was_hurried:
-            news = self._news
-            await news.wait()
+            await self.next_news()
 
     # ---- Sending ---------------------------------------------------------------------------
 
     async def _send(self) -> None:
         await trio.lowlevel.checkpoint()
-        while self.hardness < Hardness.ABORTED:
+        while self.hardness < Hardness.ABORTED and not self.sent:
             state = self.state()
             is_short = state is State.TRUNCATED or state is State.BROKEN
             if self.hardness is Hardness.CUT_OFF or (is_short and not self.delivers):
@@ -326,9 +371,15 @@ class Close:
                 if await self._wait_briefly(wait):
                     self._poll(self._poll_end)
                 return
-            with trio.CancelScope() as self._scope:
-                await wait()
+            with trio.CancelScope(deadline=self.deadline) as self._scope:
+                try:
+                    await wait()
+                except trio.BusyResourceError:
+                    # A task that uses a foreign stream directly cannot be made to leave it.
+                    await trio.sleep(_BUSY_PAUSE)
             self._scope = None
+            if trio.current_time() >= self.deadline:
+                self.harden(Hardness.CUT_OFF, hurried=False, late=True)
 
     def _poll(self, poll: Callable[[], None]) -> Callable[[], Awaitable[object]] | None:
         """Poll once; the wait if there is one, and None if it is through or has failed."""
@@ -352,7 +403,7 @@ class Close:
             inner = lifecycle.inner
             if inner is not None and is_layer(inner) and inner.lifecycle.released:
                 continue  # that side of a layer over two streams has ended before
-            self._target = lifecycle
+            self._chain = list(writing_chain(layer))
             self._poll_layer(layer, "poll_shutdown")
             lifecycle.phase = ENDED
         self.sent = True
@@ -375,7 +426,8 @@ class Close:
             try:
                 self._poll_layer(layer, "poll_flush")
             except NotReady as not_ready:
-                wait = not_ready.wait
+                # That of the uppermost layer goes through all below it.
+                wait = wait or not_ready.wait
         if wait is not None:
             raise NotReady(wait)
 
@@ -405,6 +457,13 @@ class Close:
         wait = self._poll(self._poll_flush)
         if wait is not None and await self._wait_briefly(wait):
             self._poll(self._poll_flush)
+        for layer in self.order():
+            # Its end was begun, by a wait that does the work: it may come to its end.
+            if layer.lifecycle.phase is ENDING and layer.close_patience:
+                wait = self._poll(self._poll_end)
+                if wait is not None and await self._wait_briefly(wait):
+                    self._poll(self._poll_end)
+                return
 
     async def _wait_briefly(self, wait: Callable[[], Awaitable[object]]) -> bool:
         """Where one wait is part of one poll (a foreign stream, a thread), make it."""
@@ -429,9 +488,9 @@ class Close:
                 self.cut_short_text = layer.lifecycle.torn_text
             elif layer.lifecycle.unfinished is not None:
                 self.cut_short_text = "a Buf was begun and not finished"
+        #: Whether something that was accepted, or begun, is missing.
         self.is_truncated = (
-            self.hardness is Hardness.ABORTED
-            or state is State.TRUNCATED
+            state is State.TRUNCATED
             or (state is State.BROKEN and not self.sent)
             or any(held_by(layer) != 0 for layer in (*self.layers, *self.sides))
         )
@@ -494,11 +553,14 @@ class Close:
         for layer in self.sides:
             layer.lifecycle.side_close = _ENDED_SIDE
             layer.lifecycle.update()
-        if self.is_truncated:
-            for layer in self.layers:
-                inner = layer.lifecycle.inner
-                if inner is not None and is_layer(inner) and not inner.lifecycle.released:
-                    self._tear_below(inner)
+        for layer in self.layers:
+            inner = layer.lifecycle.inner
+            # The original of a handle is not harmed by an abort that has lost nothing.
+            is_harmed = self.is_truncated or (
+                self.hardness is Hardness.ABORTED and layer.lifecycle.original is None
+            )
+            if is_harmed and inner is not None and is_layer(inner) and not inner.lifecycle.released:
+                self._tear_below(inner)
         self.done.set()
         self.tell()
 
@@ -603,7 +665,7 @@ async def _run(close: Close, layer: Layer) -> None:
             raise error
         finally:
             del error
-    if close.was_hurried and close.fell_short:
+    if (close.was_hurried or close.was_late) and close.fell_short:
         raise ClosedRefusal(f"another task cut the close of {layer!r} short")
 
 
@@ -617,7 +679,9 @@ def _tell_losses(close: Close, layer: Layer) -> None:
     if told or close.error is not None or not close.is_truncated:
         return
     if lost:
-        text = f"{lost} bytes that it had accepted were never sent"
+        unknown = any(one.loss_is_unknown for one in close.layers)
+        fate = "may be lost: nobody waits for them" if unknown else "were never sent"
+        text = f"{lost} bytes that it had accepted {fate}"
     elif close.cut_short_text:
         text = close.cut_short_text
     else:

@@ -224,6 +224,11 @@ class Layer(trio.abc.AsyncResource):
         answer: float = _ask(self, "close_patience", otherwise=0.0)
         return answer
 
+    @answer
+    def loss_is_unknown(self) -> bool:
+        """Whether the bytes that are still held at the close may yet arrive."""
+        return False
+
     def drain_source(self) -> trio.abc.ReceiveStream | None:
         """The stream to read and throw away from, while the stack ends; None if there is none."""
         answer: trio.abc.ReceiveStream | None = None
@@ -325,8 +330,8 @@ class Layer(trio.abc.AsyncResource):
         if lifecycle is not None and not lifecycle.released:
             count = held_by(self)
             if count:
+                fate = "may be lost" if self.loss_is_unknown else "were never sent"
                 warn(
-                    f"{self!r} was garbage-collected: {count} bytes that it had accepted were "
-                    f"never sent",
+                    f"{self!r} was garbage-collected: {count} bytes that it had accepted {fate}",
                     self,
                 )

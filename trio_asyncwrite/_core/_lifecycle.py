@@ -82,7 +82,7 @@ ENDED: Final = Phase.ENDED
 class Closer(Protocol):
     """A close that runs; see ``_close.py``."""
 
-    def postpones(self, lifecycle: Lifecycle) -> bool:
+    def postpones(self, layer: Layer) -> bool:
         """Whether the layer's shutdown has to wait for other layers above it."""
 
 
@@ -183,6 +183,8 @@ class Lifecycle:
     torn_text: str = ""
     #: A Buf that was begun; until it is finished no other write may come in between.
     unfinished: Unfinished | None = None
+    #: Whether somebody who knows has said that a message was cut short: a server.
+    marked_truncated: bool = False
     #: Whether a send_all or send_eof was given up with bytes unsent.
     abandoned: bool = False
     #: The close that this layer is part of.
@@ -381,10 +383,10 @@ class Lifecycle:
 
     # ---- Shutting down ---------------------------------------------------------------------
 
-    def postponed(self) -> bool:
+    def postponed(self, layer: Layer) -> bool:
         """Whether the close that polls now has other layers to end before this one."""
         close = self.close
-        return close is not None and close is _lift.by and close.postpones(self)
+        return close is not None and close is _lift.by and close.postpones(layer)
 
     def end(self) -> None:
         """For ``poll_shutdown``: the shutdown is complete."""

@@ -490,7 +490,7 @@ def begin_shutdown(layer: Layer) -> bool:
     if lifecycle.phase is ENDED:
         return False
     lifecycle.check_flush(layer)
-    if lifecycle.postponed():
+    if lifecycle.postponed(layer):
         return False
     if lifecycle.phase is OPEN:
         lifecycle.phase = ENDING

@@ -5,13 +5,14 @@
 places and has the sender cancelled there, in the middle of its wait (``cancellations``); it
 judges what arrives by what the stream says itself (``wire``) and against what was meant to be
 sent (``tape``). Then ``answers`` ends connections while the peer still sends. ``table`` shows the
-outcome, ``progress`` what happens meanwhile.
+outcome, ``progress`` what happens meanwhile, ``output`` says it.
 """
 
 from __future__ import annotations
 
 from .job import run_demo
+from .output import OutputError
 from .source import SourceError
 from .transport import TRANSPORTS, MissingExtraError
 
-__all__ = ("TRANSPORTS", "MissingExtraError", "SourceError", "run_demo")
+__all__ = ("TRANSPORTS", "MissingExtraError", "OutputError", "SourceError", "run_demo")

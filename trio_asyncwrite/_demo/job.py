@@ -11,10 +11,11 @@ import trio
 from .answers import GRACEFULLY, PLAINLY, Answers
 from .cancellations import draw_places
 from .delivery import Delivery
+from .output import OutputError, say
 from .progress import show_progress
 from .sender import Resuming, SendingAgain, Skipping
 from .source import from_path, standard_library
-from .table import answers_introduction, answers_report, introduction, report
+from .table import answers_introduction, answers_report, introduction, report, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -50,13 +51,14 @@ def run_demo(
 
     Raises:
         SourceError: if there is nothing to send.
+        OutputError: if standard output does not take the result; the rest is left out.
     """
     source = standard_library() if path is None else from_path(path)
-    print(introduction(source, cancels, seed))
+    say(introduction(source, cancels, seed))
     job = _Job(source, draw_places(source.size, cancels, seed), answers)
     status = trio.run(job.run, transports)
     if status == _INTERRUPTED:
-        print("Interrupted.")
+        say("Interrupted.")
     return status
 
 
@@ -68,20 +70,34 @@ class _Job:
 
     async def run(self, transports: Sequence[Transport]) -> int:
         status = _INTERRUPTED
+        failure: OutputError | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_on_interrupt, nursery.cancel_scope)
-            well = [await self._compare(transport) for transport in transports]
-            if self._answers:
-                print(answers_introduction(self._answers))
-                well += [await self._compare_answers(transport) for transport in transports]
-            status = 0 if all(well) else 1
+            try:
+                status = await self._compare_all(transports)
+            except OutputError as exc:  # raised below: the nursery would make a group of it
+                failure = exc
             nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
         return status
+
+    async def _compare_all(self, transports: Sequence[Transport]) -> int:
+        bad = [f"over {each.name}" for each in transports if not await self._compare(each)]
+        if self._answers:
+            say(answers_introduction(self._answers))
+            bad += [
+                f"answers over {each.name}"
+                for each in transports
+                if not await self._compare_answers(each)
+            ]
+        say(verdict(bad))
+        return 1 if bad else 0
 
     async def _compare(self, transport: Transport) -> bool:
         ours = await self._deliver(transport, Resuming)
         others = [await self._deliver(transport, guess) for guess in (SendingAgain, Skipping)]
-        print(report(transport, self._source, [ours, *others]))
+        say(report(transport, self._source, [ours, *others]))
         return ours.is_whole and ours.ended_clean
 
     async def _deliver(
@@ -103,7 +119,7 @@ class _Job:
     async def _compare_answers(self, transport: Transport) -> bool:
         ours = await self._answer(transport, GRACEFULLY, transport.connect_server)
         plain = await self._answer(transport, PLAINLY, transport.connect_plain)
-        print(answers_report(transport, [ours, plain]))
+        say(answers_report(transport, [ours, plain]))
         return ours.are_well
 
     async def _answer(self, transport: Transport, way: Way, connect: Connect) -> Answers:

@@ -74,6 +74,13 @@ def answers_report(transport: Transport, ways: list[Answers]) -> str:
     )
 
 
+def verdict(bad: list[str]) -> str:
+    """Say the result of all tables in one line; ``bad`` names those that are not as they should."""
+    if bad:
+        return f"FAILED: bytes or endings are wrong: {', '.join(bad)}."
+    return "Everything arrived whole through this library, and every ending was clean."
+
+
 def _column(transport: Transport, source: Source, delivery: Delivery) -> dict[str, str]:
     tape, parser, hits = delivery.tape, delivery.parser, delivery.cancellations.total
     excess = tape.received - tape.expected

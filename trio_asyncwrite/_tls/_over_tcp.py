@@ -8,7 +8,8 @@ from typing import Generic, TypeVar, final
 import trio
 import trio.abc
 
-from trio_asyncwrite._transports._tcp import TcpStream, open_tcp_listeners, open_tcp_stream
+from trio_asyncwrite._transports._tcp import TcpStream, open_tcp_stream
+from trio_asyncwrite._transports._tcp_listener import open_tcp_listeners
 
 from ._stream import TlsStream
 

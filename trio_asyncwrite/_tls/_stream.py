@@ -44,8 +44,8 @@ import trio
 import trio.abc
 
 from trio_asyncwrite._core._async_write import AsyncReadWrite, AsyncWrite
-from trio_asyncwrite._core._compat import release_once
 from trio_asyncwrite._core._checks import RECEIVE_SIZE, accepted, byte_view, positive_int
+from trio_asyncwrite._core._compat import release_once
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._phase import BROKEN, CLOSED, ENDED
 from trio_asyncwrite._transports._send_stream import SendStreamWriter
@@ -545,7 +545,7 @@ class TlsStream(AsyncReadWrite, Generic[S]):
             except BlockingIOError:
                 pass
             except OSError as exc:
-                self.inner._note_reset(exc)
+                self.inner._keep_read_error(exc)
         try:
             self._peek()
         except trio.BrokenResourceError as exc:

@@ -7,9 +7,12 @@ soon somebody else's.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
 import os
 import select
+import socket
 import struct
 import sys
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -17,8 +20,13 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import trio
 
 from trio_asyncwrite._core._async_write import AsyncReadWrite
-from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._phase import OPEN
+from trio_asyncwrite._core._errors import BrokenRefusal, ClosedRefusal, NotReady
+from trio_asyncwrite._core._layer import Epilogue, answer
+from trio_asyncwrite._core._lifecycle import ENDED
+from trio_asyncwrite._core._stack import fail
+from trio_asyncwrite._core._waits import OneForAll
+
+from ._tcp_info import has_ended, is_gone, unacknowledged_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +39,11 @@ try:
 except (AttributeError, ValueError, OSError):  # pragma: no cover - no such platform in CI
     IOV_MAX: Final = 16  # type: ignore[misc]
 
-#: struct linger { int l_onoff; int l_linger; }: close at once, with a reset.
-RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+_LINGER: Final = struct.Struct("ii")  # struct linger { int l_onoff; int l_linger; }
+
+#: SO_LINGER: close at once, with a reset.
+RESET_ON_CLOSE: Final = _LINGER.pack(1, 0)
+_NO_LINGER: Final = _LINGER.pack(0, 0)
 
 # macOS and BSD answer ENOBUFS when the interface's queue is full, and then still report the
 # socket as writable; there is nothing to wait for but time. The figure is arbitrary: about
@@ -44,11 +55,52 @@ async def _wait_for_buffers() -> None:
     await trio.sleep(_ENOBUFS_PAUSE)
 
 
+def check_byte_stream(sock: socket.socket | trio.socket.SocketType) -> None:
+    """Refuse packet sockets: of a packet that is read in part, the rest is lost.
+
+    Args:
+        sock: the socket.
+
+    Raises:
+        TypeError: if ``sock`` is not of type SOCK_STREAM.
+    """
+    if sock.type != socket.SOCK_STREAM:
+        name = getattr(sock.type, "name", sock.type)
+        raise TypeError(f"expected a byte stream (SOCK_STREAM), got a socket of type {name}")
+
+
+def prepare_close(sock: socket.socket | trio.socket.SocketType, *, reset: bool) -> None:
+    """Set SO_LINGER for a close that returns at once, even if the kernel still has data to send.
+
+    With a time in SO_LINGER, close() blocks the whole run for up to that time, though the socket
+    is non-blocking. If the user has asked for a reset, it stays one.
+
+    Args:
+        sock: the socket; closed is all right.
+        reset: whether the close of a TCP connection is to be a reset.
+    """
+    with contextlib.suppress(OSError, struct.error):
+        linger = sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.size)
+        is_on, seconds = _LINGER.unpack(linger)
+        if is_on and seconds:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    if reset:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+
+
 class FdWriter(AsyncReadWrite):
     """A writer over the non-blocking descriptor that ``fileno()`` names."""
 
-    # What a read was told of the connection's end; also after our own end, unlike _failure.
-    _reset: OSError | None = None
+    # The error that a read reported; kept after our own shutdown.
+    _read_error: OSError | None = None
+    # The user's SO_LINGER, while ours is set.
+    _linger_before: bytes | None = None
+    # Made when they are needed. A kernel's wait bears one task only.
+    _writable: OneForAll | None = None
+    _readable: OneForAll | None = None
+    #: Whether the descriptor is a socket.
+    is_socket = True
 
     def fileno(self) -> int:
         """The descriptor, or -1 once it is closed."""
@@ -56,8 +108,8 @@ class FdWriter(AsyncReadWrite):
 
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Hand ``data`` to the kernel. See :meth:`AsyncWrite.poll_write`."""
-        if self._phase is not OPEN:
-            self._refuse()
+        if self.lifecycle.refusal is not None:
+            self.lifecycle.check_write(self)
         try:
             return os.write(self.fileno(), data)
         except OSError as exc:
@@ -65,8 +117,8 @@ class FdWriter(AsyncReadWrite):
 
     def poll_write_vectored(self, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
         """Hand ``buffers`` to the kernel, gathered. See :meth:`AsyncWrite.poll_write_vectored`."""
-        if self._phase is not OPEN:
-            self._refuse()
+        if self.lifecycle.refusal is not None:
+            self.lifecycle.check_write(self)
         if len(buffers) > IOV_MAX:
             # Empty ones must not take the places of others: 0 would say that all are empty.
             buffers = [data for data in buffers if len(data)]
@@ -88,11 +140,11 @@ class FdWriter(AsyncReadWrite):
             raise NotReady(_wait_for_buffers) from None
         if exc.errno == errno.EBADF:
             raise self._closed() from None
-        self._fail(exc)
-        raise trio.BrokenResourceError(f"{self!r}: {exc}") from exc
+        fail(self, exc)
+        raise AssertionError  # pragma: no cover - fail() raises for an OSError
 
-    def _closed(self) -> trio.ClosedResourceError:
-        return trio.ClosedResourceError(f"{self!r} is closed, or not open for writing")
+    def _closed(self) -> ClosedRefusal:
+        return ClosedRefusal(f"{self!r} is closed, or not open for writing")
 
     def _open_fileno(self) -> int:
         """The descriptor, for calls that take -1 for a mistake and not for a closed file."""
@@ -101,33 +153,142 @@ class FdWriter(AsyncReadWrite):
             raise self._closed()
         return fd
 
-    def _note_reset(self, exc: BaseException | None) -> None:
-        """The kernel reports a reset once, be it to a read or to a write. Keep it."""
+    def _shut_down(self, sock: socket.socket | trio.socket.SocketType) -> None:
+        """Send end-of-file through ``sock``.
+
+        It may have been sent through another descriptor, another process's perhaps. If the peer
+        has ended as well by then, the kernel says ENOTCONN, and there is nothing left to do.
+        """
+        try:
+            sock.shutdown(socket.SHUT_WR)
+        except OSError as exc:
+            is_failure = exc.errno != errno.ENOTCONN or self._read_error is not None
+            if is_failure or not has_ended(self._open_fileno()):
+                self._raise(exc)
+
+    def _keep_read_error(self, exc: BaseException | None) -> None:
+        """Keep an error that a read has reported: the kernel reports it once only."""
         assert isinstance(exc, OSError)
         # A copy: the traceback of this one refers to this stream.
-        self._reset = type(exc)(*exc.args)
+        self._read_error = type(exc)(*exc.args)
 
-    def _check_end(self) -> None:
-        """Raise if the end-of-file just read is none.
+    def _check_end_of_file(self) -> None:
+        """Raise if an error was reported before the end-of-file that was just read.
 
-        After a reset was reported, reading gives end-of-file, and a truncated stream would look
-        complete. (EPIPE and ENOTCONN are no such reports: the peer may have sent all that it had
-        to say.)
+        The kernel gives end-of-file after a reset or a timeout was reported, and a truncated
+        stream would look complete. (EPIPE and ENOTCONN say nothing about reading: the peer may
+        have sent everything.)
         """
-        reported = self._reset or self._failure
+        reported = self._read_error or self.lifecycle.failure
         if isinstance(reported, OSError) and reported.errno not in (errno.EPIPE, errno.ENOTCONN):
-            raise trio.BrokenResourceError(f"{self!r} has failed before") from reported
+            raise trio.BrokenResourceError(f"{self!r} has failed before: {reported}") from reported
 
     async def _wait_writable(self) -> None:
         try:
-            await trio.lowlevel.wait_writable(self._open_fileno())
+            if self._writable is None:
+                self._writable = OneForAll()
+            await self._writable.wait(
+                functools.partial(trio.lowlevel.wait_writable, self._open_fileno())
+            )
         except OSError as exc:  # closed behind our back
             self._raise(exc)
 
-    def _poll_ready(self) -> None:
-        if self._phase is not OPEN:
-            self._refuse()
+    def poll_ready(self) -> None:
+        """Ask the kernel. See :meth:`AsyncWrite.poll_ready`."""
+        self.lifecycle.check_write(self)
         poller = select.poll()
         poller.register(self._open_fileno(), select.POLLOUT)
         if not poller.poll(0):
             raise NotReady(self._wait_writable)
+
+    # ---- Reading ---------------------------------------------------------------------------
+
+    def poll_read(self, size: int, /) -> bytes:
+        """Take what has arrived from the kernel. See :meth:`AsyncRead.poll_read`."""
+        try:
+            data = os.read(self.fileno(), size)
+        except (BlockingIOError, InterruptedError):
+            raise NotReady(self._wait_readable) from None
+        except OSError as exc:
+            self._raise_for_reading(exc)
+        if not data:
+            self._check_end_of_file()
+        return data
+
+    def _raise_for_reading(self, exc: OSError) -> NoReturn:
+        if exc.errno == errno.EBADF:
+            raise ClosedRefusal(f"{self!r} is closed, or not open for reading") from None
+        if self.is_socket:
+            # It ends both directions, and aclose need not say it again.
+            self._keep_read_error(exc)
+            fail(self, exc)
+        # The other side of a terminal may come back: nothing is broken.
+        raise BrokenRefusal(f"{self!r}: {exc}") from exc
+
+    async def _wait_readable(self) -> None:
+        try:
+            if self._readable is None:
+                self._readable = OneForAll()
+            await self._readable.wait(
+                functools.partial(trio.lowlevel.wait_readable, self._open_fileno())
+            )
+        except OSError as exc:  # closed behind our back
+            self._raise_for_reading(exc)
+
+    # ---- What closing asks -----------------------------------------------------------------
+
+    @answer
+    def epilogue(self) -> Epilogue:
+        """Nothing: the kernel says the end."""
+        return Epilogue.NOTHING
+
+    @answer
+    def descriptor(self) -> int | None:
+        """The descriptor; None once it is closed."""
+        fd = self.fileno()
+        return fd if fd >= 0 else None
+
+    @answer
+    def peer_ended(self) -> bool | None:
+        """Whether the peer's end-of-file was read."""
+        return self.lifecycle.at_end and self._read_error is None
+
+    @answer
+    def unacknowledged_bytes(self) -> int | None:
+        """What the kernel says; see ``_tcp_info.py``."""
+        return unacknowledged_bytes(self.fileno(), ended=self.has_sent_end())
+
+    @answer
+    def was_reset(self) -> bool:
+        """Whether a read was told so, or the connection is gone though we have not ended it."""
+        if self._read_error is not None:
+            return True
+        fd = self.fileno()
+        return (
+            fd >= 0
+            and not self.has_sent_end()
+            and unacknowledged_bytes(fd, ended=False) is not None
+            and is_gone(fd) is True
+        )
+
+    def has_sent_end(self) -> bool:
+        """Whether an end-of-file was sent, by this stream or by another object over the socket."""
+        return self.lifecycle.phase is ENDED
+
+    def linger_socket(self) -> socket.socket | trio.socket.SocketType | None:
+        """The socket to set SO_LINGER on; None if that would do nothing."""
+        return None
+
+    def arm_reset(self, *, on: bool) -> None:
+        """Let the kernel reset a TCP connection if the process ends now."""
+        sock = self.linger_socket()
+        if sock is None:
+            return
+        with contextlib.suppress(OSError, ValueError):
+            if on and self._linger_before is None:
+                before = sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.size)
+                self._linger_before = before
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            elif not on and self._linger_before is not None:
+                before, self._linger_before = self._linger_before, None
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, before)

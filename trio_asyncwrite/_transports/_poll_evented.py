@@ -9,30 +9,20 @@ import socket as stdlib_socket
 import stat
 import sys
 import warnings
-from typing import TYPE_CHECKING, Protocol, final
+from typing import Protocol, final
 
 import trio
+import trio.abc
 
-from trio_asyncwrite._core._checks import RECEIVE_SIZE, positive_int
-from trio_asyncwrite._core._phase import CLOSED, ENDED
+from trio_asyncwrite._core._layer import answer
+from trio_asyncwrite._core._stack import begin_shutdown
 
-from ._fd import RESET_ON_CLOSE, FdWriter
+from ._blocking_mode import NonBlockingMode
+from ._borrowed_socket import BorrowedSocket
+from ._fd import FdWriter, check_byte_stream, prepare_close
 
 if sys.platform != "win32":  # pragma: no branch
     import fcntl
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
-
-
-@contextlib.contextmanager
-def _as_socket(fd: int) -> Generator[stdlib_socket.socket]:
-    """``fd`` with a socket's methods, for the length of the block."""
-    sock = stdlib_socket.socket(fileno=fd)
-    try:
-        yield sock
-    finally:
-        sock.detach()
 
 
 class HasFileno(Protocol):
@@ -51,7 +41,8 @@ class PollEvented(FdWriter):
 
     Pipes, pseudo-terminals and terminals, serial lines, sockets, a subprocess's stdin. The
     descriptor is made non-blocking, which concerns everybody who shares it (see
-    ``trio.lowlevel.FdStream``).
+    ``trio.lowlevel.FdStream``). Closing the stream restores the mode; if several streams share one
+    open file, such as a terminal's standard input and output, the last one of them does.
 
     Its shutdown is ``SHUT_WR`` on a socket, closes a descriptor that can only be written to
     (that is what gives the reader end-of-file), and flushes anything else.
@@ -61,11 +52,10 @@ class PollEvented(FdWriter):
 
     Args:
         fd: a file descriptor, or an object with ``fileno()`` and ``close()``.
-        close: whether closing the stream closes ``fd``. If false, ``fd`` stays open and gets
-            back the blocking mode that it came with.
+        close: whether closing the stream closes ``fd``. If false, ``fd`` stays open.
 
     Raises:
-        TypeError: if ``fd`` is neither.
+        TypeError: if ``fd`` is neither, or a packet socket (SOCK_DGRAM, SOCK_SEQPACKET).
         ValueError: if ``fd`` is an object without an open descriptor, or a regular file or
             directory, for which the kernel cannot wait: use :class:`AllowStdIo`.
         OSError: if ``fd`` is no open descriptor.
@@ -75,7 +65,10 @@ class PollEvented(FdWriter):
     """
 
     _close_fd = False  # until the constructor has taken it
+    _mode: NonBlockingMode | None = None  # while it is open
 
+    # Ctrl-C must not fall between the mode and the field that restores it.
+    @trio.lowlevel.enable_ki_protection
     def __init__(self, fd: int | HasFileno | trio.lowlevel.FdStream, *, close: bool = True) -> None:
         if sys.platform == "win32":  # pragma: no cover
             raise NotImplementedError("PollEvented needs descriptors that Windows cannot wait for")
@@ -99,12 +92,13 @@ class PollEvented(FdWriter):
                 f"expected something that the kernel can wait for, got the file or directory "
                 f"{fd!r}: use AllowStdIo"
             )
-        self._is_socket = stat.S_ISSOCK(mode)
+        self.is_socket = stat.S_ISSOCK(mode)
+        if self.is_socket:
+            with contextlib.suppress(OSError):  # of unknown type
+                check_byte_stream(BorrowedSocket(number))
         access = fcntl.fcntl(number, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR)
         self._write_only = access == os.O_WRONLY
-        self._was_blocking = os.get_blocking(number)
-        os.set_blocking(number, False)
-        self._receiving = False
+        self._mode = NonBlockingMode(number)
         self._close_fd = close
 
     def fileno(self) -> int:
@@ -118,67 +112,39 @@ class PollEvented(FdWriter):
 
     def poll_shutdown(self) -> None:
         """End the stream, as far as the descriptor can. See :meth:`AsyncWrite.poll_shutdown`."""
-        if self._begin_shutdown():
-            try:
-                if self._is_socket:
-                    with _as_socket(self._open_fileno()) as sock:
-                        sock.shutdown(stdlib_socket.SHUT_WR)
-                elif self._write_only and self._close_fd:
-                    self._close_now()
-            except OSError as exc:
-                self._raise(exc)
-            self._enter(ENDED)
+        if begin_shutdown(self):
+            if self.is_socket:
+                self._shut_down_socket()
+            elif self._write_only and self._close_fd:
+                self._close_now()
+            self.lifecycle.end()
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive what has arrived, or wait for some.
-
-        Args:
-            max_bytes: the most to return, in bytes; at least 1. The default is 65536.
-
-        Returns:
-            The bytes received; empty at the end of the stream.
-
-        Raises:
-            TypeError: if ``max_bytes`` is not an integer.
-            ValueError: if ``max_bytes`` is less than 1.
-            trio.BusyResourceError: if another task is receiving.
-            trio.ClosedResourceError: if the stream is closed, or is closed while this call waits.
-            trio.BrokenResourceError: if reading fails.
-
-        Cancellation: nothing happened.
-
-        Source: :meth:`trio.abc.ReceiveStream.receive_some`.
-        """
-        size = RECEIVE_SIZE if max_bytes is None else positive_int(max_bytes, "max_bytes")
-        if self._receiving:
-            raise trio.BusyResourceError(f"another task is receiving from {self!r}")
-        self._receiving = True
+    def _shut_down_socket(self) -> None:
+        number = self._open_fileno()
         try:
-            await trio.lowlevel.checkpoint()
-            while (data := self._read(size)) is None:
-                await trio.lowlevel.wait_readable(self.fileno())
-            return data
-        finally:
-            self._receiving = False
-
-    def _read(self, size: int) -> bytes | None:
-        """What has arrived, and None if nothing has."""
-        try:
-            data = os.read(self.fileno(), size)
-        except BlockingIOError:
-            return None
+            sock = BorrowedSocket(number, is_asked=False)
         except OSError as exc:
-            if exc.errno == errno.EBADF:
-                raise trio.ClosedResourceError(
-                    f"{self!r} is closed, or not open for reading"
-                ) from None
-            if self._is_socket:  # the other side of a terminal may come back
-                self._fail(exc)
-                self._note_reset(exc)
-            raise trio.BrokenResourceError(f"{self!r}: {exc}") from exc
-        if not data:
-            self._check_end()
-        return data
+            self._raise(exc)
+        self._shut_down(sock)
+
+    @answer
+    def half_closes(self) -> bool:
+        """Not a terminal: it has no way to say an end."""
+        return self.is_socket or self._write_only
+
+    def drain_source(self) -> trio.abc.ReceiveStream | None:
+        """This stream, unless somebody else goes on reading from the descriptor."""
+        return self if self._close_fd and not self._write_only else None
+
+    def linger_socket(self) -> BorrowedSocket | None:
+        """The socket, if it is TCP, open, and ours to close."""
+        if not self.is_socket or not self._close_fd:
+            return None
+        with contextlib.suppress(OSError, ValueError):
+            sock = BorrowedSocket(self.fileno())
+            if sock.family in (stdlib_socket.AF_INET, stdlib_socket.AF_INET6):
+                return sock
+        return None
 
     async def release(self, *, clean: bool) -> None:
         """Close the descriptor, or give it back. See :meth:`AsyncWrite.release`.
@@ -186,24 +152,31 @@ class PollEvented(FdWriter):
         Cancellation: nothing happened, since there is nothing to wait for.
         Checkpoints: none.
         """
-        self._enter(CLOSED)
         if self.fileno() >= 0:
-            if not clean and self._is_socket and self._close_fd:
-                with contextlib.suppress(OSError), _as_socket(self.fileno()) as sock:
-                    sock.setsockopt(
-                        stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, RESET_ON_CLOSE
-                    )
-            self._close_now()
+            self._close_now(reset=not clean)
 
-    def _close_now(self) -> None:
-        fd, number = self._fd, self.fileno()
-        self._fd = -1
-        trio.lowlevel.notify_closing(number)
-        with contextlib.suppress(OSError):  # closed behind our back
-            # The mode belongs to the open file, which other processes may share.
-            os.set_blocking(number, self._was_blocking)
-        if not self._close_fd:
-            return
+    # Ctrl-C must not fall between the field and the descriptor.
+    @trio.lowlevel.enable_ki_protection
+    def _close_now(self, *, reset: bool = False) -> None:
+        fd, number, mode = self._fd, self.fileno(), self._mode
+        assert mode is not None
+        self._fd, self._mode = -1, None
+        try:
+            trio.lowlevel.notify_closing(number)
+            # Also before it is closed: the mode is that of the open file, which others may share.
+            mode.restore()
+            if self._close_fd:
+                self._prepare_close(number, reset=reset)
+        finally:
+            if self._close_fd:
+                self._close_descriptor(fd)
+
+    def _prepare_close(self, number: int, *, reset: bool) -> None:
+        if self.is_socket:
+            with contextlib.suppress(OSError):  # closed behind our back
+                prepare_close(BorrowedSocket(number, is_asked=False), reset=reset)
+
+    def _close_descriptor(self, fd: int | HasFileno | trio.lowlevel.FdStream) -> None:
         try:
             if isinstance(fd, int):
                 os.close(fd)
@@ -215,9 +188,18 @@ class PollEvented(FdWriter):
     def __del__(self) -> None:
         """Close a number, as the standard library's files and sockets do, and complain."""
         super().__del__()
-        if self._close_fd and isinstance(self._fd, int) and self._fd >= 0:
-            with contextlib.suppress(OSError):
-                os.close(self._fd)
+        mode = self._mode
+        if mode is None:  # closed, or never made
+            return
+        mode.restore()
+        if not self._close_fd:
+            return
+        # The object that owns it may have been finalised before: do not ask that for its number.
+        if mode.names_same_file():
+            self._prepare_close(mode.fd, reset=False)
+            if isinstance(self._fd, int):
+                os.close(mode.fd)
+        if isinstance(self._fd, int):
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:

@@ -11,6 +11,8 @@ A close does not end such a wait: the task inside goes on, and the close waits f
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -19,11 +21,14 @@ import trio.abc
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import byte_view
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._layer import Epilogue
-from trio_asyncwrite._core._stack import begin_shutdown
+from trio_asyncwrite._core._layer import Epilogue, answer
+from trio_asyncwrite._core._stack import begin_shutdown, is_layer, writing_chain
+
+from ._fd import RESET_ON_CLOSE
+from ._tcp_info import unacknowledged_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
 DEFAULT_CANCEL_GRACE: Final = 1.0
 
@@ -48,6 +53,8 @@ class SendStreamWriter(AsyncWrite):
         self._sending: trio.Event | None = None
         self._eof_sent = False
         self._closed = False
+        #: Whether a close ends a duplex stream by closing it; else somebody else says its end.
+        self.ends_by_closing = True
         # Whether the stream's own wait until it can send has returned, for the next poll to say.
         self._was_ready = False
         # What a wait came upon, for the next poll to raise: the task that waited may have been
@@ -67,24 +74,24 @@ class SendStreamWriter(AsyncWrite):
         """How long a cancelled task may still be held up to end a chunk, in seconds."""
         return self._cancel_grace
 
-    @property
+    @answer
     def close_patience(self) -> float:
         """A wait does the sending, so a close that must not wait gives it so many seconds."""
         return self._cancel_grace
 
-    @property
+    @answer
     def layers_below(self) -> tuple[object, ...]:
         """The stream."""
         return (self.stream,)
 
-    @property
+    @answer
     def half_closes(self) -> bool:
         """Whether the stream can end its direction alone."""
         return isinstance(self.stream, trio.abc.HalfCloseableStream) or not isinstance(
             self.stream, trio.abc.ReceiveStream
         )
 
-    @property
+    @answer
     def epilogue(self) -> Epilogue:
         """Nobody knows, unless it is one of Trio's own streams, that write none."""
         return Epilogue.NOTHING if self.half_closes else Epilogue.WITH_CLOSE
@@ -115,8 +122,36 @@ class SendStreamWriter(AsyncWrite):
 
         Cancellation: nothing happened, since it is not cancelled: the shell shields it.
         """
-        if not self._closed:
-            await trio.aclose_forcefully(self.stream)
+        if self._closed:
+            return
+        if not clean:
+            reset_through(self.stream)
+        await trio.aclose_forcefully(self.stream)
+
+    def drain_source(self) -> trio.abc.ReceiveStream | None:
+        """The stream, if it can be read."""
+        return self.stream if isinstance(self.stream, trio.abc.ReceiveStream) else None
+
+    @answer
+    def unacknowledged_bytes(self) -> int | None:
+        """What a TCP socket of Trio's, below the stream, says."""
+        for layer in foreign_layers(self.stream):
+            if is_layer(layer):
+                return layer.unacknowledged_bytes  # type: ignore[attr-defined,no-any-return]
+            if isinstance(layer, trio.SocketStream):
+                sock = layer.socket
+                return unacknowledged_bytes(sock.fileno(), ended=sock.did_shutdown_SHUT_WR)
+        return None
+
+    @answer
+    def descriptor(self) -> int | None:
+        """That of a socket of Trio's, below the stream."""
+        for layer in foreign_layers(self.stream):
+            if is_layer(layer):
+                return layer.descriptor  # type: ignore[attr-defined,no-any-return]
+            if isinstance(layer, trio.SocketStream):
+                return layer.socket.fileno()
+        return None
 
     def poll_ready(self) -> None:
         """Ask the stream, by an await. See :meth:`AsyncWrite.poll_ready`."""
@@ -154,7 +189,9 @@ class SendStreamWriter(AsyncWrite):
     async def _end(self) -> None:
         if isinstance(self.stream, trio.abc.HalfCloseableStream):
             await self.stream.send_eof()
-        elif not isinstance(self.stream, trio.abc.ReceiveStream) or self.closed:
+        elif not isinstance(self.stream, trio.abc.ReceiveStream) or (
+            self.ends_by_closing and self.lifecycle.close is not None
+        ):
             # A duplex stream that cannot be half-closed has no other way to say its end.
             await self.stream.aclose()
             self._closed = True
@@ -186,6 +223,9 @@ class SendStreamWriter(AsyncWrite):
                 with shield:
                     await operation()
                     self._error = None
+            except trio.BusyResourceError as exc:
+                # Somebody uses the stream itself; by Trio's contract, nothing was sent.
+                self._error, interrupt = None, exc
             except Exception as exc:  # noqa: BLE001 - the next poll raises it
                 self._error = exc
             except KeyboardInterrupt as exc:
@@ -211,3 +251,24 @@ class SendStreamWriter(AsyncWrite):
 
     def __repr__(self) -> str:
         return f"<writer over {self.stream!r}>"
+
+
+def foreign_layers(stream: object) -> Iterator[object]:
+    """A foreign stream and those below it, as far as they show them as Trio's wrappers do."""
+    one: object = stream
+    while one is not None:
+        yield one
+        if is_layer(one):
+            return
+        # SSLStream's is None after its unwrap.
+        one = getattr(one, "transport_stream", getattr(one, "send_stream", None))
+
+
+def reset_through(stream: object) -> None:
+    """Let the peer of a TCP stream below foreign layers see a reset when it is closed."""
+    for layer in foreign_layers(stream):
+        if is_layer(layer):
+            list(writing_chain(layer))[-1].arm_reset(on=True)  # type: ignore[arg-type]
+        elif isinstance(layer, trio.SocketStream):
+            with contextlib.suppress(OSError):
+                layer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)

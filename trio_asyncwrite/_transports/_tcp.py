@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import socket as stdlib_socket
 import sys
@@ -11,9 +10,11 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._phase import CLOSED, ENDED
+from trio_asyncwrite._core._layer import answer
+from trio_asyncwrite._core._shell import claim, drive, leave
+from trio_asyncwrite._core._stack import begin_shutdown
 
-from ._fd import RESET_ON_CLOSE, FdWriter
+from ._fd import FdWriter, check_byte_stream, prepare_close
 from ._tcp_info import is_gone, next_pause, unacknowledged_bytes
 
 if TYPE_CHECKING:
@@ -38,8 +39,7 @@ class TcpStream(FdWriter):
             bare socket gets the options that :class:`trio.SocketStream` sets.
 
     Raises:
-        TypeError: if ``stream`` is neither.
-        ValueError: if the socket is not of type SOCK_STREAM.
+        TypeError: if ``stream`` is neither, or a socket of another type.
         NotImplementedError: on Windows.
 
     Source: ``tokio::net::TcpStream``.
@@ -56,6 +56,7 @@ class TcpStream(FdWriter):
                 raise TypeError(
                     f"expected a trio.SocketStream or a Trio socket, got {type(stream).__name__}"
                 )
+            check_byte_stream(stream)
             stream = trio.SocketStream(stream)
         self._stream = stream
         #: The Trio socket.
@@ -67,43 +68,26 @@ class TcpStream(FdWriter):
 
     def poll_shutdown(self) -> None:
         """Send end-of-file to the peer. See :meth:`AsyncWrite.poll_shutdown`."""
-        if self._begin_shutdown():
-            try:
-                # Perhaps the trio.SocketStream was used for it. Once the peer has answered, a
-                # second time is an error: on Linux if it had ended first, on macOS always.
-                if not self.socket.did_shutdown_SHUT_WR:
-                    self.socket.shutdown(stdlib_socket.SHUT_WR)
-            except OSError as exc:
-                self._raise(exc)
-            self._enter(ENDED)
+        if begin_shutdown(self):
+            # Perhaps the trio.SocketStream was used for it. Once the peer has answered, a second
+            # time is an error: on Linux if it had ended first, on macOS always.
+            if not self.socket.did_shutdown_SHUT_WR:
+                self._shut_down(self.socket)
+            self.lifecycle.end()
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive what has arrived, or wait for some.
+    @answer
+    def layers_below(self) -> tuple[object, ...]:
+        """The Trio stream, which is closed with this one."""
+        return (self._stream,)
 
-        Args:
-            max_bytes: the most to return, in bytes; at least 1. By default, the library's choice.
+    def has_sent_end(self) -> bool:
+        """Whether end-of-file was sent, perhaps through the :class:`trio.SocketStream`."""
+        return self.socket.did_shutdown_SHUT_WR
 
-        Returns:
-            The bytes received; empty at the end of the stream.
-
-        Raises:
-            trio.BusyResourceError: if another task is receiving.
-            trio.ClosedResourceError: if the stream is closed, or is closed while this call waits.
-            trio.BrokenResourceError: if the connection was reset.
-
-        Cancellation: nothing happened.
-
-        Source: :meth:`trio.SocketStream.receive_some`.
-        """
-        try:
-            data = await self._stream.receive_some(max_bytes)
-        except trio.BrokenResourceError as exc:
-            self._fail(exc)  # a reset ends both directions, and aclose need not say it again
-            self._note_reset(exc.__cause__)
-            raise
-        if not data:
-            self._check_end()
-        return data
+    def linger_socket(self) -> trio.socket.SocketType | None:
+        """The socket, if it is TCP and open."""
+        is_tcp = self.socket.family in (stdlib_socket.AF_INET, stdlib_socket.AF_INET6)
+        return self.socket if is_tcp and self.fileno() >= 0 else None
 
     async def wait_acknowledged(self) -> None:
         """Wait until the peer's kernel has acknowledged every byte handed over.
@@ -114,7 +98,8 @@ class TcpStream(FdWriter):
         milliseconds.
 
         Raises:
-            NotImplementedError: if the system cannot tell: it is not Linux, or the socket not TCP.
+            NotImplementedError: if the system does not tell: it is not Linux, the socket is not
+                TCP, or a sandbox or an emulator refuses the answer.
             trio.BusyResourceError: if another task is inside this writer.
             trio.ClosedResourceError: if the stream is closed, now or meanwhile.
             trio.BrokenResourceError: if the writer has failed before, or the connection ends
@@ -125,22 +110,30 @@ class TcpStream(FdWriter):
 
         Source: SIOCOUTQ in tcp(7).
         """
-        self._claim(writing=False)
+        lift = claim(self, writing=False)
         try:
-            if sys.platform != "linux" or self._unacknowledged() is None:
-                raise NotImplementedError("only Linux tells what was acknowledged, and only of TCP")
-            await self._drive(self._poll_acknowledged, trio.current_time())
+            is_known = sys.platform == "linux" and await drive(
+                self, self._poll_acknowledged, trio.current_time(), lift=lift
+            )
         finally:
-            self._busy = False
+            leave(self)
+        if not is_known:
+            raise NotImplementedError(
+                "the system does not tell what the peer has acknowledged: only Linux does, "
+                "only of TCP, and not in every sandbox"
+            )
 
-    def _unacknowledged(self) -> int | None:
-        return unacknowledged_bytes(self._open_fileno(), ended=self.socket.did_shutdown_SHUT_WR)
-
-    def _poll_acknowledged(self, since: float) -> None:
-        count = self._unacknowledged()
-        if not count:
-            return
-        if is_gone(self._open_fileno()):
+    def _poll_acknowledged(self, since: float) -> bool:
+        """Return True when everything is acknowledged, and False if the system does not tell."""
+        fd = self._open_fileno()
+        count = unacknowledged_bytes(fd, ended=self.socket.did_shutdown_SHUT_WR)
+        if count == 0:
+            return True
+        gone = is_gone(fd)
+        # Without the second answer, a reset would make this wait for ever.
+        if count is None or gone is None:
+            return False
+        if gone:
             raise trio.BrokenResourceError(
                 f"{self!r}: the connection ended with {count} bytes unacknowledged"
             )
@@ -152,11 +145,10 @@ class TcpStream(FdWriter):
         Cancellation: nothing happened, since there is nothing to wait for.
         Checkpoints: none.
         """
-        if not clean:
-            with contextlib.suppress(OSError):
-                self.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, RESET_ON_CLOSE)
-        self._enter(CLOSED)
-        self.socket.close()
+        try:
+            prepare_close(self.socket, reset=not clean)
+        finally:
+            self.socket.close()
 
     def setsockopt(self, level: int, option: int, value: int | Buffer) -> None:
         """Set a socket option. See :meth:`socket.socket.setsockopt`."""
@@ -166,77 +158,15 @@ class TcpStream(FdWriter):
         """Get a socket option. See :meth:`socket.socket.getsockopt`."""
         return self._stream.getsockopt(level, option, buffersize)
 
+    def __del__(self) -> None:
+        """Let the socket, which closes itself now, do it without blocking."""
+        super().__del__()
+        sock: trio.socket.SocketType | None = getattr(self, "socket", None)
+        if sock is not None and not self.lifecycle.released:
+            prepare_close(sock, reset=False)
+
     def __repr__(self) -> str:
         return f"<TcpStream over {self.socket!r}>"
-
-
-@final
-class TcpListener(trio.abc.Listener[TcpStream]):
-    """Accepts connections as :class:`TcpStream` objects.
-
-    Args:
-        listener: the :class:`trio.SocketListener` to accept from. Closing this listener closes it.
-
-    Source: ``tokio::net::TcpListener``; :class:`trio.SocketListener`.
-    """
-
-    def __init__(self, listener: trio.SocketListener) -> None:
-        self._listener = listener
-        #: The listening Trio socket.
-        self.socket: trio.socket.SocketType = listener.socket
-
-    async def accept(self) -> TcpStream:
-        """Wait for the next connection.
-
-        Returns:
-            The connection.
-
-        Raises:
-            OSError: if the system is out of resources, as from :meth:`trio.SocketListener.accept`.
-            trio.ClosedResourceError: if the listener is closed, now or meanwhile.
-
-        Cancellation: nothing happened.
-
-        Source: :meth:`trio.abc.Listener.accept`.
-        """
-        return TcpStream(await self._listener.accept())
-
-    async def aclose(self) -> None:
-        """Stop listening. Connections already accepted stay open.
-
-        Cancellation: nothing happened; the listener is closed all the same.
-
-        Source: :meth:`trio.abc.AsyncResource.aclose`.
-        """
-        await self._listener.aclose()
-
-    def __repr__(self) -> str:
-        return f"<TcpListener on {self.socket!r}>"
-
-
-async def open_tcp_listeners(
-    port: int, *, host: str | bytes | None = None, backlog: int | None = None
-) -> list[TcpListener]:
-    """Listen on a TCP port, as :func:`trio.open_tcp_listeners` does.
-
-    Args:
-        port: the port number; 0 lets the system choose one.
-        host: the address to listen on; ``None`` for all of them.
-        backlog: how many connections may wait to be accepted; ``None`` for a good default.
-
-    Returns:
-        The listeners: one for each address that ``host`` has.
-
-    Raises:
-        OSError: if the port cannot be listened on.
-        TypeError: if ``port`` is not an integer.
-
-    Cancellation: nothing happened; no listener is left behind.
-
-    Source: :func:`trio.open_tcp_listeners`.
-    """
-    listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
-    return [TcpListener(listener) for listener in listeners]
 
 
 async def open_tcp_stream(

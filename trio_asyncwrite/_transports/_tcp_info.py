@@ -1,18 +1,23 @@
-"""How much of what a TCP socket was given the peer's kernel has not acknowledged."""
+"""What the kernel tells about a TCP connection, without changing anything.
+
+A sandbox, an emulator or another protocol may refuse to answer. (An SCTP socket looks like a TCP
+one by its family and type.) Every probe then answers None: unknown.
+"""
 
 from __future__ import annotations
 
+import errno
+import select
 import socket
 import struct
 import sys
 from typing import Final
 
+from ._borrowed_socket import BorrowedSocket
+
 if sys.platform != "win32":  # pragma: no branch
     import fcntl
     import termios
-
-#: TCP_CLOSE of the kernel's include/net/tcp_states.h.
-_TCP_CLOSE: Final = 7
 
 #: SO_NWRITE of macOS's <sys/socket.h>: bytes in the send buffer, which keeps them until they are
 #: acknowledged.
@@ -24,62 +29,79 @@ _FIRST_PAUSE: Final = 0.001
 _LAST_PAUSE: Final = 0.1
 
 
-def _as_tcp(fd: int) -> socket.socket | None:
-    """``fd`` with a socket's methods, to be detached after use; None if it is not TCP."""
-    try:
-        sock = socket.socket(fileno=fd)
-    except (OSError, ValueError):  # no socket, or closed
-        return None
-    if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM:
-        return sock
-    sock.detach()
-    return None
-
-
 def unacknowledged_bytes(fd: int, *, ended: bool) -> int | None:
-    """How many bytes the peer's kernel has not acknowledged; None if the system cannot tell.
+    """How many bytes the peer's kernel has not acknowledged.
 
     Args:
         fd: the descriptor.
         ended: whether its write side was shut down.
 
+    Returns:
+        The count, or None if it is unknown: ``fd`` is not TCP or not open, or the system does
+        not tell.
+
     Source: SIOCOUTQ in tcp(7); SO_NWRITE of macOS.
     """
-    sock = _as_tcp(fd)
-    if sock is None:
+    try:
+        sock = BorrowedSocket(fd)
+        if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_STREAM:
+            return None
+        if sys.platform == "darwin":  # pragma: no cover
+            return sock.getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
+        if sys.platform != "linux":  # pragma: no cover
+            return None
+        # SIOCOUTQ is TIOCOUTQ by another name.
+        (count,) = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))
+    except (OSError, ValueError, struct.error):
         return None
-    count: int | None = None
-    try:
-        if sys.platform == "linux":
-            # SIOCOUTQ is TIOCOUTQ by another name. It answers with a difference of sequence
-            # numbers, and the FIN has one of them, the last.
-            (count,) = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))
-            if count and ended:
-                count -= 1
-        elif sys.platform == "darwin":  # pragma: no cover
-            count = sock.getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
-    finally:
-        sock.detach()
-    return count
+    # It is a difference of sequence numbers, and the FIN has one of them, the last.
+    return int(count) - 1 if count and ended else int(count)
 
 
-def is_gone(fd: int) -> bool:
-    """Whether there is no TCP connection any more, so that no acknowledgement will come.
+def is_gone(fd: int) -> bool | None:
+    """Whether the connection does not exist any more, so that no acknowledgement will come.
 
-    Where the system does not tell, the answer is no, and the caller's own limit ends the wait.
+    Args:
+        fd: the descriptor.
+
+    Returns:
+        True after a reset or a timeout, after both sides have ended properly, and before a
+        connection was made; None if it is unknown: ``fd`` is no open socket, or the system does
+        not tell.
     """
-    sock = _as_tcp(fd)
-    if sock is None:
-        return True
+    # Not SO_ERROR: to read it is to clear it, and then the reader would take the reset for an
+    # end-of-file. Not TCP_INFO: the systems that refuse it are many, and getpeername() knows.
     try:
-        # Not SO_ERROR: to read it is to clear it, and then the reader would take the reset for
-        # an end-of-file. The state is the first byte of struct tcp_info.
-        return (
-            sys.platform == "linux"
-            and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
-        )
-    finally:
-        sock.detach()
+        BorrowedSocket(fd).getpeername()
+    except OSError as exc:
+        return True if exc.errno == errno.ENOTCONN else None
+    except ValueError:
+        return None
+    return False
+
+
+def has_ended(fd: int) -> bool:
+    """Whether both sides of a connection have ended it properly, and it is gone.
+
+    Not after a reset or a timeout, unless another descriptor was told of it and the peer's kernel
+    had everything by then: that looks the same.
+
+    Args:
+        fd: the descriptor.
+    """
+    if not is_gone(fd):
+        return False
+    poller = select.poll()
+    poller.register(fd, 0)
+    # An error that nobody was told of yet must stay for those who read.
+    if any(events & select.POLLERR for _, events in poller.poll(0)):
+        return False
+    try:
+        # ENOTCONN if there never was a connection, else data or an end-of-file.
+        BorrowedSocket(fd).recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        return False
+    return not unacknowledged_bytes(fd, ended=True)
 
 
 def next_pause(waited: float) -> float:

@@ -13,6 +13,7 @@ import trio.abc
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._stack import lifecycle_of
 
+from ._advice import advice
 from ._poll_evented import PollEvented
 from ._send_stream import DEFAULT_CANCEL_GRACE, SendStreamWriter
 from ._tcp import TcpStream
@@ -29,16 +30,16 @@ if sys.platform != "win32":
     @overload
     def wrap_stream(stream: trio.SocketStream, cancel_grace: float | None = ...) -> TcpStream: ...
     @overload
-    def wrap_stream(stream: trio.lowlevel.FdStream, cancel_grace: float | None = ...) -> PollEvented: ...
+    def wrap_stream(
+        stream: trio.lowlevel.FdStream, cancel_grace: float | None = ...
+    ) -> PollEvented: ...
 
 
 @overload
 def wrap_stream(stream: trio.abc.SendStream, cancel_grace: float | None = ...) -> AsyncWrite: ...
 
 
-def wrap_stream(
-    stream: trio.abc.SendStream, cancel_grace: float | None = None
-) -> AsyncWrite:
+def wrap_stream(stream: trio.abc.SendStream, cancel_grace: float | None = None) -> AsyncWrite:
     """Make a writer of any stream, the best one that there is for it.
 
     Every constructor of this library that takes a writer passes it through here.
@@ -66,7 +67,8 @@ def wrap_stream(
         The writer.
 
     Raises:
-        TypeError: if ``stream`` is not a :class:`trio.abc.SendStream`.
+        TypeError: if ``stream`` is not a :class:`trio.abc.SendStream`, or its descriptor is a
+            packet socket. The message names the constructor that takes the object, if there is one.
         ValueError: if ``cancel_grace`` is negative or not a number, or not that of the writer that
             ``stream`` has already.
 
@@ -76,7 +78,9 @@ def wrap_stream(
         lifecycle_of(stream)
         return stream
     if not isinstance(stream, trio.abc.SendStream):
-        raise TypeError(f"expected a trio.abc.SendStream, got {type(stream).__name__}")
+        raise TypeError(
+            f"expected a trio.abc.SendStream, got {type(stream).__name__}{advice(stream)}"
+        )
     known = _writers.get(id(stream))
     writer = None if known is None else known()
     if writer is not None and not writer.closed:

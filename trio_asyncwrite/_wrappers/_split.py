@@ -34,7 +34,9 @@ class _Whole(Generic[S]):
 
     def is_last(self, half: Layer, is_closing: Callable[[object], bool]) -> bool:
         """Whether the other half is gone, or going."""
-        others = [other for ref in self.halves if (other := ref()) is not None and other is not half]
+        others = [
+            other for ref in self.halves if (other := ref()) is not None and other is not half
+        ]
         return all(other.closed or is_closing(other) for other in others)
 
 

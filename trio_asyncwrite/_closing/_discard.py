@@ -1,0 +1,96 @@
+"""Reading what the peer still sends, and throwing it away."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final, TypeVar, final
+
+import trio
+import trio.abc
+
+from trio_asyncwrite._core._async_read import AsyncRead, poll_reader
+from trio_asyncwrite._core._checks import RECEIVE_SIZE
+from trio_asyncwrite._core._errors import NotReady
+from trio_asyncwrite._core._lifecycle import lifted
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from trio_asyncwrite._core._close import Close
+
+T = TypeVar("T")
+
+# Nobody wakes us when another task has left a stream that is not ours: look again, in seconds.
+_BUSY_PAUSE: Final = 0.01
+
+
+async def persist(operation: Callable[[], Awaitable[T]]) -> T:
+    """Try until other tasks have left a foreign stream, which cannot be taken from them."""
+    while True:
+        try:
+            return await operation()
+        except trio.BusyResourceError:
+            await trio.sleep(_BUSY_PAUSE)
+
+
+@final
+class Discard:
+    """Reads from a stream, and throws away, until the peer's end or a limit.
+
+    Args:
+        source: the stream; None if there is none to read from.
+        close: the close that runs; its refusals are lifted for the reading.
+    """
+
+    def __init__(self, source: trio.abc.ReceiveStream | None, close: Close) -> None:
+        self.source = source
+        self._close = close
+        #: Whether the peer's end was seen; None if this stream cannot see it.
+        self.peer_closed: bool | None = None if source is None else False
+        self.discarded = 0
+        #: Once more than this is discarded, it is enough.
+        self.limit: float = math.inf
+        self.error: Exception | None = None
+        self.scope = trio.CancelScope()
+        self.done = trio.Event()
+
+    async def run(self) -> None:
+        """Read until there is nothing more to read, or ``scope`` is cancelled."""
+        with self.scope:
+            if self.source is not None:
+                await self._read(self.source)
+        self.done.set()
+
+    async def _read(self, source: trio.abc.ReceiveStream) -> None:
+        try:
+            while self.discarded <= self.limit:
+                # One byte beyond the limit tells that there is more.
+                size = int(min(self.limit - self.discarded + 1, RECEIVE_SIZE))
+                data = await self._receive(source, size)
+                if not data:
+                    self.peer_closed = True
+                    return
+                self.discarded += len(data)
+        except trio.ClosedResourceError:
+            # It can only be written to, or somebody has closed it; the sender will find out.
+            self.peer_closed = None
+        except Exception as exc:  # noqa: BLE001 - it is reported
+            self.error = exc
+
+    async def _receive(self, source: trio.abc.ReceiveStream, size: int) -> bytes | bytearray:
+        if not isinstance(source, AsyncRead):
+
+            async def receive() -> bytes | bytearray:
+                return await source.receive_some(size)
+
+            return await persist(receive)
+        while True:
+            try:
+                with lifted(self._close):
+                    data = poll_reader(source, size)
+            except NotReady as not_ready:
+                wait = not_ready.wait
+            else:
+                await trio.lowlevel.checkpoint()
+                return data
+            await persist(wait)

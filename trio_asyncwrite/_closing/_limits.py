@@ -1,0 +1,57 @@
+"""The limits of a graceful close, checked."""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar, final
+
+import trio.abc
+
+T = TypeVar("T")
+
+DEFAULT_TIMEOUT: Final = 30.0
+#: The pause that nginx allows in its lingering close ("lingering_timeout").
+DEFAULT_LINGER: Final = 5.0
+#: About as much as 100 Mbit/s bring in the default linger.
+DEFAULT_LINGER_BYTES: Final = 64 * 1024 * 1024
+
+
+@final
+class Limits:
+    """Checked limits, in seconds and bytes."""
+
+    __slots__ = ("linger", "linger_bytes", "timeout")
+
+    def __init__(self, timeout: float, linger: float, linger_bytes: int) -> None:
+        self.timeout = not_negative(timeout, "timeout")
+        self.linger = not_negative(linger, "linger")
+        self.linger_bytes = not_negative(linger_bytes, "linger_bytes")
+        if not isinstance(linger_bytes, int):
+            raise TypeError(f"linger_bytes must be an integer, got {linger_bytes!r}")
+
+    def at_most(self, seconds: float) -> Limits:
+        """The same limits, none of them longer than ``seconds``."""
+        return Limits(min(self.timeout, seconds), min(self.linger, seconds), self.linger_bytes)
+
+
+def not_negative(value: T, name: str) -> T:
+    """``value``, if it is a number of at least 0.
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it is negative, or not a number in the sense of NaN.
+    """
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not value >= 0:  # NaN is not, either
+        raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
+    return value
+
+
+def check_stream(stream: object) -> None:
+    """Refuse everything but a stream to write to.
+
+    Raises:
+        TypeError: if ``stream`` is not a :class:`trio.abc.SendStream`.
+    """
+    if not isinstance(stream, trio.abc.SendStream):
+        raise TypeError(f"expected a trio.abc.SendStream, got {type(stream).__name__}")

@@ -1,0 +1,58 @@
+"""Ending a :class:`trio.SSLStream`: it cannot be half-closed, but its transport can.
+
+So close_notify is exchanged by its own ``unwrap``, and the end is handed on to the transport.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, cast
+
+import trio
+import trio.abc
+
+from trio_asyncwrite._transports._send_stream import SendStreamWriter
+
+if TYPE_CHECKING:
+    from trio_asyncwrite._core._layer import Layer
+
+
+def ssl_stream_of(layers: list[Layer]) -> trio.SSLStream[trio.abc.Stream] | None:
+    """The SSLStream at the bottom of a stack that is closed; None if there is another transport."""
+    for layer in layers:
+        if isinstance(layer, SendStreamWriter) and isinstance(layer.stream, trio.SSLStream):
+            # From now on the close says its end, and not its aclose().
+            layer.ends_by_closing = False
+            return cast("trio.SSLStream[trio.abc.Stream]", layer.stream)
+    return None
+
+
+def has_session(tls: trio.SSLStream[trio.abc.Stream]) -> bool:
+    """Whether the handshake is done: before it, reading would start it."""
+    try:
+        tls.version()
+    except trio.NeedHandshakeError:
+        return False
+    return True
+
+
+def exchanges_close_notify(tls: trio.SSLStream[trio.abc.Stream]) -> bool:
+    """Whether there is a session, and its end is to be said."""
+    # There is no public name for a stream that is told neither to expect close_notify nor to
+    # send it.
+    return has_session(tls) and not getattr(tls, "_https_compatible", False)
+
+
+def readable_part(source: trio.abc.ReceiveStream | None) -> trio.abc.ReceiveStream | None:
+    """``source``, or the transport of an SSLStream that has no session."""
+    while isinstance(source, trio.SSLStream) and not has_session(
+        cast("trio.SSLStream[trio.abc.Stream]", source)
+    ):
+        below: object = source.transport_stream
+        source = below if isinstance(below, trio.abc.ReceiveStream) else None
+    return source
+
+
+def is_truncation(exc: BaseException) -> bool:
+    """Whether the transport's end-of-file came before the end of the TLS session."""
+    return isinstance(exc.__cause__, ssl.SSLEOFError)
