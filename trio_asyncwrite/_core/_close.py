@@ -162,12 +162,15 @@ class Close:
         #: Whether those who wait for it are to be told that it was cut short, or has failed.
         self.fell_short = False
         self.is_running = False
+        #: The close that this one has become a part of.
+        self.successor: Close | None = None
         #: Whether the sending stage is over.
         self.has_sent = trio.Event()
         self.done = trio.Event()
         #: When sending has taken long enough, on Trio's clock.
         self.deadline = math.inf
         self.was_late = False
+        self._lingers = False
         #: How many graceful closes of other tasks hold the release back, and may take over.
         self._bounded = 0
         self._news = trio.Event()
@@ -206,6 +209,29 @@ class Close:
     def try_at_once(self) -> bool:
         """Shut everything down, if that needs no waiting; whether it is done, or has failed."""
         return self.state() is State.WHOLE and self._poll(self._poll_end) is None
+
+    def can_be_absorbed(self) -> bool:
+        """Whether the task that runs it needs no more than to wait for its end."""
+        return not (self.has_sent.is_set() or self._lingers or self._bounded)
+
+    def absorb(self, other: Close) -> None:
+        """``other``, whose extent ours meets, is a part of this close from now on."""
+        other.successor = self
+        for layer in other.layers:
+            layer.lifecycle.close = self
+        for layer in other.sides:
+            layer.lifecycle.side_close = self
+        self.layers += other.layers
+        self.sides += other.sides
+        self._order = None
+        self.error = self.error or other.error
+        self.harden(other.hardness)
+        other.layers, other.sides = [], []
+        if other._scope is not None:  # noqa: SLF001
+            other._scope.cancel()  # noqa: SLF001
+        other.is_running = False
+        other.done.set()
+        other.tell()
 
     def include(self, layer: Layer) -> None:
         """A layer that is made over one of ours, while we close, belongs to us."""
@@ -285,6 +311,7 @@ class Close:
             linger: called after the sending stage, shielded; the release waits for it.
         """
         self.is_running = True
+        self._lingers = linger is not None
         self.was_broken = any(layer.lifecycle.failure is not None for layer in self.layers)
         token = running_closes.set((*running_closes.get(), self))
         handed_over = False
@@ -292,7 +319,7 @@ class Close:
             try:
                 await self._send()
             except trio.Cancelled:
-                if self._bounded:
+                if self._bounded or self.successor is not None:
                     handed_over = True
                     raise
                 self.harden(Hardness.CUT_OFF, hurried=False)
@@ -300,6 +327,9 @@ class Close:
                     await self._flush_once()
                 raise
             except BaseException as exc:
+                if self.successor is not None:
+                    handed_over = True
+                    raise
                 # A wait has raised: nothing is broken, but there is no more waiting.
                 self.harden(Hardness.CUT_OFF, hurried=False)
                 if not isinstance(exc, Exception):
@@ -307,6 +337,7 @@ class Close:
                 self.error = self.error or exc
                 with trio.CancelScope(shield=True):
                     await self._flush_once()
+            handed_over = self.successor is not None
         finally:
             try:
                 if not handed_over:
@@ -358,7 +389,7 @@ class Close:
 
     async def _send(self) -> None:
         await trio.lowlevel.checkpoint()
-        while self.hardness < Hardness.ABORTED and not self.sent:
+        while self.hardness < Hardness.ABORTED and not self.sent and self.successor is None:
             state = self.state()
             is_short = state is State.TRUNCATED or state is State.BROKEN
             if self.hardness is Hardness.CUT_OFF or (is_short and not self.delivers):
@@ -601,11 +632,23 @@ def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
             and close not in running_closes.get()
         ):
             met.append(close)
-    mine = met.pop(0) if met else Close()
+    if met and met[0] is layer.lifecycle.close:
+        mine = met[0]
+    else:
+        # A close that is at its end already would release what we add without shutting it down.
+        mine = (
+            next((one for one in met if not (one.can_be_absorbed() or one.has_sent.is_set())), None)
+            or Close()
+        )
+    met = [one for one in met if one is not mine]
+    for close in met:
+        if close.can_be_absorbed():
+            mine.absorb(close)
     mine.add(layers, sides)
-    for close in (mine, *met):
+    others = [one for one in met if one.successor is None]
+    for close in (mine, *others):
         close.harden(hardness, hurried=close.is_running)
-    return mine, met
+    return mine, others
 
 
 @trio.lowlevel.enable_ki_protection
@@ -656,9 +699,16 @@ def _raise_if_lost(layer: Layer) -> None:
 async def _run(close: Close, layer: Layer) -> None:
     try:
         await close.run()
+    except trio.Cancelled:
+        if close.successor is not None:
+            await _make_harder(close)
+        raise
     finally:
-        if close.done.is_set():
+        if close.done.is_set() and close.successor is None:
             _tell_losses(close, layer)
+    if close.successor is not None:
+        await _join(close, layer, gently=False)
+        return
     error, close.error = close.error, None
     if error is not None and not close.was_broken:
         try:
@@ -689,15 +739,31 @@ def _tell_losses(close: Close, layer: Layer) -> None:
     warn_unraisably(f"{layer!r} was closed: {text}", layer)
 
 
+async def _wait_done(close: Close) -> Close:
+    """Wait for the end of a close, or of the one that it has become a part of."""
+    await close.done.wait()
+    while close.successor is not None:
+        close = close.successor
+        await close.done.wait()
+    return close
+
+
+async def _make_harder(close: Close) -> None:
+    """This task, which waits for a close, is cancelled."""
+    while close.successor is not None:
+        close = close.successor
+    close.harden(Hardness.CUT_OFF)
+    with trio.CancelScope(shield=True):
+        await _wait_done(close)
+
+
 async def _join(close: Close, layer: Layer, *, gently: bool) -> None:
     was_clean = close.hardness is Hardness.CLEAN
     try:
-        await close.done.wait()
+        close = await _wait_done(close)
     except trio.Cancelled:
         if not gently:
-            close.harden(Hardness.CUT_OFF)
-            with trio.CancelScope(shield=True):
-                await close.done.wait()
+            await _make_harder(close)
         raise
     if gently:
         return
