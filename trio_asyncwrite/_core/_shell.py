@@ -112,11 +112,14 @@ def claim(layer: Layer, *, writing: bool) -> object:
 def leave(layer: Layer) -> None:
     """This task is not inside ``layer`` any more."""
     lifecycle = layer.lifecycle
-    if lifecycle.is_watched:
-        look(layer)
-    for one in lifecycle.watched:
-        look(one)
-    lifecycle.leave()
+    try:
+        if lifecycle.is_watched:
+            look(layer)
+        for one in lifecycle.watched:
+            look(one)
+    finally:
+        # Whatever a user's held_bytes raises.
+        lifecycle.leave()
 
 
 # ---- Messages: the argument of one call --------------------------------------------------------
@@ -259,9 +262,9 @@ async def write_message(
             done = True
             return result
         finally:
-            _leave(writer, message, done=done)
             if message.rest is not None:
                 message.rest.release()
+            _leave(writer, message, done=done)
     finally:
         if type(view) is memoryview:
             view.release()
@@ -315,9 +318,11 @@ async def write_from(
 def _leave(writer: AsyncWrite, call: Call, *, done: bool) -> None:
     lifecycle = writer.lifecycle
     lifecycle.calls = tuple(one for one in lifecycle.calls if one is not call)
-    if not done or (call.goes_on and call.buf is not None and call.buf.remaining):
-        settle(writer, call, closed=writer.lifecycle.is_closed(reading=False))
-    leave(writer)
+    try:
+        if not done or (call.goes_on and call.buf is not None and call.buf.remaining):
+            settle(writer, call, closed=writer.lifecycle.is_closed(reading=False))
+    finally:
+        leave(writer)
 
 
 def poll_some_of_buf(writer: AsyncWrite, _call: Call, buf: Buf) -> int:
