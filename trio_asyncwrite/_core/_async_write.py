@@ -42,7 +42,6 @@ from . import _shell
 from ._async_read import AsyncRead
 from ._buf import Buf
 from ._checks import checked_buffers
-from ._compat import Old
 from ._errors import NotReady
 from ._layer import Epilogue, Layer
 from ._stack import begin_shutdown, fail, poll_below
@@ -55,7 +54,7 @@ if TYPE_CHECKING:
 W = TypeVar("W", bound="AsyncWrite")
 
 
-class AsyncWrite(Old, Layer, trio.abc.SendStream):
+class AsyncWrite(Layer, trio.abc.SendStream):
     """A byte sink: three polls that you write, and all the awaits, provided.
 
     Every writer of this library is one, and so is yours: override :meth:`poll_write`, and
@@ -519,6 +518,11 @@ class ByRef(AsyncWrite, Generic[W]):
     def owns_below(self, is_closing: Callable[[object], bool]) -> bool:
         """The original is not closed with the handle."""
         return False
+
+    @property
+    def can_be_torn(self) -> bool:  # type: ignore[override]
+        """As the original."""
+        return self.inner.can_be_torn
 
     @property
     def spare_capacity(self) -> int:  # type: ignore[override]

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from ._checks import wrong_answer
 from ._errors import ClosedRefusal, NotReady
 from ._lifecycle import ENDED, ENDING, Torn, lifted, running_closes
 from ._stack import (
@@ -156,13 +157,20 @@ class Close:
         self.error: BaseException | None = None
         #: Whether somebody else than the task that runs it has made it harder.
         self.was_hurried = False
+        #: Whether a layer had failed before the close, which the user knows.
+        self.was_broken = False
+        #: Whether those who wait for it are to be told that it was cut short, or has failed.
+        self.fell_short = False
         self.is_running = False
+        #: The close that this one has become a part of.
+        self.successor: Close | None = None
         #: Whether the sending stage is over.
         self.has_sent = trio.Event()
         self.done = trio.Event()
         #: When sending has taken long enough, on Trio's clock.
         self.deadline = math.inf
         self.was_late = False
+        self._lingers = False
         #: How many graceful closes of other tasks hold the release back, and may take over.
         self._bounded = 0
         self._news = trio.Event()
@@ -201,6 +209,29 @@ class Close:
     def try_at_once(self) -> bool:
         """Shut everything down, if that needs no waiting; whether it is done, or has failed."""
         return self.state() is State.WHOLE and self._poll(self._poll_end) is None
+
+    def can_be_absorbed(self) -> bool:
+        """Whether the task that runs it needs no more than to wait for its end."""
+        return not (self.has_sent.is_set() or self._lingers or self._bounded)
+
+    def absorb(self, other: Close) -> None:
+        """``other``, whose extent ours meets, is a part of this close from now on."""
+        other.successor = self
+        for layer in other.layers:
+            layer.lifecycle.close = self
+        for layer in other.sides:
+            layer.lifecycle.side_close = self
+        self.layers += other.layers
+        self.sides += other.sides
+        self._order = None
+        self.error = self.error or other.error
+        self.harden(other.hardness)
+        other.layers, other.sides = [], []
+        if other._scope is not None:
+            other._scope.cancel()
+        other.is_running = False
+        other.done.set()
+        other.tell()
 
     def include(self, layer: Layer) -> None:
         """A layer that is made over one of ours, while we close, belongs to us."""
@@ -280,13 +311,15 @@ class Close:
             linger: called after the sending stage, shielded; the release waits for it.
         """
         self.is_running = True
+        self._lingers = linger is not None
+        self.was_broken = any(layer.lifecycle.failure is not None for layer in self.layers)
         token = running_closes.set((*running_closes.get(), self))
         handed_over = False
         try:
             try:
                 await self._send()
             except trio.Cancelled:
-                if self._bounded:
+                if self._bounded or self.successor is not None:
                     handed_over = True
                     raise
                 self.harden(Hardness.CUT_OFF, hurried=False)
@@ -294,6 +327,9 @@ class Close:
                     await self._flush_once()
                 raise
             except BaseException as exc:
+                if self.successor is not None:
+                    handed_over = True
+                    raise
                 # A wait has raised: nothing is broken, but there is no more waiting.
                 self.harden(Hardness.CUT_OFF, hurried=False)
                 if not isinstance(exc, Exception):
@@ -301,6 +337,7 @@ class Close:
                 self.error = self.error or exc
                 with trio.CancelScope(shield=True):
                     await self._flush_once()
+            handed_over = self.successor is not None
         finally:
             try:
                 if not handed_over:
@@ -352,7 +389,7 @@ class Close:
 
     async def _send(self) -> None:
         await trio.lowlevel.checkpoint()
-        while self.hardness < Hardness.ABORTED and not self.sent:
+        while self.hardness < Hardness.ABORTED and not self.sent and self.successor is None:
             state = self.state()
             is_short = state is State.TRUNCATED or state is State.BROKEN
             if self.hardness is Hardness.CUT_OFF or (is_short and not self.delivers):
@@ -398,13 +435,14 @@ class Close:
             if inner is not None and is_layer(inner) and inner.lifecycle.released:
                 continue  # that side of a layer over two streams has ended before
             self._chain = list(writing_chain(layer))
-            self._poll_layer(layer, layer.poll_shutdown)  # type: ignore[attr-defined]
+            self._poll_layer(layer, "poll_shutdown")
             lifecycle.phase = ENDED
         self.sent = True
 
     def _poll_flush(self) -> None:
         """Flush every layer whose bytes can still go, or raise."""
-        waits: list[NotReady] = []
+        # Not the exceptions: their tracebacks refer to this frame.
+        wait: Callable[[], Awaitable[object]] | None = None
         self._poll_sides()
         for layer in self.order():
             lifecycle = layer.lifecycle
@@ -417,23 +455,25 @@ class Close:
             ):
                 continue
             try:
-                self._poll_layer(layer, layer.poll_flush)  # type: ignore[attr-defined]
+                self._poll_layer(layer, "poll_flush")
             except NotReady as not_ready:
-                waits.append(not_ready)
-        if waits:
-            # That of the uppermost layer goes through all below it.
-            raise NotReady(waits[0].wait)
+                # That of the uppermost layer goes through all below it.
+                wait = wait or not_ready.wait
+        if wait is not None:
+            raise NotReady(wait)
 
     def _poll_sides(self) -> None:
         for layer in self.sides:
             if layer.lifecycle.failure is None and layer.lifecycle.torn is not Torn.ABOVE:
-                self._poll_layer(layer, layer.poll_flush)  # type: ignore[attr-defined]
+                self._poll_layer(layer, "poll_flush")
 
-    def _poll_layer(self, layer: Layer, poll: Callable[[], None]) -> None:
+    def _poll_layer(self, layer: Layer, name: str) -> None:
         knew = layer.lifecycle.failure is not None
         try:
             with lifted(self):
-                poll()
+                answer = getattr(layer, name)()
+            if answer is not None:
+                wrong_answer(layer, name, answer)
         except NotReady:
             raise
         except BaseException as exc:
@@ -529,6 +569,9 @@ class Close:
 
     def _finish(self) -> None:
         """Every layer is closed from now on, whatever has happened."""
+        self.fell_short = not (self.sent or self.was_broken) and (
+            self.hardness is not Hardness.CLEAN or self.error is not None
+        )
         for layer in self.layers:
             lifecycle = layer.lifecycle
             lifecycle.released = True
@@ -589,11 +632,23 @@ def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
             and close not in running_closes.get()
         ):
             met.append(close)
-    mine = met.pop(0) if met else Close()
+    if met and met[0] is layer.lifecycle.close:
+        mine = met[0]
+    else:
+        # A close that is at its end already would release what we add without shutting it down.
+        mine = (
+            next((one for one in met if not (one.can_be_absorbed() or one.has_sent.is_set())), None)
+            or Close()
+        )
+    met = [one for one in met if one is not mine]
+    for close in met:
+        if close.can_be_absorbed():
+            mine.absorb(close)
     mine.add(layers, sides)
-    for close in (mine, *met):
+    others = [one for one in met if one.successor is None]
+    for close in (mine, *others):
         close.harden(hardness, hurried=close.is_running)
-    return mine, met
+    return mine, others
 
 
 @trio.lowlevel.enable_ki_protection
@@ -628,9 +683,13 @@ async def close_layer(layer: Layer, hardness: Hardness, *, joins_gently: bool = 
 
 
 async def _closed_before(layer: Layer) -> None:
+    await trio.lowlevel.checkpoint()
+    _raise_if_lost(layer)
+
+
+def _raise_if_lost(layer: Layer) -> None:
     lifecycle = layer.lifecycle
     lost, lifecycle.lost = lifecycle.lost, 0
-    await trio.lowlevel.checkpoint()
     if lost and lifecycle.lost_by != id(trio.lowlevel.current_task()):
         raise ClosedRefusal(
             f"another task closed {layer!r}: {lost} bytes that it had accepted were never sent"
@@ -638,23 +697,30 @@ async def _closed_before(layer: Layer) -> None:
 
 
 async def _run(close: Close, layer: Layer) -> None:
-    told = any(one.lifecycle.failure is not None for one in close.layers)
     try:
         await close.run()
+    except trio.Cancelled:
+        if close.successor is not None:
+            await _make_harder(close)
+        raise
     finally:
-        if close.done.is_set():
-            _tell_losses(close, layer, told=told)
+        if close.done.is_set() and close.successor is None:
+            _tell_losses(close, layer)
+    if close.successor is not None:
+        await _join(close, layer, gently=False)
+        return
     error, close.error = close.error, None
-    if error is not None and not told:
+    if error is not None and not close.was_broken:
         try:
             raise error
         finally:
             del error
-    if (close.was_hurried or close.was_late) and not close.sent and not told:
+    if (close.was_hurried or close.was_late) and close.fell_short:
         raise ClosedRefusal(f"another task cut the close of {layer!r} short")
 
 
-def _tell_losses(close: Close, layer: Layer, *, told: bool) -> None:
+def _tell_losses(close: Close, layer: Layer) -> None:
+    told = close.was_broken
     lost = close.lost_bytes()
     me = id(trio.lowlevel.current_task())
     for one in close.layers:
@@ -673,14 +739,34 @@ def _tell_losses(close: Close, layer: Layer, *, told: bool) -> None:
     warn_unraisably(f"{layer!r} was closed: {text}", layer)
 
 
-async def _join(close: Close, layer: Layer, *, gently: bool) -> None:
-    try:
+async def _wait_done(close: Close) -> Close:
+    """Wait for the end of a close, or of the one that it has become a part of."""
+    await close.done.wait()
+    while close.successor is not None:
+        close = close.successor
         await close.done.wait()
+    return close
+
+
+async def _make_harder(close: Close) -> None:
+    """This task, which waits for a close, is cancelled."""
+    while close.successor is not None:
+        close = close.successor
+    close.harden(Hardness.CUT_OFF)
+    with trio.CancelScope(shield=True):
+        await _wait_done(close)
+
+
+async def _join(close: Close, layer: Layer, *, gently: bool) -> None:
+    was_clean = close.hardness is Hardness.CLEAN
+    try:
+        close = await _wait_done(close)
     except trio.Cancelled:
         if not gently:
-            close.harden(Hardness.CUT_OFF)
-            with trio.CancelScope(shield=True):
-                await close.done.wait()
+            await _make_harder(close)
         raise
-    if not gently and close.is_truncated and close.was_hurried:
+    if gently:
+        return
+    _raise_if_lost(layer)
+    if close.fell_short and was_clean:
         raise ClosedRefusal(f"another task's close of {layer!r} did not succeed")

@@ -31,6 +31,7 @@ import contextlib
 import contextvars
 import enum
 import threading
+import weakref
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol, final
 
 import trio
@@ -39,7 +40,6 @@ from ._budget import SPENT, Budget
 from ._errors import BrokenRefusal, BusyRefusal, ClosedRefusal
 
 if TYPE_CHECKING:
-    import weakref
     from collections.abc import Awaitable, Callable, Generator
 
     from ._buf import Buf
@@ -109,6 +109,24 @@ class Call:
         self.flushing = False
 
 
+class Unfinished:
+    """A Buf of which a part was accepted. Nobody keeps it alive, and its caller may spoil it.
+
+    Args:
+        buf: the Buf.
+    """
+
+    __slots__ = ("_buf", "_remaining")
+
+    def __init__(self, buf: Buf) -> None:
+        self._buf = weakref.ref(buf)
+        self._remaining = buf.remaining
+
+    def goes_on_with(self, buf: Buf) -> bool:
+        """Whether ``buf`` is that Buf, and stands where it stood."""
+        return self._buf() is buf and buf.remaining == self._remaining
+
+
 class Wait:
     """A task that waits inside a layer."""
 
@@ -164,7 +182,7 @@ class Lifecycle:
     #: What a torn layer says: how much of which message it accepted.
     torn_text: str = ""
     #: A Buf that was begun; until it is finished no other write may come in between.
-    unfinished: Buf | None = None
+    unfinished: Unfinished | None = None
     #: Whether somebody who knows has said that a message was cut short: a server.
     marked_truncated: bool = False
     #: Whether a send_all or send_eof was given up with bytes unsent.
@@ -233,6 +251,8 @@ class Lifecycle:
             self.budget
             if self.refusal is None
             and not self.inside
+            # Who is inside the original is inside its handles.
+            and self.original is None
             # Somebody has to look whether these hold bytes now; the shell does.
             and (self.holding or not (self.is_watched or self.watched))
             else SPENT
@@ -271,8 +291,8 @@ class Lifecycle:
             return not self.released
         if self.close is not None or self.released:
             return False
-        # A torn layer's flush: the layers below it. Or a Buf that is gone on with.
-        return by is Torn.HERE if self.torn else by is (self.original or self).unfinished
+        # A torn layer's flush: this one, and the layers below it.
+        return by is Torn.HERE
 
     def refuse(self, layer: object) -> NoReturn:
         """Raise what a layer that refuses says."""

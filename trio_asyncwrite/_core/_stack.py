@@ -13,19 +13,19 @@ from __future__ import annotations
 import functools
 import warnings
 import weakref
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import trio
 
+from ._checks import wrong_answer
 from ._errors import BrokenRefusal, BusyRefusal, NotReady, Refusal, WriteZeroError
-from ._lifecycle import ENDED, ENDING, OPEN, Call, Lifecycle, Torn
+from ._lifecycle import ENDED, ENDING, OPEN, Call, Lifecycle, Torn, Unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from typing_extensions import TypeVarTuple, Unpack
 
-    from ._buf import Buf
     from ._layer import Layer
 
     Ts = TypeVarTuple("Ts")
@@ -310,17 +310,37 @@ def forgive(layer: Layer) -> None:
 def poll_below(layer: Layer, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
     """Poll ``layer``, by a poll of its own; for layers above it.
 
+    A shutdown also shuts ``layer`` for writes, whether its ``poll_shutdown`` sees to that or not.
+    In a close it does nothing: ``layer`` has a turn of its own, after all above it.
+
     Raises:
         NotReady: as the poll does.
+        TypeError: if a poll that must return None returns something else.
         trio.BrokenResourceError: if it fails; ``layer`` and all above it are then broken.
     """
     try:
-        return poll(*args)
+        if args:
+            return poll(*args)
+        is_shutdown = poll == layer.poll_shutdown  # type: ignore[attr-defined]
+        if is_shutdown and not begin_shutdown(layer):
+            return None  # type: ignore[return-value]
+        answer = poll()
+        if answer is not None:
+            _check_answer(layer, poll, answer)
+        if is_shutdown:
+            layer.lifecycle.end()
+        return answer
     except NotReady:
         raise
     except BaseException as exc:
         fail(layer, exc)
         raise
+
+
+def _check_answer(layer: Layer, poll: object, answer: object) -> None:
+    for name in ("poll_flush", "poll_shutdown", "poll_ready"):
+        if poll == getattr(layer, name):
+            wrong_answer(layer, name, answer)
 
 
 # ---- Tears -------------------------------------------------------------------------------------
@@ -381,7 +401,7 @@ def settle(layer: Layer, call: Call, *, closed: bool) -> None:
     buf = call.buf
     if buf is not None:
         if buf.remaining and (call.accepted or call.goes_on):
-            set_unfinished(layer, buf)
+            set_unfinished(layer, Unfinished(buf))
             arm_reset(layer, on=True)
         return
     if 0 < call.accepted < call.size:
@@ -390,20 +410,26 @@ def settle(layer: Layer, call: Call, *, closed: bool) -> None:
         lifecycle.abandoned = True
 
 
-def set_unfinished(layer: Layer, buf: Buf | None) -> None:
+def set_unfinished(layer: Layer, unfinished: Unfinished | None) -> None:
     """A Buf was begun on ``layer``, or is not in the way any more.
 
     One that was begun through a handle belongs to the original.
     """
     owner = layer.lifecycle.original or layer.lifecycle
-    owner.unfinished = buf
-    owner.update()
-    layer.lifecycle.update()
+    owner.unfinished = unfinished
+    for one in writing_chain(layer):
+        if one.lifecycle is owner:
+            for handle in (one, *above(one)):
+                handle.lifecycle.update()
 
 
-def finished(layer: Layer, *, goes_on: bool) -> None:
-    """A Buf has been written completely."""
-    if goes_on and layer.lifecycle.torn is None:
+def finished(layer: Layer) -> None:
+    """A Buf that an earlier call had begun has been written completely."""
+    chain = list(writing_chain(layer))
+    if all(
+        one.lifecycle.torn is None and one.lifecycle.unfinished is None
+        for one in (*chain, *writers_above(chain[-1]))
+    ):
         arm_reset(layer, on=False)
 
 
@@ -433,14 +459,20 @@ def check_shutdown(layer: Layer) -> None:
         if one is not layer and lifecycle.inside and lifecycle.calls:
             raise BusyRefusal(f"another task is writing a message to {one!r}")
         if (lifecycle.original or lifecycle).unfinished is not None and one.lifecycle.torn is None:
-            raise BrokenRefusal(f"{one!r}: a Buf was begun and not finished: finish the Buf first")
+            _refuse_unfinished(one)
         for upper in writers_above(one):
             if contains(chain, upper):
                 continue
             if upper.lifecycle.inside and upper.lifecycle.calls:
                 raise BusyRefusal(f"another task is writing a message to {upper!r}")
+            if upper.lifecycle.unfinished is not None and upper.lifecycle.torn is None:
+                _refuse_unfinished(upper)
             if upper.lifecycle.torn is None:
                 refuse_held(upper, f"shut {layer!r} down")
+
+
+def _refuse_unfinished(layer: Layer) -> NoReturn:
+    raise BrokenRefusal(f"{layer!r}: a Buf was begun and not finished: finish the Buf first")
 
 
 def refuse_held(layer: Layer, purpose: str) -> None:
