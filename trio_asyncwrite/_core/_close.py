@@ -434,7 +434,7 @@ class Close:
             inner = lifecycle.inner
             if inner is not None and is_layer(inner) and inner.lifecycle.released:
                 continue  # that side of a layer over two streams has ended before
-            self._chain = list(writing_chain(layer))
+            self._chain = writing_chain(layer)
             self._poll_layer(layer, "poll_shutdown")
             lifecycle.phase = ENDED
         self.sent = True

@@ -120,6 +120,7 @@ class Layer(trio.abc.AsyncResource):
     #: asked for :attr:`held_bytes` after each call.
     announces_held_bytes: bool = False
     overrides_held_bytes: bool = False
+    overrides_layers_below: bool = False
     #: Whether it writes other bytes than it accepts, as TLS and compression do.
     encodes: bool = False
     #: Whether a message that was cut short makes it unusable. False for writers into memory.
@@ -141,6 +142,7 @@ class Layer(trio.abc.AsyncResource):
                 advice = f"; override {instead}" if instead else ""
                 raise TypeError(f"{cls.__name__} overrides {name}, which is the library's{advice}")
         cls.overrides_held_bytes = cls.overrides_held_bytes or "held_bytes" in own
+        cls.overrides_layers_below = cls.overrides_layers_below or "layers_below" in own
         member = own.get("inner")
         if type(member).__name__ == "member_descriptor":
             cls.inner = _SlottedInner(member)

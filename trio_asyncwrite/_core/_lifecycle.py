@@ -222,6 +222,8 @@ class Lifecycle:
     #: Whether this layer's ``held_bytes`` has to be asked for after each call; and the layers below
     #: of which that is true.
     is_watched: bool = False
+    #: Whether nobody is watched, there is no original and no line: most layers.
+    is_simple: bool = False
     watched: tuple[Layer, ...] = ()
     attached: bool = False
 
@@ -247,6 +249,9 @@ class Lifecycle:
             if (self.original or self).unfinished is not None
             else None
         )
+        self.is_simple = (
+            self.line is None and self.original is None and not (self.is_watched or self.watched)
+        )
         self.fast = (
             self.budget
             if self.refusal is None
@@ -254,7 +259,7 @@ class Lifecycle:
             # Who is inside the original is inside its handles.
             and self.original is None
             # Somebody has to look whether these hold bytes now; the shell does.
-            and (self.holding or not (self.is_watched or self.watched))
+            and (self.is_simple or self.holding or not (self.is_watched or self.watched))
             else SPENT
         )
 
