@@ -348,11 +348,11 @@ class Lifecycle:
             and (writing or self.failure is not None or self.torn is Torn.ABOVE)
         ):
             self.refuse(layer)
+        if original is not None:
+            original.claim(layer, writing=writing)
         if self.line is None:
             self.inside = True
             self.fast = SPENT
-        if original is not None:
-            original.claim(layer, writing=writing)
 
     def leave(self) -> None:
         """This task is not inside any more."""

@@ -130,7 +130,7 @@ def _unregister(layer: Layer, lower: Layer) -> None:
     for reference in list(lifecycle.above):
         if reference() is layer:
             lifecycle.above = [one for one in lifecycle.above if one is not reference]
-    lifecycle.holders = tuple(one for one in lifecycle.holders if one is not layer)
+    _not_held_below(layer, lower)
 
 
 def set_inner(layer: Layer, inner: Layer | None) -> None:
@@ -139,6 +139,8 @@ def set_inner(layer: Layer, inner: Layer | None) -> None:
     before = lifecycle.inner
     if before is inner:
         return
+    if hasattr(inner, "poll_write"):
+        lifecycle_of(inner)  # a mock has everything but this
     if before is not None and is_layer(before):
         _unregister(layer, before)
     lifecycle.inner = inner
@@ -224,10 +226,14 @@ def let_go(layer: Layer) -> None:
     lifecycle.holding -= 1
     if lifecycle.holding == 0:
         for lower in below(layer):
-            others = tuple(one for one in lower.lifecycle.holders if one is not layer)
-            if len(others) < len(lower.lifecycle.holders):
-                lower.lifecycle.holders = others
-                let_go(lower)
+            _not_held_below(layer, lower)
+
+
+def _not_held_below(layer: Layer, lower: Layer) -> None:
+    others = tuple(one for one in lower.lifecycle.holders if one is not layer)
+    if len(others) < len(lower.lifecycle.holders):
+        lower.lifecycle.holders = others
+        let_go(lower)
 
 
 def look(layer: Layer) -> None:
