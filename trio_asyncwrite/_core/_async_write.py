@@ -34,7 +34,7 @@ object and costs nothing per call. It covers what is called from there, too: pol
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
 import trio.abc
 
@@ -152,7 +152,9 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         """
         self.lifecycle.check_flush(self)
         inner = self.lifecycle.inner
-        if inner is not None:
+        if inner is None:
+            _check_for_hidden_inner(self)
+        else:
             poll_below(inner, _as_writer(self, inner).poll_flush)
 
     def poll_shutdown(self) -> None:
@@ -557,6 +559,24 @@ class ByRef(AsyncWrite, Generic[W]):
 
     def __repr__(self) -> str:
         return f"<ByRef of {self.inner!r}>"
+
+
+#: Other names that people give to ``inner``.
+_HIDDEN: Final = frozenset({"inner", "below", "sink", "stream", "transport", "wrapped", "writer"})
+
+
+def _check_for_hidden_inner(layer: Layer) -> None:
+    """Raise for a wrapper whose ``inner`` has another name; nothing would be passed on to it.
+
+    Raises:
+        TypeError: names the class and the attribute.
+    """
+    for name, value in vars(layer).items():
+        if name.strip("_") in _HIDDEN and isinstance(value, trio.abc.SendStream):
+            raise TypeError(
+                f"{type(layer).__name__} keeps a writer as {name}, and not as inner, which the "
+                f"polls that it inherits pass on to"
+            )
 
 
 def _as_writer(layer: Layer, inner: object) -> AsyncWrite:

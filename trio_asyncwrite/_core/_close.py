@@ -33,7 +33,7 @@ import trio
 
 from ._checks import wrong_answer
 from ._errors import ClosedRefusal, NotReady
-from ._lifecycle import ENDED, ENDING, Torn, lifted, running_closes
+from ._lifecycle import ENDED, ENDING, OPEN, Torn, lifted, running_closes
 from ._stack import (
     above,
     contains,
@@ -434,6 +434,10 @@ class Close:
             inner = lifecycle.inner
             if inner is not None and is_layer(inner) and inner.lifecycle.released:
                 continue  # that side of a layer over two streams has ended before
+            if lifecycle.phase is OPEN:
+                if lifecycle.shut:
+                    continue  # a layer below was shut down before: nothing can be written
+                lifecycle.phase = ENDING
             self._chain = writing_chain(layer)
             self._poll_layer(layer, "poll_shutdown")
             lifecycle.phase = ENDED

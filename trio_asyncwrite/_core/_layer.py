@@ -60,7 +60,8 @@ class _Inner:
 
     def __get__(self, layer: Layer | None, owner: type | None = None) -> Any:
         # On the class there is none: a dataclass would take it for a default.
-        inner = None if layer is None else layer.lifecycle.inner
+        lifecycle = None if layer is None else layer.lifecycle
+        inner = None if lifecycle is None else lifecycle.inner or lifecycle.odd_inner
         if inner is None:
             name = (owner or type(layer)).__name__
             raise AttributeError(f"{name} has no inner layer")
@@ -92,7 +93,7 @@ class _SlottedInner:
 def _ask(layer: Layer, name: str, *, otherwise: Any) -> Any:
     """What the layer below answers; ``otherwise`` if there is none."""
     inner = layer.lifecycle.inner
-    return getattr(inner, name) if inner is not None and is_layer(inner) else otherwise
+    return otherwise if inner is None else getattr(inner, name)
 
 
 def _refuse_copy(layer: object) -> NoReturn:
@@ -121,6 +122,8 @@ class Layer(trio.abc.AsyncResource):
     announces_held_bytes: bool = False
     overrides_held_bytes: bool = False
     overrides_layers_below: bool = False
+    overrides_owns_below: bool = False
+    overrides_release: bool = False
     #: Whether it writes other bytes than it accepts, as TLS and compression do.
     encodes: bool = False
     #: Whether a message that was cut short makes it unusable. False for writers into memory.
@@ -143,6 +146,8 @@ class Layer(trio.abc.AsyncResource):
                 raise TypeError(f"{cls.__name__} overrides {name}, which is the library's{advice}")
         cls.overrides_held_bytes = cls.overrides_held_bytes or "held_bytes" in own
         cls.overrides_layers_below = cls.overrides_layers_below or "layers_below" in own
+        cls.overrides_owns_below = cls.overrides_owns_below or "owns_below" in own
+        cls.overrides_release = cls.overrides_release or "release" in own
         member = own.get("inner")
         if type(member).__name__ == "member_descriptor":
             cls.inner = _SlottedInner(member)
@@ -154,6 +159,11 @@ class Layer(trio.abc.AsyncResource):
         """Everything that this layer is over: ``inner``, unless you override it."""
         inner = self.lifecycle.inner
         return () if inner is None else (inner,)
+
+    @answer
+    def foreign_below(self) -> tuple[object, ...]:
+        """Streams that are no layers and are closed with this one."""
+        return ()
 
     def owns_below(self, is_closing: Callable[[object], bool]) -> bool:
         """Whether closing this layer closes those below.

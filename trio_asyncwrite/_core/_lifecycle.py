@@ -170,6 +170,8 @@ class Lifecycle:
     inside: bool
     #: The layer that this one writes to.
     inner: Layer | None = None
+    #: What a class has put in its place that is no layer.
+    odd_inner: object = None
 
     # Rare: the first values are the class's, so that making a layer costs little.
     budget: Budget = SPENT
@@ -355,11 +357,11 @@ class Lifecycle:
             and (writing or self.failure is not None or self.torn is Torn.ABOVE)
         ):
             self.refuse(layer)
+        if original is not None:
+            original.claim(layer, writing=writing)
         if self.line is None:
             self.inside = True
             self.fast = SPENT
-        if original is not None:
-            original.claim(layer, writing=writing)
 
     def leave(self) -> None:
         """This task is not inside any more."""

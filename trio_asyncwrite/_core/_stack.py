@@ -60,7 +60,7 @@ def below(layer: Layer) -> list[Layer]:
     """The layers directly below, each once."""
     if not layer.overrides_layers_below:
         inner = layer.lifecycle.inner
-        return [inner] if inner is not None and is_layer(inner) else []
+        return [] if inner is None else [inner]
     found: list[Layer] = []
     for one in layer.layers_below:
         if is_layer(one) and not contains(found, one):
@@ -93,7 +93,7 @@ def writing_chain(layer: Layer) -> list[Layer]:
     """``layer`` and those that its bytes pass on their way down."""
     chain = [layer]
     inner = layer.lifecycle.inner
-    while inner is not None and is_layer(inner):
+    while inner is not None:
         chain.append(inner)
         inner = inner.lifecycle.inner
     return chain
@@ -142,7 +142,7 @@ def _unregister(layer: Layer, lower: Layer) -> None:
     for reference in list(lifecycle.above):
         if reference() is layer:
             lifecycle.above = [one for one in lifecycle.above if one is not reference]
-    lifecycle.holders = tuple(one for one in lifecycle.holders if one is not layer)
+    _not_held_below(layer, lower)
 
 
 def set_inner(layer: Layer, inner: Layer | None) -> None:
@@ -151,6 +151,8 @@ def set_inner(layer: Layer, inner: Layer | None) -> None:
     before = lifecycle.inner
     if before is inner:
         return
+    if hasattr(inner, "poll_write"):
+        lifecycle_of(inner)  # a mock has everything but this
     if before is not None and is_layer(before):
         _unregister(layer, before)
     lifecycle.inner = inner
@@ -251,10 +253,14 @@ def let_go(layer: Layer) -> None:
     lifecycle.holding -= 1
     if lifecycle.holding == 0:
         for lower in below(layer):
-            holders = lower.lifecycle.holders
-            if contains(holders, layer):
-                lower.lifecycle.holders = tuple(one for one in holders if one is not layer)
-                let_go(lower)
+            _not_held_below(layer, lower)
+
+
+def _not_held_below(layer: Layer, lower: Layer) -> None:
+    holders = lower.lifecycle.holders
+    if contains(holders, layer):
+        lower.lifecycle.holders = tuple(one for one in holders if one is not layer)
+        let_go(lower)
 
 
 def look(layer: Layer) -> None:
@@ -455,9 +461,12 @@ def finished(layer: Layer) -> None:
 
 def resumed(layer: Layer) -> None:
     """A flush, send or shutdown has returned: nothing is abandoned here and below."""
-    for one in writing_chain(layer):
-        if one.lifecycle.abandoned:
-            one.lifecycle.abandoned = False
+    one: Layer | None = layer
+    while one is not None:
+        lifecycle = one.lifecycle
+        if lifecycle.abandoned:
+            lifecycle.abandoned = False
+        one = lifecycle.inner
 
 
 # ---- Shutting down -----------------------------------------------------------------------------

@@ -80,7 +80,7 @@ class SendStreamWriter(AsyncWrite):
         return self._cancel_grace
 
     @answer
-    def layers_below(self) -> tuple[object, ...]:
+    def foreign_below(self) -> tuple[object, ...]:
         """The stream."""
         return (self.stream,)
 
