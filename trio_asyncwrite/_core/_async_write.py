@@ -98,9 +98,13 @@ class AsyncWrite(Layer, trio.abc.SendStream):
 
         Source: ``AsyncWrite::poll_write``.
         """
-        self.lifecycle.check_write(self)
-        inner = self.lifecycle.inner
+        lifecycle = self.lifecycle
+        if lifecycle.refusal is not None:
+            lifecycle.check_write(self)
+        inner = lifecycle.inner
         if inner is None:
+            if lifecycle.odd_inner is not None:
+                _as_writer(self, lifecycle.odd_inner)
             raise TypeError(f"{type(self).__name__} defines neither poll_write nor inner")
         # poll_below() spelt out, to spare every write through a layer one more call.
         try:
@@ -150,12 +154,15 @@ class AsyncWrite(Layer, trio.abc.SendStream):
 
         Source: ``AsyncWrite::poll_flush``.
         """
-        self.lifecycle.check_flush(self)
-        inner = self.lifecycle.inner
-        if inner is None:
-            _check_for_hidden_inner(self)
-        else:
+        lifecycle = self.lifecycle
+        if lifecycle.refusal is not None:
+            lifecycle.check_flush(self)
+        inner = lifecycle.inner
+        if inner is not None:
             poll_below(inner, _as_writer(self, inner).poll_flush)
+        elif not lifecycle.has_no_inner:
+            _check_for_hidden_inner(self)
+            lifecycle.has_no_inner = True
 
     def poll_shutdown(self) -> None:
         """Flush, write this layer's epilogue, then shut down the layer below.

@@ -11,7 +11,7 @@ import trio.abc
 
 from ._close import Hardness, close_layer
 from ._lifecycle import Lifecycle
-from ._stack import attach, held_by, is_layer, set_inner, unsent_below, warn
+from ._stack import attach, held_by, set_inner, unsent_below, warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -251,7 +251,7 @@ class Layer(trio.abc.AsyncResource):
         answer: trio.abc.ReceiveStream | None = None
         if self.owns_below(lambda _: False):
             inner = self.lifecycle.inner
-            if inner is not None and is_layer(inner):
+            if inner is not None:
                 answer = inner.drain_source()
         return answer
 

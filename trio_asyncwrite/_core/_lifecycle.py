@@ -142,7 +142,8 @@ class _Lift(threading.local):
     by: object = None
 
 
-_lift = _Lift()
+#: Who lifts refusals now, in this thread; set it by :func:`lifted`, or in a ``try`` of one poll.
+lift = _Lift()
 
 #: The closes that this task runs, and whose code it is called from.
 running_closes: contextvars.ContextVar[tuple[object, ...]] = contextvars.ContextVar(
@@ -153,11 +154,11 @@ running_closes: contextvars.ContextVar[tuple[object, ...]] = contextvars.Context
 @contextlib.contextmanager
 def lifted(by: object) -> Generator[None, None, None]:
     """Lift the refusals that ``by`` has caused, for the polls of the block: no await in it."""
-    before, _lift.by = _lift.by, by
+    before, lift.by = lift.by, by
     try:
         yield
     finally:
-        _lift.by = before
+        lift.by = before
 
 
 @final
@@ -172,6 +173,8 @@ class Lifecycle:
     inner: Layer | None = None
     #: What a class has put in its place that is no layer.
     odd_inner: object = None
+    #: Whether it was seen that there is none, under any name.
+    has_no_inner: bool = False
 
     # Rare: the first values are the class's, so that making a layer costs little.
     budget: Budget = SPENT
@@ -291,7 +294,7 @@ class Lifecycle:
             self.refuse(layer)
 
     def _is_lifted(self) -> bool:
-        by = _lift.by
+        by = lift.by
         if by is None or self.failure is not None or self.torn is Torn.ABOVE:
             return False
         if by is self.close or by is self.side_close:
@@ -395,7 +398,7 @@ class Lifecycle:
     def postponed(self, layer: Layer) -> bool:
         """Whether the close that polls now has other layers to end before this one."""
         close = self.close
-        return close is not None and close is _lift.by and close.postpones(layer)
+        return close is not None and close is lift.by and close.postpones(layer)
 
     def end(self) -> None:
         """For ``poll_shutdown``: the shutdown is complete."""

@@ -145,19 +145,22 @@ def _unregister(layer: Layer, lower: Layer) -> None:
     _not_held_below(layer, lower)
 
 
-def set_inner(layer: Layer, inner: Layer | None) -> None:
-    """``layer`` writes to ``inner`` from now on, and inherits the state it is in."""
+def set_inner(layer: Layer, thing: object) -> None:
+    """``layer`` writes to ``thing`` from now on, and inherits the state it is in."""
     lifecycle = lifecycle_of(layer)
     before = lifecycle.inner
-    if before is inner:
-        return
-    if hasattr(inner, "poll_write"):
-        lifecycle_of(inner)  # a mock has everything but this
-    if before is not None and is_layer(before):
+    if before is not None:
+        if before is thing:
+            return
         _unregister(layer, before)
-    lifecycle.inner = inner
+    inner: Layer | None = None
+    if is_layer(thing):
+        inner = thing  # type: ignore[assignment]
+    elif hasattr(thing, "poll_write"):
+        lifecycle_of(thing)  # a mock has everything but this
+    lifecycle.inner, lifecycle.odd_inner = inner, None if inner is not None else thing
     lifecycle.attached = False
-    if inner is not None and is_layer(inner):
+    if inner is not None:
         register(layer, inner)
         if lifecycle.holding:
             _hold_below(layer, inner)
