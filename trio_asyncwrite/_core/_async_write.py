@@ -161,7 +161,10 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         if inner is not None:
             poll_below(inner, _as_writer(self, inner).poll_flush)
         elif not lifecycle.has_no_inner:
-            _check_for_hidden_inner(self)
+            if lifecycle.odd_inner is not None:
+                _as_writer(self, lifecycle.odd_inner)
+            if not self.foreign_below:
+                _check_for_hidden_inner(self)
             lifecycle.has_no_inner = True
 
     def poll_shutdown(self) -> None:

@@ -41,6 +41,7 @@ from ._stack import (
     held_by,
     is_layer,
     is_refusal,
+    says_what_is_below,
     settle,
     tear,
     warn_unraisably,
@@ -93,7 +94,7 @@ def _line_through(layer: Layer) -> list[Layer] | None:
     top = layer
     while uppers := top.lifecycle.above:
         upper = uppers[0]()
-        if len(uppers) > 1 or upper is None or upper.overrides_layers_below:
+        if len(uppers) > 1 or upper is None or says_what_is_below(upper):
             return None
         if upper.lifecycle.released or upper.lifecycle.inner is not top:
             return None
@@ -106,7 +107,7 @@ def _line_through(layer: Layer) -> list[Layer] | None:
             lifecycle.released
             or lifecycle.close is not None
             or len(lifecycle.above) > 1
-            or one.overrides_layers_below
+            or says_what_is_below(one)
             or one.overrides_owns_below
         ):
             return None

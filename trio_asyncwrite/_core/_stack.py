@@ -58,7 +58,7 @@ def is_layer(thing: object) -> bool:
 
 def below(layer: Layer) -> list[Layer]:
     """The layers directly below, each once."""
-    if not layer.overrides_layers_below:
+    if not says_what_is_below(layer):
         inner = layer.lifecycle.inner
         return [] if inner is None else [inner]
     found: list[Layer] = []
@@ -66,6 +66,11 @@ def below(layer: Layer) -> list[Layer]:
         if is_layer(one) and not contains(found, one):
             found.append(one)  # type: ignore[arg-type]
     return found
+
+
+def says_what_is_below(layer: Layer) -> bool:
+    """Whether the layer, or its class, says itself what it is over: it may be several streams."""
+    return layer.overrides_layers_below or "layers_below" in vars(layer)
 
 
 def above(layer: Layer) -> list[Layer]:
