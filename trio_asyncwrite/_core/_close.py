@@ -125,14 +125,8 @@ def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
     return layers, sides
 
 
-class _EndedSide:
-    """Stands for the close that has ended one side of a layer over two streams."""
-
-    def postpones(self, layer: Layer) -> bool:
-        return False
-
-
-_ENDED_SIDE: Final = _EndedSide()
+#: Stands for the close that has ended one side of a layer over two streams.
+_ENDED_SIDE: Final = object()
 
 
 @final
@@ -227,8 +221,8 @@ class Close:
         self.error = self.error or other.error
         self.harden(other.hardness)
         other.layers, other.sides = [], []
-        if other._scope is not None:  # noqa: SLF001
-            other._scope.cancel()  # noqa: SLF001
+        if other._scope is not None:
+            other._scope.cancel()
         other.is_running = False
         other.done.set()
         other.tell()
@@ -240,7 +234,8 @@ class Close:
     def order(self) -> list[Layer]:
         """The layers, uppermost first; siblings in the order in which they began to hold."""
         if self._order is None:
-            self._order = found = []
+            found: list[Layer] = []
+            self._order = found
             for layer in self.layers:
                 _visit(layer, self.layers, found)
         return self._order
@@ -447,8 +442,7 @@ class Close:
         """Flush every layer whose bytes can still go, or raise."""
         # Not the exceptions: their tracebacks refer to this frame.
         wait: Callable[[], Awaitable[object]] | None = None
-        self._poll_sides()
-        for layer in self.order():
+        for layer in (*self.sides, *self.order()):
             lifecycle = layer.lifecycle
             if (
                 not layer.is_writer

@@ -190,7 +190,7 @@ class Lifecycle:
     #: The close that this layer is part of.
     close: Closer | None = None
     #: The close of a layer below that ends one of this layer's two sides.
-    side_close: Closer | None = None
+    side_close: object = None
     released: bool = False
     #: Accepted bytes that a close has lost without telling this layer's user, and whose close it
     #: was: the id of its task.
