@@ -147,7 +147,11 @@ async def test_nothing_refers_to_a_closed_writer(operation: Operation) -> None:
 
 
 @pytest.mark.parametrize("operation", [copy.copy, copy.deepcopy, pickle.dumps])
-@pytest.mark.parametrize("make", [Wire, lambda: Layer(Wire()), lambda: Wire().by_ref()], ids=["own", "over", "handle"])
+@pytest.mark.parametrize(
+    "make",
+    [Wire, lambda: Layer(Wire()), lambda: Wire().by_ref()],
+    ids=["own", "over", "handle"],
+)
 def test_a_layer_cannot_be_copied_or_pickled(
     operation: Callable[[object], object], make: Callable[[], object]
 ) -> None:

@@ -161,9 +161,6 @@ async def drive_read(reader: AsyncRead, size: int) -> bytes:
         await trio.lowlevel.checkpoint_if_cancelled()
         waited = False
         while True:
-            # A task that is busy elsewhere between two calls is not there to be woken.
-            if lift is None and lifecycle.is_closed(reading=True):
-                lifecycle.refuse(reader)
             try:
                 data = _poll(reader, size, lift)
                 break

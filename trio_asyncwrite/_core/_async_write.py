@@ -108,7 +108,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
             raise TypeError(f"{type(self).__name__} defines neither poll_write nor inner")
         # poll_below() spelt out, to spare every write through a layer one more call.
         try:
-            return inner.poll_write(data)
+            return inner.poll_write(data)  # type: ignore[attr-defined, no-any-return]
         except NotReady:
             raise
         except BaseException as exc:

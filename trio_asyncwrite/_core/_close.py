@@ -153,14 +153,8 @@ def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
     return layers, sides
 
 
-class _EndedSide:
-    """Stands for the close that has ended one side of a layer over two streams."""
-
-    def postpones(self, layer: Layer) -> bool:
-        return False
-
-
-_ENDED_SIDE: Final = _EndedSide()
+#: Stands for the close that has ended one side of a layer over two streams.
+_ENDED_SIDE: Final = object()
 
 
 @final
@@ -274,7 +268,8 @@ class Close:
         if self.is_line:
             return self.layers
         if self._order is None:
-            self._order = found = []
+            found: list[Layer] = []
+            self._order = found
             for layer in self.layers:
                 _visit(layer, self.layers, found)
         return self._order
@@ -483,8 +478,7 @@ class Close:
         """Flush every layer whose bytes can still go, or raise."""
         # Not the exceptions: their tracebacks refer to this frame.
         wait: Callable[[], Awaitable[object]] | None = None
-        self._poll_sides()
-        for layer in self.order():
+        for layer in (*self.sides, *self.order()):
             lifecycle = layer.lifecycle
             if (
                 not layer.is_writer

@@ -195,7 +195,7 @@ class Lifecycle:
     #: The close that this layer is part of.
     close: Closer | None = None
     #: The close of a layer below that ends one of this layer's two sides.
-    side_close: Closer | None = None
+    side_close: object = None
     released: bool = False
     #: What a closed layer says, if there is more to say.
     closed_text: str = ""

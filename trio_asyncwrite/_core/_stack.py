@@ -123,10 +123,8 @@ def writers_above(layer: Layer) -> list[Layer]:
 
 
 def _forget(uppers: list[weakref.ref[Layer]], reference: weakref.ref[Layer]) -> None:
-    for number, one in enumerate(uppers):
-        if one is reference:
-            del uppers[number]
-            return
+    # In place: the callbacks of the others refer to this list.
+    uppers[:] = [one for one in uppers if one is not reference]
 
 
 def register(layer: Layer, lower: Layer) -> None:
@@ -143,10 +141,9 @@ def register(layer: Layer, lower: Layer) -> None:
 
 
 def _unregister(layer: Layer, lower: Layer) -> None:
-    lifecycle = lower.lifecycle
-    for reference in list(lifecycle.above):
-        if reference() is layer:
-            lifecycle.above = [one for one in lifecycle.above if one is not reference]
+    uppers = lower.lifecycle.above
+    if isinstance(uppers, list):
+        uppers[:] = [one for one in uppers if one() is not layer]
     _not_held_below(layer, lower)
 
 
@@ -358,7 +355,7 @@ def poll_below(layer: Layer, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts])
         is_shutdown = poll == layer.poll_shutdown  # type: ignore[attr-defined]
         if is_shutdown and not begin_shutdown(layer):
             return None  # type: ignore[return-value]
-        answer = poll()
+        answer = poll(*args)
         if answer is not None:
             _check_answer(layer, poll, answer)
         if is_shutdown:
