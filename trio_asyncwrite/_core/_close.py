@@ -13,8 +13,9 @@ close, the others wait. A later close can only make it harder (:meth:`Close.hard
 
 **Three stages.** *Sending*: every layer in turn, uppermost first, is polled to its end: flush,
 epilogue, half-close. A layer's own ``poll_shutdown`` also calls the one below; here that call does
-nothing, since each layer has its own turn (``postpones``). *Lingering*: graceful closes hold the
-release back until they have seen the peer's end. *Releasing*: guaranteed by the first ``try``.
+nothing while another layer above that one has not ended yet (``postpones``). *Lingering*: graceful
+closes hold the release back until they have seen the peer's end. *Releasing*: guaranteed by the
+first ``try``.
 
 **The state of the stack decides how it ends** (:class:`State`): a whole one waits as long as it
 takes, an abandoned one is polled once, a truncated one ends at once and shows it. Only graceful
@@ -31,7 +32,7 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from ._errors import ClosedRefusal, NotReady
-from ._lifecycle import ENDED, Lifecycle, Torn, lifted, running_closes
+from ._lifecycle import ENDED, Closer, Lifecycle, Torn, lifted, running_closes
 from ._stack import (
     above,
     contains,
@@ -118,18 +119,15 @@ def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
     return layers, sides
 
 
-class _EndedSide:
+class _EndedSide(Closer):
     """Stands for the close that has ended one side of a layer over two streams."""
-
-    def postpones(self, lifecycle: Lifecycle) -> bool:
-        return False
 
 
 _ENDED_SIDE: Final = _EndedSide()
 
 
 @final
-class Close:
+class Close(Closer):
     """A close at work. Made by :func:`enter`, run by its first caller."""
 
     def __init__(self) -> None:
@@ -151,6 +149,8 @@ class Close:
         #: Whether somebody else than the task that runs it has made it harder.
         self.was_hurried = False
         self.is_running = False
+        #: Whether it makes its one wait of limited length.
+        self.waits_briefly = False
         #: Whether the sending stage is over.
         self.has_sent = trio.Event()
         self.done = trio.Event()
@@ -162,7 +162,8 @@ class Close:
         self._news = trio.Event()
         self._scope: trio.CancelScope | None = None
         self._lingering: trio.CancelScope | None = None
-        self._target: Lifecycle | None = None
+        #: The layers that are inside their ``poll_shutdown`` now.
+        self._ending: list[Lifecycle] = []
         self._order: list[Layer] | None = None
 
     # ---- The extent ------------------------------------------------------------------------
@@ -175,10 +176,11 @@ class Close:
         self.sides += new_sides
         self._order = None
         unbroken = [one.lifecycle.unbroken_task for one in new if one.lifecycle.unbroken_task]
+        for layer in (*new, *new_sides):
+            for call in layer.lifecycle.calls:
+                settle(layer, call, closed=True)
         for layer in new:
             lifecycle = layer.lifecycle
-            for call in lifecycle.calls:
-                settle(layer, call, closed=True)
             lifecycle.close = self
             lifecycle.side_close = None
             lifecycle.update()
@@ -202,14 +204,26 @@ class Close:
     def order(self) -> list[Layer]:
         """The layers, uppermost first; siblings in the order in which they began to hold."""
         if self._order is None:
-            self._order = found = []
+            found: list[Layer] = []
+            self._order = found
             for layer in self.layers:
                 _visit(layer, self.layers, found)
         return self._order
 
     def postpones(self, lifecycle: Lifecycle) -> bool:
-        """Each layer is shut down in its own turn, and not by the layer above it."""
-        return lifecycle is not self._target
+        """A layer is shut down by the last of those above it; no other one is then left to write.
+
+        So what a layer says of its waits, such as a timeout, holds for the end of those below.
+        """
+        if any(lifecycle is one for one in self._ending):
+            return False
+        layer = next(one for one in self.layers if one.lifecycle is lifecycle)
+        for upper in above(layer):
+            has_ended = upper.lifecycle.phase is ENDED or not upper.is_writer
+            if not has_ended and not any(upper.lifecycle is one for one in self._ending):
+                return True
+        self._ending.append(lifecycle)
+        return False
 
     def harden(self, hardness: Hardness, *, hurried: bool = True) -> None:
         """Try less from now on."""
@@ -241,7 +255,7 @@ class Close:
             return State.BROKEN
         if self.marked_truncated or any(
             one.torn is not None or one.unfinished is not None or one.marked_truncated
-            for one in lifecycles
+            for one in (*lifecycles, *(layer.lifecycle for layer in self.sides))
         ):
             return State.TRUNCATED
         if any(one.abandoned for one in lifecycles):
@@ -375,9 +389,12 @@ class Close:
             inner = lifecycle.inner
             if inner is not None and is_layer(inner) and inner.lifecycle.released:
                 continue  # that side of a layer over two streams has ended before
-            self._target = lifecycle
+            self._ending = [lifecycle]
             self._poll_layer(layer, layer.poll_shutdown)  # type: ignore[attr-defined]
             lifecycle.phase = ENDED
+        for layer in self.order():
+            if layer.is_writer and not layer.lifecycle.released:
+                self._poll_layer(layer, layer.poll_close)  # type: ignore[attr-defined]
         self.sent = True
 
     def _poll_flush(self) -> None:
@@ -399,7 +416,7 @@ class Close:
             except NotReady as not_ready:
                 waits.append(not_ready)
         if waits:
-            raise NotReady(waits[-1].wait)
+            raise NotReady(waits[0].wait)  # the uppermost layer's: it may be a limited one
 
     def _poll_sides(self) -> None:
         for layer in self.sides:
@@ -431,12 +448,15 @@ class Close:
         patience = max((layer.close_patience for layer in self.layers), default=0.0)
         if not patience:
             return False
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + patience):
-            try:
+        self.waits_briefly = True
+        try:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + patience):
                 await wait()
-            except Exception as exc:  # noqa: BLE001 - raised after the release
-                self.error = self.error or exc
-                return False
+        except Exception as exc:  # noqa: BLE001 - raised after the release
+            self.error = self.error or exc
+            return False
+        finally:
+            self.waits_briefly = False
         return True
 
     # ---- Releasing -------------------------------------------------------------------------
@@ -444,7 +464,7 @@ class Close:
     def note_truncation(self) -> None:
         """Decide how the stack ends: by what is lost, and by what was begun."""
         state = self.state()
-        for layer in self.layers:
+        for layer in (*self.layers, *self.sides):
             if layer.lifecycle.torn_text:
                 self.cut_short_text = layer.lifecycle.torn_text
             elif layer.lifecycle.unfinished is not None:
@@ -487,8 +507,11 @@ class Close:
                 await layer.release(clean=clean)
             except Exception as exc:  # noqa: BLE001 - raised below
                 fresh = trio.BrokenResourceError if isinstance(exc, OSError) else None
+                error = _from(fresh, layer, exc)
                 if self.error is None:
-                    self.error = _from(fresh, layer, exc)
+                    self.error = error
+                else:
+                    _add_context(self.error, error)
             except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
                 interrupt = interrupt or exc
         if interrupt is not None:
@@ -510,6 +533,10 @@ class Close:
             lifecycle.update()
         for layer in self.sides:
             layer.lifecycle.side_close = _ENDED_SIDE
+            layer.lifecycle.phase = ENDED
+            # It has been told now, and need not be told again when the other side is closed.
+            layer.lifecycle.torn, layer.lifecycle.torn_text = None, ""
+            layer.lifecycle.unfinished = None
             layer.lifecycle.update()
         if self.is_truncated:
             for layer in self.layers:
@@ -536,6 +563,14 @@ def _from(
     error = kind(f"{layer!r}: {exc}")
     error.__cause__ = exc
     return error
+
+
+def _add_context(error: BaseException, later: BaseException) -> None:
+    """Let the traceback of ``error`` show ``later``, too."""
+    while (context := error.__cause__ or error.__context__) is not None:
+        error = context
+    if error is not later:
+        error.__context__ = later
 
 
 def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
@@ -589,7 +624,7 @@ async def close_layer(layer: Layer, hardness: Hardness, *, joins_gently: bool = 
     if close.is_running or not started:
         await _join(close, layer, gently=joins_gently)
     else:
-        await _run(close, layer)
+        await _run(close, layer, gently=joins_gently)
     for other in others:
         await _join(other, layer, gently=joins_gently)
 
@@ -604,11 +639,16 @@ async def _closed_before(layer: Layer) -> None:
         )
 
 
-async def _run(close: Close, layer: Layer) -> None:
+async def _run(close: Close, layer: Layer, *, gently: bool) -> None:
     told = any(one.lifecycle.failure is not None for one in close.layers)
     try:
         await close.run()
+    except BaseException:
+        close.error = None  # nobody will see it: a warning has to tell what is lost
+        raise
     finally:
+        if gently:
+            close.error = None
         if close.done.is_set():
             _tell_losses(close, layer, told=told)
     error, close.error = close.error, None

@@ -31,7 +31,7 @@ import contextlib
 import contextvars
 import enum
 import threading
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol, final
+from typing import TYPE_CHECKING, Final, NoReturn, final
 
 import trio
 
@@ -79,11 +79,15 @@ ENDING: Final = Phase.ENDING
 ENDED: Final = Phase.ENDED
 
 
-class Closer(Protocol):
+class Closer:
     """A close that runs; see ``_close.py``."""
+
+    #: Whether it now makes its one wait of limited length, and has waited when that is cancelled.
+    waits_briefly = False
 
     def postpones(self, lifecycle: Lifecycle) -> bool:
         """Whether the layer's shutdown has to wait for other layers above it."""
+        return False
 
 
 class Call:
@@ -269,8 +273,11 @@ class Lifecycle:
             return not self.released
         if self.close is not None or self.released:
             return False
-        # A torn layer's flush: the layers below it. Or a Buf that is gone on with.
-        return by is Torn.HERE if self.torn else by is (self.original or self).unfinished
+        if self.torn is not None:
+            # A torn layer's flush, or a close of a layer that does not own those below.
+            return by is Torn.HERE or isinstance(by, Closer)
+        # A Buf that is gone on with.
+        return by is (self.original or self).unfinished
 
     def refuse(self, layer: object) -> NoReturn:
         """Raise what a layer that refuses says."""
