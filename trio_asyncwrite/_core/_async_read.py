@@ -187,9 +187,12 @@ def poll_reader(reader: AsyncRead, size: int) -> bytes:
 
     Raises:
         NotReady: as the poll does.
+        trio.ClosedResourceError: if it is closed.
         trio.BrokenResourceError: if it fails; an OSError is the cause.
     """
     lifecycle = reader.lifecycle
+    if lifecycle.is_closed(reading=True) and lifecycle.lift_of() is None:
+        lifecycle.refuse(reader)  # below a layer over two streams, which is still open
     if lifecycle.read_failure is not None:
         raise BrokenRefusal(f"reading from {reader!r} has failed before") from (
             lifecycle.read_failure

@@ -14,8 +14,8 @@ close, the others wait. A later close can only make it harder (:meth:`Close.hard
 **Three stages.** *Sending*: every layer in turn, uppermost first, is polled to its end: flush,
 epilogue, half-close. A layer's ``poll_shutdown`` also shuts down the one below it; where that one
 has other layers above it that have not ended, this call does nothing yet (``postpones``).
-*Lingering*: graceful closes hold the
-release back until they have seen the peer's end. *Releasing*: guaranteed by the first ``try``.
+*Lingering*: graceful closes hold the release back until they have seen the peer's end. *Releasing*:
+guaranteed by the first ``try``.
 
 **The state of the stack decides how it ends** (:class:`State`): a whole one waits as long as it
 takes, an abandoned one is polled once, a truncated one ends at once and shows it. Only graceful
@@ -33,7 +33,7 @@ import trio
 
 from ._checks import wrong_answer
 from ._errors import ClosedRefusal, NotReady
-from ._lifecycle import ENDED, ENDING, OPEN, Torn, lift, running_closes
+from ._lifecycle import ENDED, ENDING, OPEN, Closer, Torn, lift, running_closes
 from ._stack import (
     above,
     contains,
@@ -153,12 +153,15 @@ def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
     return layers, sides
 
 
-#: Stands for the close that has ended one side of a layer over two streams.
-_ENDED_SIDE: Final = object()
+class _EndedSide(Closer):
+    """Stands for the close that has ended one side of a layer over two streams."""
+
+
+_ENDED_SIDE: Final = _EndedSide()
 
 
 @final
-class Close:
+class Close(Closer):
     """A close at work. Made by :func:`enter`, run by its first caller."""
 
     def __init__(self) -> None:
@@ -186,6 +189,8 @@ class Close:
         self.is_running = False
         #: The close that this one has become a part of.
         self.successor: Close | None = None
+        #: Whether it makes its one wait of limited length.
+        self.waits_briefly = False
         #: Whether the sending stage is over.
         self.has_sent = trio.Event()
         self.done = trio.Event()
@@ -215,10 +220,11 @@ class Close:
         self.sides += new_sides
         self._order = None
         unbroken = [one.lifecycle.unbroken_task for one in new if one.lifecycle.unbroken_task]
+        for layer in (*new, *new_sides):
+            for call in layer.lifecycle.calls:
+                settle(layer, call, closed=True)
         for layer in new:
             lifecycle = layer.lifecycle
-            for call in lifecycle.calls:
-                settle(layer, call, closed=True)
             lifecycle.close = self
             lifecycle.side_close = None
             lifecycle.update()
@@ -324,6 +330,10 @@ class Close:
                 is_truncated = True
             if one.abandoned:
                 is_abandoned = True
+        for layer in self.sides:
+            one = layer.lifecycle
+            if one.torn is not None or one.unfinished is not None:
+                is_truncated = True
         if is_truncated:
             return State.TRUNCATED
         return State.ABANDONED if is_abandoned else State.WHOLE
@@ -472,6 +482,9 @@ class Close:
                 self._chain = writing_chain(layer)
             self._poll_layer(layer, "poll_shutdown")
             lifecycle.phase = ENDED
+        for layer in self.order():
+            if layer.overrides_poll_close and not layer.lifecycle.released:
+                self._poll_layer(layer, "poll_close")
         self.sent = True
 
     def _poll_flush(self) -> None:
@@ -526,7 +539,7 @@ class Close:
             self._poll(self._poll_flush)
         for layer in self.order():
             # Its end was begun, by a wait that does the work: it may come to its end.
-            if layer.lifecycle.phase is ENDING and layer.close_patience:
+            if layer.lifecycle.phase is not OPEN and layer.overrides_poll_close:
                 wait = self._poll(self._poll_end)
                 if wait is not None and await self._wait_briefly(wait):
                     self._poll(self._poll_end)
@@ -537,12 +550,15 @@ class Close:
         patience = max((layer.close_patience for layer in self.layers), default=0.0)
         if not patience:
             return False
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + patience):
-            try:
+        self.waits_briefly = True
+        try:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + patience):
                 await wait()
-            except Exception as exc:  # noqa: BLE001 - raised after the release
-                self.error = self.error or exc
-                return False
+        except Exception as exc:  # noqa: BLE001 - raised after the release
+            self.error = self.error or exc
+            return False
+        finally:
+            self.waits_briefly = False
         return True
 
     # ---- Releasing -------------------------------------------------------------------------
@@ -550,7 +566,7 @@ class Close:
     def note_truncation(self) -> None:
         """Decide how the stack ends: by what is lost, and by what was begun."""
         state = self.state()
-        for layer in self.layers:
+        for layer in (*self.layers, *self.sides):
             if layer.lifecycle.torn_text:
                 self.cut_short_text = layer.lifecycle.torn_text
             elif layer.lifecycle.unfinished is not None:
@@ -594,8 +610,11 @@ class Close:
                 await layer.release(clean=plain is None or contains(plain, layer))
             except Exception as exc:  # noqa: BLE001 - raised below
                 fresh = trio.BrokenResourceError if isinstance(exc, OSError) else None
+                error = _from(fresh, layer, exc)
                 if self.error is None:
-                    self.error = _from(fresh, layer, exc)
+                    self.error = error
+                else:
+                    _add_context(self.error, error)
             except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
                 interrupt = interrupt or exc
         if interrupt is not None:
@@ -620,6 +639,10 @@ class Close:
             lifecycle.update()
         for layer in self.sides:
             layer.lifecycle.side_close = _ENDED_SIDE
+            layer.lifecycle.phase = ENDED
+            # It has been told now, and need not be told again when the other side is closed.
+            layer.lifecycle.torn, layer.lifecycle.torn_text = None, ""
+            layer.lifecycle.unfinished = None
             layer.lifecycle.update()
         for layer in self.layers:
             inner = layer.lifecycle.inner
@@ -649,6 +672,14 @@ def _from(
     error = kind(f"{layer!r}: {exc}")
     error.__cause__ = exc
     return error
+
+
+def _add_context(error: BaseException, later: BaseException) -> None:
+    """Let the traceback of ``error`` show ``later``, too."""
+    while (context := error.__cause__ or error.__context__) is not None:
+        error = context
+    if error is not later:
+        error.__context__ = later
 
 
 def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
@@ -721,7 +752,7 @@ async def close_layer(layer: Layer, hardness: Hardness, *, joins_gently: bool = 
     if close.is_running or not started:
         await _join(close, layer, gently=joins_gently)
     else:
-        await _run(close, layer)
+        await _run(close, layer, gently=joins_gently)
     for other in others:
         await _join(other, layer, gently=joins_gently)
 
@@ -740,14 +771,17 @@ def _raise_if_lost(layer: Layer) -> None:
         )
 
 
-async def _run(close: Close, layer: Layer) -> None:
+async def _run(close: Close, layer: Layer, *, gently: bool) -> None:
     try:
         await close.run()
-    except trio.Cancelled:
-        if close.successor is not None:
+    except BaseException as exc:
+        close.error = None  # nobody will see it: a warning has to tell what is lost
+        if isinstance(exc, trio.Cancelled) and close.successor is not None:
             await _make_harder(close)
         raise
     finally:
+        if gently:
+            close.error = None
         if close.done.is_set() and close.successor is None:
             _tell_losses(close, layer)
     if close.successor is not None:

@@ -124,6 +124,7 @@ class Layer(trio.abc.AsyncResource):
     overrides_layers_below: bool = False
     overrides_owns_below: bool = False
     overrides_release: bool = False
+    overrides_poll_close: bool = False
     #: Whether it writes other bytes than it accepts, as TLS and compression do.
     encodes: bool = False
     #: Whether a message that was cut short makes it unusable. False for writers into memory.
@@ -148,6 +149,10 @@ class Layer(trio.abc.AsyncResource):
         cls.overrides_layers_below = cls.overrides_layers_below or "layers_below" in own
         cls.overrides_owns_below = cls.overrides_owns_below or "owns_below" in own
         cls.overrides_release = cls.overrides_release or "release" in own
+        # The trait itself, which says that it is a writer, has the default.
+        cls.overrides_poll_close = cls.overrides_poll_close or (
+            "poll_close" in own and "is_writer" not in own
+        )
         member = own.get("inner")
         if type(member).__name__ == "member_descriptor":
             cls.inner = _SlottedInner(member)

@@ -32,7 +32,7 @@ import contextvars
 import enum
 import threading
 import weakref
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol, final
+from typing import TYPE_CHECKING, Final, NoReturn, final
 
 import trio
 
@@ -79,11 +79,15 @@ ENDING: Final = Phase.ENDING
 ENDED: Final = Phase.ENDED
 
 
-class Closer(Protocol):
+class Closer:
     """A close that runs; see ``_close.py``."""
+
+    #: Whether it now makes its one wait of limited length, and has waited when that is cancelled.
+    waits_briefly = False
 
     def postpones(self, layer: Layer) -> bool:
         """Whether the layer's shutdown has to wait for other layers above it."""
+        return False
 
 
 class Call:
@@ -301,8 +305,9 @@ class Lifecycle:
             return not self.released
         if self.close is not None or self.released:
             return False
-        # A torn layer's flush: this one, and the layers below it.
-        return by is Torn.HERE
+        # A torn layer's flush: this one, and the layers below it. Or a close of a layer that does
+        # not own those below.
+        return by is Torn.HERE or isinstance(by, Closer)
 
     def refuse(self, layer: object) -> NoReturn:
         """Raise what a layer that refuses says."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVarTuple, Unpack
 
+    from ._async_write import AsyncWrite
     from ._layer import Layer
 
     Ts = TypeVarTuple("Ts")
@@ -541,7 +542,7 @@ def begin_shutdown(layer: Layer) -> bool:
         trio.BrokenResourceError: if it has failed or is torn.
     """
     lifecycle = layer.lifecycle
-    if lifecycle.phase is ENDED:
+    if lifecycle.phase is ENDED and not lifecycle.released:
         return False
     lifecycle.check_flush(layer)
     if lifecycle.postponed(layer):
@@ -554,6 +555,21 @@ def begin_shutdown(layer: Layer) -> bool:
                 upper.lifecycle.shut = True
                 upper.lifecycle.update()
     return True
+
+
+def shut_down(layer: AsyncWrite) -> None:
+    """For a layer's ``poll_shutdown``: shut down ``layer``, which is below it.
+
+    A layer of yours need not remember that it was shut down: this does.
+
+    Raises:
+        NotReady: until it is complete.
+        trio.ClosedResourceError: if it is closed.
+        trio.BrokenResourceError: if it fails, now or before.
+    """
+    if begin_shutdown(layer):
+        poll_below(layer, layer.poll_shutdown)
+        layer.lifecycle.end()
 
 
 # ---- Warnings ----------------------------------------------------------------------------------
