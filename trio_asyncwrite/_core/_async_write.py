@@ -42,7 +42,6 @@ from . import _shell
 from ._async_read import AsyncRead
 from ._buf import Buf
 from ._checks import checked_buffers
-from ._compat import Old
 from ._errors import NotReady
 from ._layer import Epilogue, Layer
 from ._stack import begin_shutdown, fail, poll_below
@@ -55,7 +54,7 @@ if TYPE_CHECKING:
 W = TypeVar("W", bound="AsyncWrite")
 
 
-class AsyncWrite(Old, Layer, trio.abc.SendStream):
+class AsyncWrite(Layer, trio.abc.SendStream):
     """A byte sink: three polls that you write, and all the awaits, provided.
 
     Every writer of this library is one, and so is yours: override :meth:`poll_write`, and
@@ -99,9 +98,13 @@ class AsyncWrite(Old, Layer, trio.abc.SendStream):
 
         Source: ``AsyncWrite::poll_write``.
         """
-        self.lifecycle.check_write(self)
-        inner = self.lifecycle.inner
+        lifecycle = self.lifecycle
+        if lifecycle.refusal is not None:
+            lifecycle.check_write(self)
+        inner = lifecycle.inner
         if inner is None:
+            if lifecycle.odd_inner is not None:
+                _as_writer(self, lifecycle.odd_inner)
             raise TypeError(f"{type(self).__name__} defines neither poll_write nor inner")
         # poll_below() spelt out, to spare every write through a layer one more call.
         try:
@@ -151,12 +154,18 @@ class AsyncWrite(Old, Layer, trio.abc.SendStream):
 
         Source: ``AsyncWrite::poll_flush``.
         """
-        self.lifecycle.check_flush(self)
-        inner = self.lifecycle.inner
-        if inner is None:
-            _check_for_hidden_inner(self)
-        else:
+        lifecycle = self.lifecycle
+        if lifecycle.refusal is not None:
+            lifecycle.check_flush(self)
+        inner = lifecycle.inner
+        if inner is not None:
             poll_below(inner, _as_writer(self, inner).poll_flush)
+        elif not lifecycle.has_no_inner:
+            if lifecycle.odd_inner is not None:
+                _as_writer(self, lifecycle.odd_inner)
+            if not self.foreign_below:
+                _check_for_hidden_inner(self)
+            lifecycle.has_no_inner = True
 
     def poll_shutdown(self) -> None:
         """Flush, write this layer's epilogue, then shut down the layer below.

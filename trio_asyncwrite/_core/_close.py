@@ -33,13 +33,14 @@ import trio
 
 from ._checks import wrong_answer
 from ._errors import ClosedRefusal, NotReady
-from ._lifecycle import ENDED, ENDING, OPEN, Torn, lifted, running_closes
+from ._lifecycle import ENDED, ENDING, OPEN, Torn, lift, running_closes
 from ._stack import (
     above,
     contains,
     fail,
     held_by,
     is_layer,
+    says_what_is_below,
     settle,
     tear,
     warn_unraisably,
@@ -87,6 +88,33 @@ def _visit(layer: Layer, layers: list[Layer], found: list[Layer]) -> None:
     found.append(layer)
 
 
+def _line_through(layer: Layer) -> list[Layer] | None:
+    """The layers of a stack that has no branches, uppermost first; None if it may have some."""
+    top = layer
+    while uppers := top.lifecycle.above:
+        upper = uppers[0]()
+        if len(uppers) > 1 or upper is None or says_what_is_below(upper):
+            return None
+        if upper.lifecycle.released or upper.lifecycle.inner is not top:
+            return None
+        top = upper
+    line = []
+    one: Layer | None = top
+    while one is not None:
+        lifecycle = one.lifecycle
+        if (
+            lifecycle.released
+            or lifecycle.close is not None
+            or len(lifecycle.above) > 1
+            or says_what_is_below(one)
+            or one.overrides_owns_below
+        ):
+            return None
+        line.append(one)
+        one = lifecycle.inner
+    return line
+
+
 def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
     """What a close of ``roots`` closes, and the layers above of which it ends only one side."""
     layers = [root for root in roots if not root.lifecycle.released]
@@ -104,7 +132,7 @@ def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
         grown = False
         for layer in list(layers):
             if layer.owns_below(is_closing):
-                for one in layer.layers_below:
+                for one in (*layer.layers_below, *layer.foreign_below):
                     if not is_closing(one):
                         (layers if is_layer(one) else foreign).append(one)  # type: ignore[arg-type]
                         grown = True
@@ -173,11 +201,14 @@ class Close:
         #: The layer that is shut down now, and those that its shutdown reaches.
         self._chain: list[Layer] = []
         self._order: list[Layer] | None = None
+        #: Whether the stack has no branches: then ``layers`` is in order, and nobody is postponed.
+        self.is_line = False
 
     # ---- The extent ------------------------------------------------------------------------
 
     def add(self, layers: list[Layer], sides: list[Layer]) -> None:
         """Take these into the close, and evict the tasks inside them."""
+        self.is_line = False
         new = [one for one in layers if one.lifecycle.close is None]
         new_sides = [one for one in sides if one.lifecycle.side_close is None]
         self.layers += new
@@ -211,6 +242,7 @@ class Close:
     def absorb(self, other: Close) -> None:
         """``other``, whose extent ours meets, is a part of this close from now on."""
         other.successor = self
+        self.is_line = False
         for layer in other.layers:
             layer.lifecycle.close = self
         for layer in other.sides:
@@ -232,6 +264,8 @@ class Close:
 
     def order(self) -> list[Layer]:
         """The layers, uppermost first; siblings in the order in which they began to hold."""
+        if self.is_line:
+            return self.layers
         if self._order is None:
             found: list[Layer] = []
             self._order = found
@@ -241,7 +275,7 @@ class Close:
 
     def postpones(self, layer: Layer) -> bool:
         """Whether other layers above ``layer`` have to end before it does."""
-        return any(
+        return not self.is_line and any(
             upper.lifecycle.phase is not ENDED
             and contains(self.layers, upper)
             and not contains(self._chain, upper)
@@ -278,17 +312,18 @@ class Close:
 
     def state(self) -> State:
         """What the stack is like."""
-        lifecycles = [layer.lifecycle for layer in self.layers]
-        if any(one.failure is not None for one in lifecycles):
-            return State.BROKEN
-        if self.marked_truncated or any(
-            one.torn is not None or one.unfinished is not None or one.marked_truncated
-            for one in lifecycles
-        ):
+        is_truncated, is_abandoned = self.marked_truncated, False
+        for layer in self.layers:
+            one = layer.lifecycle
+            if one.failure is not None:
+                return State.BROKEN
+            if one.torn is not None or one.unfinished is not None or one.marked_truncated:
+                is_truncated = True
+            if one.abandoned:
+                is_abandoned = True
+        if is_truncated:
             return State.TRUNCATED
-        if any(one.abandoned for one in lifecycles):
-            return State.ABANDONED
-        return State.WHOLE
+        return State.ABANDONED if is_abandoned else State.WHOLE
 
     # ---- Running it ------------------------------------------------------------------------
 
@@ -423,13 +458,14 @@ class Close:
             if not layer.is_writer or lifecycle.phase is ENDED or lifecycle.released:
                 continue
             inner = lifecycle.inner
-            if inner is not None and is_layer(inner) and inner.lifecycle.released:
+            if inner is not None and inner.lifecycle.released:
                 continue  # that side of a layer over two streams has ended before
             if lifecycle.phase is OPEN:
                 if lifecycle.shut:
                     continue  # a layer below was shut down before: nothing can be written
                 lifecycle.phase = ENDING
-            self._chain = list(writing_chain(layer))
+            if not self.is_line:
+                self._chain = writing_chain(layer)
             self._poll_layer(layer, "poll_shutdown")
             lifecycle.phase = ENDED
         self.sent = True
@@ -462,9 +498,9 @@ class Close:
                 self._poll_layer(layer, "poll_flush")
 
     def _poll_layer(self, layer: Layer, name: str) -> None:
+        before, lift.by = lift.by, self
         try:
-            with lifted(self):
-                answer = getattr(layer, name)()
+            answer = getattr(layer, name)()
             if answer is not None:
                 wrong_answer(layer, name, answer)
         except NotReady:
@@ -472,6 +508,8 @@ class Close:
         except BaseException as exc:
             fail(layer, exc)
             raise
+        finally:
+            lift.by = before
 
     async def _flush_once(self) -> None:
         """Give every layer one chance to send what it holds."""
@@ -537,16 +575,17 @@ class Close:
         except BaseException as exc:  # noqa: BLE001 - raised below
             self.is_truncated, interrupt = True, exc
         # Before the first release: a layer that shows a truncation is above those that it is for.
-        plain = [layer for layer in self.layers if interrupt is None and self.ends_plainly(layer)]
-        while True:
-            # Others may have joined meanwhile.
-            layer = next((one for one in self.order() if not one.lifecycle.released), None)
-            if layer is None:
-                break
-            clean = contains(plain, layer)
+        plain: list[Layer] | None = None
+        if interrupt is not None or self.is_truncated or self.hardness is Hardness.ABORTED:
+            plain = [one for one in self.layers if interrupt is None and self.ends_plainly(one)]
+        while unreleased := [one for one in self.order() if not one.lifecycle.released]:
+            # One after the other, since others may join meanwhile.
+            layer = unreleased[0]
             layer.lifecycle.released = True
+            if not layer.overrides_release:
+                continue
             try:
-                await layer.release(clean=clean)
+                await layer.release(clean=plain is None or contains(plain, layer))
             except Exception as exc:  # noqa: BLE001 - raised below
                 fresh = trio.BrokenResourceError if isinstance(exc, OSError) else None
                 if self.error is None:
@@ -582,7 +621,7 @@ class Close:
             is_harmed = self.is_truncated or (
                 self.hardness is Hardness.ABORTED and layer.lifecycle.original is None
             )
-            if is_harmed and inner is not None and is_layer(inner) and not inner.lifecycle.released:
+            if is_harmed and inner is not None and not inner.lifecycle.released:
                 self._tear_below(inner)
         self.done.set()
         self.tell()
@@ -613,6 +652,13 @@ def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
         The close that closes ``layer``, new if its ``layers`` were empty before; and the others
         that meet its extent, to be waited for.
     """
+    line = _line_through(layer)
+    if line is not None:
+        mine = Close()
+        mine.add(line, [])
+        mine.is_line = True
+        mine.harden(hardness, hurried=False)
+        return mine, []
     layers, sides = extent_of([layer])
     met: list[Close] = []
     for one in (layer, *layers):

@@ -142,7 +142,8 @@ class _Lift(threading.local):
     by: object = None
 
 
-_lift = _Lift()
+#: Who lifts refusals now, in this thread; set it by :func:`lifted`, or in a ``try`` of one poll.
+lift = _Lift()
 
 #: The closes that this task runs, and whose code it is called from.
 running_closes: contextvars.ContextVar[tuple[object, ...]] = contextvars.ContextVar(
@@ -153,11 +154,11 @@ running_closes: contextvars.ContextVar[tuple[object, ...]] = contextvars.Context
 @contextlib.contextmanager
 def lifted(by: object) -> Generator[None, None, None]:
     """Lift the refusals that ``by`` has caused, for the polls of the block: no await in it."""
-    before, _lift.by = _lift.by, by
+    before, lift.by = lift.by, by
     try:
         yield
     finally:
-        _lift.by = before
+        lift.by = before
 
 
 @final
@@ -170,6 +171,10 @@ class Lifecycle:
     inside: bool
     #: The layer that this one writes to.
     inner: Layer | None = None
+    #: What a class has put in its place that is no layer.
+    odd_inner: object = None
+    #: Whether it was seen that there is none, under any name.
+    has_no_inner: bool = False
 
     # Rare: the first values are the class's, so that making a layer costs little.
     budget: Budget = SPENT
@@ -192,6 +197,8 @@ class Lifecycle:
     #: The close of a layer below that ends one of this layer's two sides.
     side_close: object = None
     released: bool = False
+    #: What a closed layer says, if there is more to say.
+    closed_text: str = ""
     #: Accepted bytes that a close has lost without telling this layer's user, and whose close it
     #: was: the id of its task.
     lost: int = 0
@@ -220,6 +227,8 @@ class Lifecycle:
     #: Whether this layer's ``held_bytes`` has to be asked for after each call; and the layers below
     #: of which that is true.
     is_watched: bool = False
+    #: Whether nobody is watched, there is no original and no line: most layers.
+    is_simple: bool = False
     watched: tuple[Layer, ...] = ()
     attached: bool = False
 
@@ -245,6 +254,9 @@ class Lifecycle:
             if (self.original or self).unfinished is not None
             else None
         )
+        self.is_simple = (
+            self.line is None and self.original is None and not (self.is_watched or self.watched)
+        )
         self.fast = (
             self.budget
             if self.refusal is None
@@ -252,7 +264,7 @@ class Lifecycle:
             # Who is inside the original is inside its handles.
             and self.original is None
             # Somebody has to look whether these hold bytes now; the shell does.
-            and (self.holding or not (self.is_watched or self.watched))
+            and (self.is_simple or self.holding or not (self.is_watched or self.watched))
             else SPENT
         )
 
@@ -282,7 +294,7 @@ class Lifecycle:
             self.refuse(layer)
 
     def _is_lifted(self) -> bool:
-        by = _lift.by
+        by = lift.by
         if by is None or self.failure is not None or self.torn is Torn.ABOVE:
             return False
         if by is self.close or by is self.side_close:
@@ -308,7 +320,7 @@ class Lifecycle:
             )
         if refusal is Refusal.SHUT_DOWN:
             raise ClosedRefusal(f"{layer!r} was shut down")
-        raise ClosedRefusal(f"{layer!r} is closed, or being closed")
+        raise ClosedRefusal(self.closed_text or f"{layer!r} is closed, or being closed")
 
     # ---- Claims ----------------------------------------------------------------------------
 
@@ -386,7 +398,7 @@ class Lifecycle:
     def postponed(self, layer: Layer) -> bool:
         """Whether the close that polls now has other layers to end before this one."""
         close = self.close
-        return close is not None and close is _lift.by and close.postpones(layer)
+        return close is not None and close is lift.by and close.postpones(layer)
 
     def end(self) -> None:
         """For ``poll_shutdown``: the shutdown is complete."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
-from ._budget import spend, spend_at_once
+from ._budget import SPENT, spend, spend_at_once
 from ._buf import Buf
 from ._checks import accepted, byte_view, wrong_answer
 from ._errors import NotReady
@@ -105,6 +105,10 @@ def claim(layer: Layer, *, writing: bool) -> object:
     lifecycle = layer.lifecycle
     if not lifecycle.attached:
         attach(layer)
+    if lifecycle.refusal is None and lifecycle.is_simple and not lifecycle.inside:
+        lifecycle.inside = True
+        lifecycle.fast = SPENT
+        return None
     lifecycle.claim(layer, writing=writing)
     return None if lifecycle.refusal is None else lifecycle.lift_of()
 
@@ -112,6 +116,10 @@ def claim(layer: Layer, *, writing: bool) -> object:
 def leave(layer: Layer) -> None:
     """This task is not inside ``layer`` any more."""
     lifecycle = layer.lifecycle
+    if lifecycle.refusal is None and lifecycle.is_simple:
+        lifecycle.inside = False
+        lifecycle.fast = lifecycle.budget
+        return
     try:
         if lifecycle.is_watched:
             look(layer)
@@ -134,7 +142,12 @@ class Message(Call):
     __slots__ = ("data", "rest")
 
     def __init__(self, data: bytes | memoryview, *, sends: bool = False) -> None:
-        super().__init__(len(data), sends=sends)
+        # The base's fields spelt out: a message is made for every write.
+        self.size = len(data)
+        self.accepted = 0
+        self.sends = sends
+        self.flushing = self.goes_on = False
+        self.buf = None
         self.data = data
         self.rest: Buf | None = None
 
@@ -251,12 +264,14 @@ async def write_message(
     try:
         lift = claim(writer, writing=True)
         message = Message(view, sends=sends)
-        lifecycle.calls += (message,)
+        calls = lifecycle.calls
+        lifecycle.calls = (*calls, message) if calls else (message,)
         done = False
         try:
-            if sends:
+            if sends or not writer.spare_capacity:
                 result = await drive(writer, poll, writer, message, lift=lift)
-                resumed(writer)
+                if sends:
+                    resumed(writer)
             else:
                 result = await drive_write(writer, message.size, poll, writer, message, lift=lift)
             done = True
@@ -317,7 +332,8 @@ async def write_from(
 
 def _leave(writer: AsyncWrite, call: Call, *, done: bool) -> None:
     lifecycle = writer.lifecycle
-    lifecycle.calls = tuple(one for one in lifecycle.calls if one is not call)
+    calls = lifecycle.calls
+    lifecycle.calls = tuple(one for one in calls if one is not call) if len(calls) > 1 else ()
     try:
         if not done or (call.goes_on and call.buf is not None and call.buf.remaining):
             settle(writer, call, closed=writer.lifecycle.is_closed(reading=False))

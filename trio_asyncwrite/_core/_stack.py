@@ -22,7 +22,7 @@ from ._errors import BrokenRefusal, BusyRefusal, NotReady, Refusal, WriteZeroErr
 from ._lifecycle import ENDED, ENDING, OPEN, Call, Lifecycle, Torn, Unfinished
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Sequence
 
     from typing_extensions import TypeVarTuple, Unpack
 
@@ -58,6 +58,9 @@ def is_layer(thing: object) -> bool:
 
 def below(layer: Layer) -> list[Layer]:
     """The layers directly below, each once."""
+    if not says_what_is_below(layer):
+        inner = layer.lifecycle.inner
+        return [] if inner is None else [inner]
     found: list[Layer] = []
     for one in layer.layers_below:
         if is_layer(one) and not contains(found, one):
@@ -65,9 +68,16 @@ def below(layer: Layer) -> list[Layer]:
     return found
 
 
+def says_what_is_below(layer: Layer) -> bool:
+    """Whether the layer, or its class, says itself what it is over: it may be several streams."""
+    return layer.overrides_layers_below or "layers_below" in vars(layer)
+
+
 def above(layer: Layer) -> list[Layer]:
     """The open layers directly above; those that hold bytes come first, in that order."""
     lifecycle = layer.lifecycle
+    if not lifecycle.above:
+        return []
     found = [one for one in lifecycle.holders if not one.lifecycle.released]
     for reference in lifecycle.above:
         one = reference()
@@ -76,23 +86,29 @@ def above(layer: Layer) -> list[Layer]:
     return found
 
 
-def contains(layers: list[Layer], layer: object) -> bool:
+def contains(layers: Sequence[Layer], layer: object) -> bool:
     """Whether ``layer`` itself is in the list; nothing is compared or hashed."""
-    return any(one is layer for one in layers)
+    for one in layers:  # noqa: SIM110 - any() takes three times as long
+        if one is layer:
+            return True
+    return False
 
 
-def writing_chain(layer: Layer) -> Iterator[Layer]:
+def writing_chain(layer: Layer) -> list[Layer]:
     """``layer`` and those that its bytes pass on their way down."""
-    one: Layer | None = layer
-    while one is not None:
-        yield one
-        inner = one.lifecycle.inner
-        one = inner if inner is not None and is_layer(inner) else None
+    chain = [layer]
+    inner = layer.lifecycle.inner
+    while inner is not None:
+        chain.append(inner)
+        inner = inner.lifecycle.inner
+    return chain
 
 
 def writers_above(layer: Layer) -> list[Layer]:
     """All layers whose bytes pass ``layer``, the nearest ones first."""
     found: list[Layer] = []
+    if not layer.lifecycle.above:
+        return found
     todo = [layer]
     while todo:
         one = todo.pop(0)
@@ -114,12 +130,13 @@ def _forget(uppers: list[weakref.ref[Layer]], reference: weakref.ref[Layer]) -> 
 def register(layer: Layer, lower: Layer) -> None:
     """Let ``lower`` know that ``layer`` is above it."""
     lifecycle = lower.lifecycle
-    if any(reference() is layer for reference in lifecycle.above):
-        return
-    if not lifecycle.above:
-        lifecycle.above = []
     uppers = lifecycle.above
-    assert isinstance(uppers, list)
+    if isinstance(uppers, tuple):
+        uppers = lifecycle.above = []
+    else:
+        for reference in uppers:
+            if reference() is layer:
+                return
     uppers.append(weakref.ref(layer, functools.partial(_forget, uppers)))
 
 
@@ -130,19 +147,22 @@ def _unregister(layer: Layer, lower: Layer) -> None:
     _not_held_below(layer, lower)
 
 
-def set_inner(layer: Layer, inner: Layer | None) -> None:
-    """``layer`` writes to ``inner`` from now on, and inherits the state it is in."""
+def set_inner(layer: Layer, thing: object) -> None:
+    """``layer`` writes to ``thing`` from now on, and inherits the state it is in."""
     lifecycle = lifecycle_of(layer)
     before = lifecycle.inner
-    if before is inner:
-        return
-    if hasattr(inner, "poll_write"):
-        lifecycle_of(inner)  # a mock has everything but this
-    if before is not None and is_layer(before):
+    if before is not None:
+        if before is thing:
+            return
         _unregister(layer, before)
-    lifecycle.inner = inner
+    inner: Layer | None = None
+    if is_layer(thing):
+        inner = thing  # type: ignore[assignment]
+    elif hasattr(thing, "poll_write"):
+        lifecycle_of(thing)  # a mock has everything but this
+    lifecycle.inner, lifecycle.odd_inner = inner, None if inner is not None else thing
     lifecycle.attached = False
-    if inner is not None and is_layer(inner):
+    if inner is not None:
         register(layer, inner)
         if lifecycle.holding:
             _hold_below(layer, inner)
@@ -179,24 +199,33 @@ def attach(layer: Layer) -> None:
     )
     watched: list[Layer] = []
     for one in below(layer):
+        theirs = one.lifecycle
         register(layer, one)
-        if not one.lifecycle.attached:
+        if not theirs.attached:
             attach(one)
-        for each in (*one.lifecycle.watched, *([one] if one.lifecycle.is_watched else [])):
-            if not contains(watched, each):
-                watched.append(each)
+        if theirs.watched or theirs.is_watched:
+            for each in (*theirs.watched, *([one] if theirs.is_watched else [])):
+                if not contains(watched, each):
+                    watched.append(each)
     lifecycle.watched = tuple(watched)
     lifecycle.update()
 
 
-def detach(layer: Layer) -> None:
-    """Close ``layer`` and nothing else: what is below goes on without it."""
-    lifecycle = layer.lifecycle
+def detach(layer: Layer, reason: str = "") -> None:
+    """Close ``layer`` and all above it, and nothing else: what is below goes on without them.
+
+    Args:
+        layer: the layer.
+        reason: what their users are told.
+    """
+    for one in (layer, *writers_above(layer)):
+        lifecycle = one.lifecycle
+        lifecycle.released = True
+        lifecycle.closed_text = reason
+        lifecycle.failure = lifecycle.read_failure = None
+        lifecycle.update()
     for lower in below(layer):
         _unregister(layer, lower)
-    lifecycle.released = True
-    lifecycle.failure = lifecycle.read_failure = None
-    lifecycle.update()
 
 
 # ---- Holding bytes -----------------------------------------------------------------------------
@@ -212,9 +241,15 @@ def hold(layer: Layer) -> None:
 
 
 def _hold_below(layer: Layer, lower: Layer) -> None:
-    if not any(one is layer for one in lower.lifecycle.holders):
-        lower.lifecycle.holders = (*lower.lifecycle.holders, layer)
-        hold(lower)
+    lifecycle = lower.lifecycle
+    holders = lifecycle.holders
+    if not holders:
+        lifecycle.holders = (layer,)
+    elif contains(holders, layer):
+        return
+    else:
+        lifecycle.holders = (*holders, layer)
+    hold(lower)
 
 
 def let_go(layer: Layer) -> None:
@@ -227,9 +262,9 @@ def let_go(layer: Layer) -> None:
 
 
 def _not_held_below(layer: Layer, lower: Layer) -> None:
-    others = tuple(one for one in lower.lifecycle.holders if one is not layer)
-    if len(others) < len(lower.lifecycle.holders):
-        lower.lifecycle.holders = others
+    holders = lower.lifecycle.holders
+    if contains(holders, layer):
+        lower.lifecycle.holders = tuple(one for one in holders if one is not layer)
         let_go(lower)
 
 
@@ -288,6 +323,19 @@ def fail(layer: Layer, exc: BaseException) -> None:
             one.lifecycle.update()
     if isinstance(exc, OSError):
         raise trio.BrokenResourceError(f"{layer!r}: {exc}") from exc
+
+
+def forgive(layer: Layer) -> None:
+    """A failure of ``layer`` and those below has cost nothing: they have ended, and are not broken.
+
+    For an epilogue that a peer which has ended before did not hear.
+    """
+    for one in writing_chain(layer):
+        one.lifecycle.failure = None
+        one.lifecycle.end()
+        for upper in writers_above(one):
+            upper.lifecycle.failure = None
+            upper.lifecycle.update()
 
 
 def poll_below(layer: Layer, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
@@ -365,7 +413,7 @@ def arm_reset(layer: Layer, *, on: bool) -> None:
     Not where a layer on the way shows the truncation by its missing epilogue: there the end is a
     FIN, so that what the kernel has queued survives.
     """
-    chain = list(writing_chain(layer))
+    chain = writing_chain(layer)
     for one in (*chain, *writers_above(chain[-1])):
         if one.shows_truncation:
             return
@@ -408,7 +456,7 @@ def set_unfinished(layer: Layer, unfinished: Unfinished | None) -> None:
 
 def finished(layer: Layer) -> None:
     """A Buf that an earlier call had begun has been written completely."""
-    chain = list(writing_chain(layer))
+    chain = writing_chain(layer)
     if all(
         one.lifecycle.torn is None and one.lifecycle.unfinished is None
         for one in (*chain, *writers_above(chain[-1]))
@@ -418,9 +466,12 @@ def finished(layer: Layer) -> None:
 
 def resumed(layer: Layer) -> None:
     """A flush, send or shutdown has returned: nothing is abandoned here and below."""
-    for one in writing_chain(layer):
-        if one.lifecycle.abandoned:
-            one.lifecycle.abandoned = False
+    one: Layer | None = layer
+    while one is not None:
+        lifecycle = one.lifecycle
+        if lifecycle.abandoned:
+            lifecycle.abandoned = False
+        one = lifecycle.inner
 
 
 # ---- Shutting down -----------------------------------------------------------------------------
@@ -434,7 +485,7 @@ def check_shutdown(layer: Layer) -> None:
         trio.BrokenResourceError: if a Buf is unfinished in one.
         ValueError: if a layer above one still holds bytes.
     """
-    chain = list(writing_chain(layer)) if layer.owns_below(lambda _: False) else [layer]
+    chain = writing_chain(layer) if layer.owns_below(lambda _: False) else [layer]
     for one in chain:
         lifecycle = one.lifecycle
         if lifecycle.phase is ENDED:
