@@ -627,3 +627,14 @@ def test_references_to_layers_that_are_gone_leave_the_list_whatever_left_before(
     layers.clear()
 
     assert wire.lifecycle.above == []
+
+
+async def test_a_layer_that_holds_bytes_is_held_once_by_each_layer_below() -> None:
+    wires = [Wire(math.inf), Wire(math.inf)]
+    tee = Tee(*wires)
+    hold(tee)
+    tee.inner = wires[1]
+
+    assert [len(wire.lifecycle.holders) for wire in wires] == [0, 1]
+    let_go(tee)
+    assert [wire.lifecycle.holding for wire in wires] == [0, 0]

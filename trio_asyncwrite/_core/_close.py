@@ -40,7 +40,6 @@ from ._stack import (
     fail,
     held_by,
     is_layer,
-    is_refusal,
     says_what_is_below,
     settle,
     tear,
@@ -201,7 +200,8 @@ class Close(Closer):
         #: How many graceful closes of other tasks hold the release back, and may take over.
         self._bounded = 0
         self._news = trio.Event()
-        self._scope: trio.CancelScope | None = None
+        #: Around the wait that is made now.
+        self._scope = trio.CancelScope()
         self._lingering: trio.CancelScope | None = None
         #: The layer that is shut down now, and those that its shutdown reaches.
         self._chain: list[Layer] = []
@@ -259,8 +259,7 @@ class Close(Closer):
         self.error = self.error or other.error
         self.harden(other.hardness)
         other.layers, other.sides = [], []
-        if other._scope is not None:
-            other._scope.cancel()
+        other._scope.cancel()
         other.is_running = False
         other.done.set()
         other.tell()
@@ -301,8 +300,7 @@ class Close(Closer):
             self.hardness = hardness
             self.was_late = self.was_late or late
             self.was_hurried = self.was_hurried or hurried
-            if self._scope is not None:
-                self._scope.cancel()
+            self._scope.cancel()
             if self.was_hurried and self._lingering is not None:
                 self._lingering.cancel()
             self.tell()
@@ -316,8 +314,7 @@ class Close(Closer):
     def limit(self, deadline: float) -> None:
         """Stop sending at ``deadline``, if not before."""
         self.deadline = min(self.deadline, deadline)
-        if self._scope is not None:
-            self._scope.deadline = self.deadline
+        self._scope.deadline = self.deadline
 
     def state(self) -> State:
         """What the stack is like."""
@@ -448,7 +445,6 @@ class Close(Closer):
                 except trio.BusyResourceError:
                     # A task that uses a foreign stream directly cannot be made to leave it.
                     await trio.sleep(_BUSY_PAUSE)
-            self._scope = None
             if trio.current_time() >= self.deadline:
                 self.harden(Hardness.CUT_OFF, hurried=False, late=True)
 
@@ -515,7 +511,6 @@ class Close(Closer):
                 self._poll_layer(layer, "poll_flush")
 
     def _poll_layer(self, layer: Layer, name: str) -> None:
-        knew = layer.lifecycle.failure is not None
         before, lift.by = lift.by, self
         try:
             answer = getattr(layer, name)()
@@ -524,8 +519,7 @@ class Close(Closer):
         except NotReady:
             raise
         except BaseException as exc:
-            if not (knew and is_refusal(exc)):
-                fail(layer, exc)
+            fail(layer, exc)
             raise
         finally:
             lift.by = before
