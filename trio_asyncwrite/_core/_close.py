@@ -188,6 +188,8 @@ class Close(Closer):
         self.is_running = False
         #: The close that this one has become a part of.
         self.successor: Close | None = None
+        #: When all waits of limited length are over, together, on Trio's clock.
+        self._brief_deadline: float | None = None
         #: Whether it makes its one wait of limited length.
         self.waits_briefly = False
         #: Whether the sending stage is over.
@@ -533,7 +535,7 @@ class Close(Closer):
             self._poll(self._poll_flush)
         for layer in self.order():
             # Its end was begun, by a wait that does the work: it may come to its end.
-            if layer.lifecycle.phase is not OPEN and layer.overrides_poll_close:
+            if layer.lifecycle.phase is not OPEN and layer.close_patience:
                 wait = self._poll(self._poll_end)
                 if wait is not None and await self._wait_briefly(wait):
                     self._poll(self._poll_end)
@@ -544,9 +546,11 @@ class Close(Closer):
         patience = max((layer.close_patience for layer in self.layers), default=0.0)
         if not patience:
             return False
+        if self._brief_deadline is None:
+            self._brief_deadline = trio.current_time() + patience
         self.waits_briefly = True
         try:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + patience):
+            with trio.CancelScope(shield=True, deadline=self._brief_deadline):
                 await wait()
         except Exception as exc:  # noqa: BLE001 - raised after the release
             self.error = self.error or exc

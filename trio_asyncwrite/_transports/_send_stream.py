@@ -240,11 +240,12 @@ class SendStreamWriter(AsyncWrite):
                 with shield:
                     await operation()
                     self._error = None
-            except trio.BusyResourceError as exc:
-                # Somebody uses the stream itself; by Trio's contract, nothing was sent.
-                self._error, interrupt = None, exc
             except Exception as exc:  # noqa: BLE001 - the next poll raises it
-                self._error = None if self.lifecycle.released else exc
+                if isinstance(exc, trio.BusyResourceError) and not self._chunk:
+                    # Somebody uses the stream itself: its end can be tried again.
+                    self._error, interrupt = None, exc
+                else:
+                    self._error = None if self.lifecycle.released else exc
             except KeyboardInterrupt as exc:
                 interrupt = exc
             finally:
