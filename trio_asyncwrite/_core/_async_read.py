@@ -191,9 +191,11 @@ def poll_reader(reader: AsyncRead, size: int) -> bytes:
     """
     lifecycle = reader.lifecycle
     if lifecycle.read_failure is not None:
-        raise BrokenRefusal(f"reading from {reader!r} has failed before") from (
-            lifecycle.read_failure
-        )
+        cause = lifecycle.read_failure
+        try:
+            raise BrokenRefusal(f"reading from {reader!r} has failed before: {cause!r}") from cause
+        finally:
+            del cause  # its traceback refers to this frame's callers
     if lifecycle.at_end and not lifecycle.received:
         return b""
     try:
