@@ -394,7 +394,7 @@ def _failure_of(close: Close) -> Exception:
     failure = next(
         one.lifecycle.failure for one in close.layers if one.lifecycle.failure is not None
     )
-    error = trio.BrokenResourceError(f"{close.layers[0]!r} has failed before")
+    error = trio.BrokenResourceError(f"{close.layers[0]!r} has failed before: {failure!r}")
     error.__cause__ = failure
     return error
 

@@ -194,9 +194,11 @@ def poll_reader(reader: AsyncRead, size: int) -> bytes:
     if lifecycle.is_closed(reading=True) and lifecycle.lift_of() is None:
         lifecycle.refuse(reader)  # below a layer over two streams, which is still open
     if lifecycle.read_failure is not None:
-        raise BrokenRefusal(f"reading from {reader!r} has failed before") from (
-            lifecycle.read_failure
-        )
+        cause = lifecycle.read_failure
+        try:
+            raise BrokenRefusal(f"reading from {reader!r} has failed before: {cause!r}") from cause
+        finally:
+            del cause  # its traceback refers to this frame's callers
     if lifecycle.at_end and not lifecycle.received:
         return b""
     try:

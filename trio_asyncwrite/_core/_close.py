@@ -467,7 +467,10 @@ class Close(Closer):
         self._poll_sides()
         for layer in self.order():
             lifecycle = layer.lifecycle
-            if not layer.is_writer or lifecycle.phase is ENDED or lifecycle.released:
+            if not layer.is_writer or lifecycle.released:
+                continue
+            # After a shutdown, all that is left to do is what comes with its close.
+            if lifecycle.phase is ENDED and not layer.epilogue.comes_with_close:
                 continue
             inner = lifecycle.inner
             if inner is not None and inner.lifecycle.released:
@@ -750,7 +753,7 @@ async def close_layer(layer: Layer, hardness: Hardness, *, joins_gently: bool = 
     if close.is_running or not started:
         await _join(close, layer, gently=joins_gently)
     else:
-        await _run(close, layer, gently=joins_gently)
+        await _run(close, layer, raises=not joins_gently)
     for other in others:
         await _join(other, layer, gently=joins_gently)
 
@@ -769,19 +772,20 @@ def _raise_if_lost(layer: Layer) -> None:
         )
 
 
-async def _run(close: Close, layer: Layer, *, gently: bool) -> None:
+async def _run(close: Close, layer: Layer, *, raises: bool) -> None:
     try:
         await close.run()
-    except BaseException as exc:
-        close.error = None  # nobody will see it: a warning has to tell what is lost
-        if isinstance(exc, trio.Cancelled) and close.successor is not None:
+    except trio.Cancelled:
+        raises = False
+        if close.successor is not None:
             await _make_harder(close)
         raise
+    except BaseException:
+        raises = False  # an error of the close does not replace this one, so nobody hears of it
+        raise
     finally:
-        if gently:
-            close.error = None
         if close.done.is_set() and close.successor is None:
-            _tell_losses(close, layer)
+            _tell_losses(close, layer, raises=raises and close.error is not None)
     if close.successor is not None:
         await _join(close, layer, gently=False)
         return
@@ -795,14 +799,14 @@ async def _run(close: Close, layer: Layer, *, gently: bool) -> None:
         raise ClosedRefusal(f"another task cut the close of {layer!r} short")
 
 
-def _tell_losses(close: Close, layer: Layer) -> None:
+def _tell_losses(close: Close, layer: Layer, *, raises: bool) -> None:
     told = close.was_broken
     lost = close.lost_bytes()
     me = id(trio.lowlevel.current_task())
     for one in close.layers:
         if one is not layer and not told:
             one.lifecycle.lost, one.lifecycle.lost_by = held_by(one) or 0, me
-    if told or close.error is not None or not close.is_truncated:
+    if told or raises or not close.is_truncated:
         return
     if lost:
         unknown = any(one.loss_is_unknown for one in close.layers)

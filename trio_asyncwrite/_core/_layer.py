@@ -51,6 +51,11 @@ class Epilogue(enum.Enum):
     #: Nobody knows: it is written by the close of a stream that is not ours.
     WITH_CLOSE = "with its close"
 
+    @property
+    def comes_with_close(self) -> bool:
+        """Whether a shutdown leaves something to do for the last poll of a clean close."""
+        return self is Epilogue.WITH_CLOSE
+
 
 class _Inner:
     """``layer.inner``: the layer below. Setting it makes the layer known to that one."""

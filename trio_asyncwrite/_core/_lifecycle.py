@@ -313,7 +313,7 @@ class Lifecycle:
         """Raise what a layer that refuses says."""
         refusal = self.refusal
         if refusal is Refusal.BROKEN:
-            raise BrokenRefusal(f"{layer!r} has failed before") from self.failure
+            raise BrokenRefusal(f"{layer!r} has failed before: {self.failure!r}") from self.failure
         if refusal is Refusal.TORN:
             raise BrokenRefusal(
                 f"{layer!r} is torn: {self.torn_text}. Nothing may follow, so close it"
@@ -404,6 +404,11 @@ class Lifecycle:
         """Whether the close that polls now has other layers to end before this one."""
         close = self.close
         return close is not None and close is lift.by and close.postpones(layer)
+
+    def is_polled_by_close(self, layer: Layer) -> bool:
+        """For ``poll_shutdown``: whether it is a close of this layer that polls, in its turn."""
+        close = self.close
+        return close is not None and close is lift.by and not close.postpones(layer)
 
     def end(self) -> None:
         """For ``poll_shutdown``: the shutdown is complete."""

@@ -86,6 +86,7 @@ class BufWriter(AsyncWrite, Generic[W]):
         # cycle it may be closed before this writer's __del__ has told how much was lost.
         self._store: io.BytesIO | None = None
         self._start = 0
+        # Before a wrong ``inner`` can raise: the finaliser asks how much is held.
         self.spare_capacity = self._capacity
         self.inner = wrap_stream(inner)  # type: ignore[assignment]
 
