@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 import trio.abc
+import trio.testing
 
-from trio_asyncwrite import AsyncReadWrite, TcpStream
+from trio_asyncwrite import AsyncReadWrite, DuplexStream, TcpStream, duplex
 
-from ._streams import drain
+from ._streams import drain, tcp_pair
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+
+Pair = tuple[trio.abc.SendStream, trio.abc.Stream]
 
 
 async def read_and_close(stream: trio.abc.Stream) -> bytes:
@@ -44,6 +48,21 @@ async def unread_pipe() -> trio.lowlevel.FdStream:
     reading, writing = os.pipe()
     os.close(reading)
     return trio.lowlevel.FdStream(writing)
+
+
+async def over_tcp(make: Callable[[TcpStream], trio.abc.SendStream]) -> Pair:
+    left, right = await tcp_pair()
+    return make(left), right
+
+
+async def over_memory(make: Callable[[Any], trio.abc.SendStream]) -> Pair:
+    left, right = trio.testing.memory_stream_pair()
+    return make(left), right
+
+
+async def over_duplex(make: Callable[[DuplexStream], trio.abc.SendStream]) -> Pair:
+    left, right = duplex(1000)
+    return make(left), right
 
 
 class Hostile(AsyncReadWrite):

@@ -57,6 +57,12 @@ if TYPE_CHECKING:
 _BUSY_PAUSE: Final = 0.01
 
 
+# Why a layer is torn that stays open below one that was closed. An abort is on purpose: nobody is
+# warned of it.
+_CUT_OFF_TEXT: Final = "a layer above it was closed before it had written everything"
+_ABORTED_TEXT: Final = "a layer above it was aborted"
+
+
 class Hardness(enum.IntEnum):
     """How much a close still tries; it only grows."""
 
@@ -167,7 +173,7 @@ class Close:
         self._bounded = 0
         self._news = trio.Event()
         self._scope: trio.CancelScope | None = None
-        self._lingering: trio.CancelScope | None = None
+        self._lingering: list[trio.CancelScope] = []
         #: The layer that is shut down now, and those that its shutdown reaches.
         self._chain: list[Layer] = []
         self._order: list[Layer] | None = None
@@ -184,11 +190,15 @@ class Close:
         unbroken = [one.lifecycle.unbroken_task for one in new if one.lifecycle.unbroken_task]
         for layer in new:
             lifecycle = layer.lifecycle
-            for call in lifecycle.calls:
-                settle(layer, call, closed=True)
             lifecycle.close = self
             lifecycle.side_close = None
             lifecycle.update()
+        for layer in new:
+            for call in layer.lifecycle.calls:
+                try:
+                    settle(layer, call, closed=True)
+                except BaseException as exc:  # noqa: BLE001 - raised after the release
+                    self.error = self.error or exc
         for layer in new_sides:
             layer.lifecycle.side_close = self
             layer.lifecycle.update()
@@ -237,13 +247,14 @@ class Close:
             self.was_hurried = self.was_hurried or hurried
             if self._scope is not None:
                 self._scope.cancel()
-            if self.was_hurried and self._lingering is not None:
-                self._lingering.cancel()
+            if self.was_hurried:
+                for scope in self._lingering:
+                    scope.cancel()
             self.tell()
 
     def on_hurry(self, scope: trio.CancelScope) -> None:
         """Cancel ``scope`` as soon as somebody hurries this close."""
-        self._lingering = scope
+        self._lingering.append(scope)
         if self.was_hurried:
             scope.cancel()
 
@@ -305,6 +316,7 @@ class Close:
             try:
                 if not handed_over:
                     self.has_sent.set()
+                    self.tell()
                     with trio.CancelScope(shield=True):
                         try:
                             if linger is not None:
@@ -344,7 +356,6 @@ class Close:
         await news.wait()
 
     async def _linger(self) -> None:
-        self.tell()
         while self._bounded and not self.was_hurried:
             await self.next_news()
 
@@ -475,7 +486,7 @@ class Close:
         """Decide how the stack ends: by what is lost, and by what was begun."""
         state = self.state()
         for layer in self.layers:
-            if layer.lifecycle.torn_text:
+            if layer.lifecycle.torn_text not in ("", _ABORTED_TEXT):
                 self.cut_short_text = layer.lifecycle.torn_text
             elif layer.lifecycle.unfinished is not None:
                 self.cut_short_text = "a Buf was begun and not finished"
@@ -529,32 +540,34 @@ class Close:
 
     def _finish(self) -> None:
         """Every layer is closed from now on, whatever has happened."""
-        for layer in self.layers:
-            lifecycle = layer.lifecycle
-            lifecycle.released = True
-            lifecycle.close = None
-            # Their tracebacks refer to the layers.
-            lifecycle.failure = lifecycle.read_failure = None
-            lifecycle.unfinished = None
-            lifecycle.holders = ()
-            lifecycle.update()
-        for layer in self.sides:
-            layer.lifecycle.side_close = _ENDED_SIDE
-            layer.lifecycle.update()
-        for layer in self.layers:
-            inner = layer.lifecycle.inner
-            # The original of a handle is not harmed by an abort that has lost nothing.
-            is_harmed = self.is_truncated or (
-                self.hardness is Hardness.ABORTED and layer.lifecycle.original is None
-            )
-            if is_harmed and inner is not None and is_layer(inner) and not inner.lifecycle.released:
-                self._tear_below(inner)
-        self.done.set()
-        self.tell()
+        try:
+            for layer in self.layers:
+                lifecycle = layer.lifecycle
+                lifecycle.released = True
+                lifecycle.close = None
+                # Their tracebacks refer to the layers.
+                lifecycle.failure = lifecycle.read_failure = None
+                lifecycle.unfinished = None
+                lifecycle.holders = ()
+                lifecycle.update()
+            for layer in self.sides:
+                layer.lifecycle.side_close = _ENDED_SIDE
+                layer.lifecycle.update()
+            for layer in self.layers:
+                inner = layer.lifecycle.inner
+                # The original of a handle is not harmed by an abort that has lost nothing.
+                is_harmed = self.is_truncated or (
+                    self.hardness is Hardness.ABORTED and layer.lifecycle.original is None
+                )
+                if is_harmed and is_layer(inner) and not inner.lifecycle.released:
+                    self._tear_below(inner)
+        finally:
+            self.done.set()
+            self.tell()
 
     def _tear_below(self, inner: Layer) -> None:
         if inner.lifecycle.unfinished is None:
-            tear(inner, "a layer above it was closed before it had written everything")
+            tear(inner, _ABORTED_TEXT if self.hardness is Hardness.ABORTED else _CUT_OFF_TEXT)
 
     def lost_bytes(self) -> int:
         """How many accepted bytes the layers still hold, over all; what is unknown adds 0."""
@@ -641,26 +654,37 @@ async def _run(close: Close, layer: Layer) -> None:
     told = any(one.lifecycle.failure is not None for one in close.layers)
     try:
         await close.run()
-    finally:
+    except BaseException:
         if close.done.is_set():
             _tell_losses(close, layer, told=told)
+        raise
+    is_cut_short = (close.was_hurried or close.was_late) and not close.sent
+    _tell_losses(close, layer, told=told, raises=is_cut_short)
     error, close.error = close.error, None
     if error is not None and not told:
         try:
             raise error
         finally:
             del error
-    if (close.was_hurried or close.was_late) and not close.sent and not told:
+    if is_cut_short and not told:
         raise ClosedRefusal(f"another task cut the close of {layer!r} short")
 
 
-def _tell_losses(close: Close, layer: Layer, *, told: bool) -> None:
+def _tell_losses(close: Close, layer: Layer, *, told: bool, raises: bool = False) -> None:
+    """Warn of what was lost, unless an error tells it.
+
+    Args:
+        close: the close, done.
+        layer: the one whose user is told.
+        told: whether its user had been told before.
+        raises: whether the close raises because it was cut short.
+    """
     lost = close.lost_bytes()
     me = id(trio.lowlevel.current_task())
     for one in close.layers:
         if one is not layer and not told:
             one.lifecycle.lost, one.lifecycle.lost_by = held_by(one) or 0, me
-    if told or close.error is not None or not close.is_truncated:
+    if told or raises or close.error is not None or not close.is_truncated:
         return
     if lost:
         unknown = any(one.loss_is_unknown for one in close.layers)
