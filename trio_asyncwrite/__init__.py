@@ -32,7 +32,8 @@ from ._tls._over_tcp import (
     open_tls_over_tcp_listeners as open_tls_over_tcp_listeners,
     open_tls_over_tcp_stream as open_tls_over_tcp_stream,
 )
-from ._tls._stream import TlsStream as TlsStream, start_tls as start_tls
+from ._tls._start_tls import start_tls as start_tls
+from ._tls._stream import TlsStream as TlsStream
 from ._transports._allow_stdio import AllowStdIo as AllowStdIo
 from ._transports._cursor import Cursor as Cursor
 from ._transports._duplex import (

@@ -415,7 +415,9 @@ class GracefulClose:
             self._outcome(error, ended=ended),
             unsent_bytes=sum(held_by(layer) or 0 for layer in close.layers),
             unacknowledged_bytes=self.unacknowledged,
-            discarded_bytes=self.discarded_before + discard.discarded,
+            discarded_bytes=self.discarded_before
+            + discard.discarded
+            + sum(layer.discarded_bytes for layer in close.layers),
             peer_closed=discard.peer_closed,
             close_notify_received=self.unwrapped
             or _answer(self.writer, "close_notify_received"),

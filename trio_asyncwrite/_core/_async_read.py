@@ -7,7 +7,7 @@ and the next polls give that out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, final
 
 import trio
 import trio.abc
@@ -98,6 +98,22 @@ class AsyncRead(Layer, trio.abc.ReceiveStream):
     def drain_source(self) -> trio.abc.ReceiveStream | None:
         """This stream itself."""
         return self
+
+
+@final
+class ForeignReader(AsyncRead):
+    """A reader over any :class:`trio.abc.ReceiveStream`; it does not close it.
+
+    Args:
+        stream: the stream.
+    """
+
+    def __init__(self, stream: trio.abc.ReceiveStream) -> None:
+        self._stream = stream
+
+    def poll_read(self, size: int, /) -> bytes:
+        """Take what a wait has received. See :meth:`AsyncRead.poll_read`."""
+        return poll_foreign_read(self, self._stream, size)
 
 
 def poll_foreign_read(layer: Layer, stream: trio.abc.ReceiveStream, size: int) -> bytes:

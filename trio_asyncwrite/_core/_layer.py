@@ -225,6 +225,11 @@ class Layer(trio.abc.AsyncResource):
         return answer
 
     @answer
+    def discarded_bytes(self) -> int:
+        """Bytes from the peer that this layer has thrown away while it was closed."""
+        return 0
+
+    @answer
     def loss_is_unknown(self) -> bool:
         """Whether the bytes that are still held at the close may yet arrive."""
         return False

@@ -174,6 +174,8 @@ class Lifecycle:
     #: The close of a layer below that ends one of this layer's two sides.
     side_close: Closer | None = None
     released: bool = False
+    #: What a closed layer says, if there is more to say.
+    closed_text: str = ""
     #: Accepted bytes that a close has lost without telling this layer's user, and whose close it
     #: was: the id of its task.
     lost: int = 0
@@ -288,7 +290,7 @@ class Lifecycle:
             )
         if refusal is Refusal.SHUT_DOWN:
             raise ClosedRefusal(f"{layer!r} was shut down")
-        raise ClosedRefusal(f"{layer!r} is closed, or being closed")
+        raise ClosedRefusal(self.closed_text or f"{layer!r} is closed, or being closed")
 
     # ---- Claims ----------------------------------------------------------------------------
 

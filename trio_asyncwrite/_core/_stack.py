@@ -190,14 +190,21 @@ def attach(layer: Layer) -> None:
     lifecycle.update()
 
 
-def detach(layer: Layer) -> None:
-    """Close ``layer`` and nothing else: what is below goes on without it."""
-    lifecycle = layer.lifecycle
+def detach(layer: Layer, reason: str = "") -> None:
+    """Close ``layer`` and all above it, and nothing else: what is below goes on without them.
+
+    Args:
+        layer: the layer.
+        reason: what their users are told.
+    """
+    for one in (layer, *writers_above(layer)):
+        lifecycle = one.lifecycle
+        lifecycle.released = True
+        lifecycle.closed_text = reason
+        lifecycle.failure = lifecycle.read_failure = None
+        lifecycle.update()
     for lower in below(layer):
         _unregister(layer, lower)
-    lifecycle.released = True
-    lifecycle.failure = lifecycle.read_failure = None
-    lifecycle.update()
 
 
 # ---- Holding bytes -----------------------------------------------------------------------------
@@ -285,6 +292,19 @@ def fail(layer: Layer, exc: BaseException) -> None:
             one.lifecycle.update()
     if isinstance(exc, OSError):
         raise trio.BrokenResourceError(f"{layer!r}: {exc}") from exc
+
+
+def forgive(layer: Layer) -> None:
+    """A failure of ``layer`` and those below has cost nothing: they have ended, and are not broken.
+
+    For an epilogue that a peer which has ended before did not hear.
+    """
+    for one in writing_chain(layer):
+        one.lifecycle.failure = None
+        one.lifecycle.end()
+        for upper in writers_above(one):
+            upper.lifecycle.failure = None
+            upper.lifecycle.update()
 
 
 def poll_below(layer: Layer, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
