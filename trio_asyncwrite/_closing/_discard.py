@@ -43,9 +43,7 @@ class Discard:
         close: the close that runs; its refusals are lifted for the reading.
     """
 
-    def __init__(
-        self, source: trio.abc.ReceiveStream | None, close: Close | None = None
-    ) -> None:
+    def __init__(self, source: trio.abc.ReceiveStream | None, close: Close | None = None) -> None:
         self.source = source
         self._close = close
         #: Whether the peer's end was seen; None if this stream cannot see it.

@@ -249,7 +249,8 @@ class GracefulClose:
     async def _linger(self) -> None:
         close = self.close
         self.sent = close.sent
-        if isinstance(close.error, Exception):
+        # When time is up, what is cut short fails: that is no news.
+        if isinstance(close.error, Exception) and not close.was_late:
             self._note_sending(close.error)
         if self.tls is not None and self.sent:
             await self._end_ssl_stream(self.tls)
@@ -397,7 +398,8 @@ class GracefulClose:
     def _make_report(self) -> CloseReport:
         close, discard = self.close, self.discard
         is_aborted = close.hardness is Hardness.ABORTED
-        if isinstance(close.error, Exception) and not (self.error or self.unheard):
+        was_cut_short = close.was_late and not self.sent
+        if isinstance(close.error, Exception) and not (was_cut_short or self.error or self.unheard):
             self._note_sending(close.error)
         if discard.error is not None and is_truncation(discard.error):
             # The TLS session has no proper end, but the transport below has.
@@ -406,7 +408,7 @@ class GracefulClose:
             # Somebody was told of it. From then on, reading gives end-of-file.
             discard.peer_closed = False
             self._note(trio.BrokenResourceError("the connection was reset"))
-        if close.was_hurried and not (close.was_late or self.sent or self.error or is_aborted):
+        if close.was_hurried and not (was_cut_short or self.sent or self.error or is_aborted):
             self._note(trio.ClosedResourceError("another task cut the close short"))
         ended = bool(discard.peer_closed) and discard.error is None
         # Discarding goes on only while the sender is well: if both failed, it was the first.
@@ -419,8 +421,7 @@ class GracefulClose:
             + discard.discarded
             + sum(layer.discarded_bytes for layer in close.layers),
             peer_closed=discard.peer_closed,
-            close_notify_received=self.unwrapped
-            or _answer(self.writer, "close_notify_received"),
+            close_notify_received=self.unwrapped or _answer(self.writer, "close_notify_received"),
             error=error,
             elapsed=trio.current_time() - self.started,
         )

@@ -227,7 +227,8 @@ class Close:
     def postpones(self, layer: Layer) -> bool:
         """Whether other layers above ``layer`` have to end before it does."""
         return any(
-            upper.lifecycle.phase is not ENDED
+            upper.is_writer
+            and upper.lifecycle.phase is not ENDED
             and contains(self.layers, upper)
             and not contains(self._chain, upper)
             for upper in above(layer)

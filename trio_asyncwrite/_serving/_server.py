@@ -32,7 +32,6 @@ import trio
 import trio.abc
 
 from trio_asyncwrite._closing._graceful_close import GracefulClose, end_stream
-from trio_asyncwrite._closing._limits import Limits
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import consists_of
 from trio_asyncwrite._core._close import Close, Hardness
@@ -44,6 +43,7 @@ from ._drain import DrainReport
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from trio_asyncwrite._closing._limits import Limits
     from trio_asyncwrite._closing._report import CloseOutcome, CloseReport
 
     from ._drain import Drain
