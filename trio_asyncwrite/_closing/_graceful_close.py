@@ -411,8 +411,12 @@ class GracefulClose:
         if close.was_hurried and not (was_cut_short or self.sent or self.error or is_aborted):
             self._note(trio.ClosedResourceError("another task cut the close short"))
         ended = bool(discard.peer_closed) and discard.error is None
-        # Discarding goes on only while the sender is well: if both failed, it was the first.
-        error = discard.error or self.error or (None if ended else self.unheard)
+        # A failure of before was the first. Discarding goes on only while the sender is well: if
+        # both failed, its failure was the first.
+        first, second = discard.error, self.error
+        if self.state is State.BROKEN:
+            first, second = second, first
+        error = first or second or (None if ended else self.unheard)
         return CloseReport(
             self._outcome(error, ended=ended),
             unsent_bytes=sum(held_by(layer) or 0 for layer in close.layers),
