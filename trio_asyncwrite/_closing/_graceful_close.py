@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, final
 import trio
 import trio.abc
 
-from trio_asyncwrite._core._close import Close, Hardness, State, enter
+from trio_asyncwrite._core._close import Close, Hardness, State, enter, wait_done
 from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._lifecycle import running_closes
 from trio_asyncwrite._core._stack import attach, held_by
@@ -128,9 +128,10 @@ class GracefulClose:
         writer = self.writer
         if not writer.lifecycle.attached:
             attach(writer)
-        self.joins = writer.lifecycle.close is not None
         self.discard = Discard(None)
+        has_begun = writer.lifecycle.close is not None
         self._close, self._others = close, _ = enter(writer, Hardness.CLEAN)
+        self.joins = has_begun or close.is_running
         token = running_closes.set((*running_closes.get(), close))
         interrupt: BaseException | None = None
         try:
@@ -143,7 +144,7 @@ class GracefulClose:
                 else:
                     interrupt = await self._run_beside_discarding() or interrupt
                 for other in self._others:
-                    await other.done.wait()
+                    await wait_done(other)
         finally:
             running_closes.reset(token)
         if not isinstance(close.error, Exception):
@@ -177,7 +178,7 @@ class GracefulClose:
 
     def _look_at_the_stack(self) -> None:
         writer, close = self.writer, self.close
-        close.delivers = True
+        close.delivers = close.is_reported = True
         close.limit(self.started + self.limits.timeout)
         if self._says_truncated:
             close.marked_truncated = True
@@ -501,6 +502,6 @@ async def end_stream(
     if truncated and isinstance(running, Close):
         # The exception of the body is on its way, and no Cancelled replaces it.
         with contextlib.suppress(trio.Cancelled):
-            await running.done.wait()
+            await wait_done(running)
         return closed_before(writer)
     return await GracefulClose(writer, limits, truncated=truncated).run()

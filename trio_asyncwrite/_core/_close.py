@@ -31,8 +31,9 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from ._checks import wrong_answer
 from ._errors import ClosedRefusal, NotReady
-from ._lifecycle import ENDED, ENDING, Torn, lifted, running_closes
+from ._lifecycle import ENDED, ENDING, OPEN, Torn, lift, running_closes
 from ._stack import (
     above,
     contains,
@@ -40,6 +41,7 @@ from ._stack import (
     held_by,
     is_layer,
     is_refusal,
+    says_what_is_below,
     settle,
     tear,
     warn_unraisably,
@@ -93,6 +95,33 @@ def _visit(layer: Layer, layers: list[Layer], found: list[Layer]) -> None:
     found.append(layer)
 
 
+def _line_through(layer: Layer) -> list[Layer] | None:
+    """The layers of a stack that has no branches, uppermost first; None if it may have some."""
+    top = layer
+    while uppers := top.lifecycle.above:
+        upper = uppers[0]()
+        if len(uppers) > 1 or upper is None or says_what_is_below(upper):
+            return None
+        if upper.lifecycle.released or upper.lifecycle.inner is not top:
+            return None
+        top = upper
+    line = []
+    one: Layer | None = top
+    while one is not None:
+        lifecycle = one.lifecycle
+        if (
+            lifecycle.released
+            or lifecycle.close is not None
+            or len(lifecycle.above) > 1
+            or says_what_is_below(one)
+            or one.overrides_owns_below
+        ):
+            return None
+        line.append(one)
+        one = lifecycle.inner
+    return line
+
+
 def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
     """What a close of ``roots`` closes, and the layers above of which it ends only one side."""
     layers = [root for root in roots if not root.lifecycle.released]
@@ -110,7 +139,7 @@ def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
         grown = False
         for layer in list(layers):
             if layer.owns_below(is_closing):
-                for one in layer.layers_below:
+                for one in (*layer.layers_below, *layer.foreign_below):
                     if not is_closing(one):
                         (layers if is_layer(one) else foreign).append(one)  # type: ignore[arg-type]
                         grown = True
@@ -130,14 +159,8 @@ def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
     return layers, sides
 
 
-class _EndedSide:
-    """Stands for the close that has ended one side of a layer over two streams."""
-
-    def postpones(self, layer: Layer) -> bool:
-        return False
-
-
-_ENDED_SIDE: Final = _EndedSide()
+#: Stands for the close that has ended one side of a layer over two streams.
+_ENDED_SIDE: Final = object()
 
 
 @final
@@ -150,6 +173,8 @@ class Close:
         self.hardness = Hardness.CLEAN
         #: Whether a truncated stack's accepted bytes are waited for.
         self.delivers = False
+        #: Whether a graceful close makes a report of it.
+        self.is_reported = False
         #: Whether a server or ``graceful`` has said that a message was cut short.
         self.marked_truncated = False
         #: Whether every layer's shutdown was completed.
@@ -162,13 +187,20 @@ class Close:
         self.error: BaseException | None = None
         #: Whether somebody else than the task that runs it has made it harder.
         self.was_hurried = False
+        #: Whether a layer had failed before the close, which the user knows.
+        self.was_broken = False
+        #: Whether those who wait for it are to be told that it was cut short, or has failed.
+        self.fell_short = False
         self.is_running = False
+        #: The close that this one has become a part of.
+        self.successor: Close | None = None
         #: Whether the sending stage is over.
         self.has_sent = trio.Event()
         self.done = trio.Event()
         #: When sending has taken long enough, on Trio's clock.
         self.deadline = math.inf
         self.was_late = False
+        self._lingers = False
         #: How many graceful closes of other tasks hold the release back, and may take over.
         self._bounded = 0
         self._news = trio.Event()
@@ -177,11 +209,14 @@ class Close:
         #: The layer that is shut down now, and those that its shutdown reaches.
         self._chain: list[Layer] = []
         self._order: list[Layer] | None = None
+        #: Whether the stack has no branches: then ``layers`` is in order, and nobody is postponed.
+        self.is_line = False
 
     # ---- The extent ------------------------------------------------------------------------
 
     def add(self, layers: list[Layer], sides: list[Layer]) -> None:
         """Take these into the close, and evict the tasks inside them."""
+        self.is_line = False
         new = [one for one in layers if one.lifecycle.close is None]
         new_sides = [one for one in sides if one.lifecycle.side_close is None]
         self.layers += new
@@ -212,21 +247,48 @@ class Close:
         """Shut everything down, if that needs no waiting; whether it is done, or has failed."""
         return self.state() is State.WHOLE and self._poll(self._poll_end) is None
 
+    def can_be_absorbed(self) -> bool:
+        """Whether the task that runs it needs no more than to wait for its end."""
+        return not (self.has_sent.is_set() or self._lingers or self._bounded)
+
+    def absorb(self, other: Close) -> None:
+        """``other``, whose extent ours meets, is a part of this close from now on."""
+        other.successor = self
+        self.is_line = False
+        for layer in other.layers:
+            layer.lifecycle.close = self
+        for layer in other.sides:
+            layer.lifecycle.side_close = self
+        self.layers += other.layers
+        self.sides += other.sides
+        self._order = None
+        self.error = self.error or other.error
+        self.harden(other.hardness)
+        other.layers, other.sides = [], []
+        if other._scope is not None:
+            other._scope.cancel()
+        other.is_running = False
+        other.done.set()
+        other.tell()
+
     def include(self, layer: Layer) -> None:
         """A layer that is made over one of ours, while we close, belongs to us."""
         self.add([layer], [])
 
     def order(self) -> list[Layer]:
         """The layers, uppermost first; siblings in the order in which they began to hold."""
+        if self.is_line:
+            return self.layers
         if self._order is None:
-            self._order = found = []
+            found: list[Layer] = []
+            self._order = found
             for layer in self.layers:
                 _visit(layer, self.layers, found)
         return self._order
 
     def postpones(self, layer: Layer) -> bool:
         """Whether other layers above ``layer`` have to end before it does."""
-        return any(
+        return not self.is_line and any(
             upper.is_writer
             and upper.lifecycle.phase is not ENDED
             and contains(self.layers, upper)
@@ -267,17 +329,18 @@ class Close:
 
     def state(self) -> State:
         """What the stack is like."""
-        lifecycles = [layer.lifecycle for layer in self.layers]
-        if any(one.failure is not None for one in lifecycles):
-            return State.BROKEN
-        if self.marked_truncated or any(
-            one.torn is not None or one.unfinished is not None or one.marked_truncated
-            for one in lifecycles
-        ):
+        is_truncated, is_abandoned = self.marked_truncated, False
+        for layer in self.layers:
+            one = layer.lifecycle
+            if one.failure is not None:
+                return State.BROKEN
+            if one.torn is not None or one.unfinished is not None or one.marked_truncated:
+                is_truncated = True
+            if one.abandoned:
+                is_abandoned = True
+        if is_truncated:
             return State.TRUNCATED
-        if any(one.abandoned for one in lifecycles):
-            return State.ABANDONED
-        return State.WHOLE
+        return State.ABANDONED if is_abandoned else State.WHOLE
 
     # ---- Running it ------------------------------------------------------------------------
 
@@ -292,13 +355,15 @@ class Close:
             linger: called after the sending stage, shielded; the release waits for it.
         """
         self.is_running = True
+        self._lingers = linger is not None
+        self.was_broken = any(layer.lifecycle.failure is not None for layer in self.layers)
         token = running_closes.set((*running_closes.get(), self))
         handed_over = False
         try:
             try:
                 await self._send()
             except trio.Cancelled:
-                if self._bounded:
+                if self._bounded or self.successor is not None:
                     handed_over = True
                     raise
                 self.harden(Hardness.CUT_OFF, hurried=False)
@@ -306,6 +371,9 @@ class Close:
                     await self._flush_once()
                 raise
             except BaseException as exc:
+                if self.successor is not None:
+                    handed_over = True
+                    raise
                 # A wait has raised: nothing is broken, but there is no more waiting.
                 self.harden(Hardness.CUT_OFF, hurried=False)
                 if not isinstance(exc, Exception):
@@ -313,6 +381,7 @@ class Close:
                 self.error = self.error or exc
                 with trio.CancelScope(shield=True):
                     await self._flush_once()
+            handed_over = self.successor is not None
         finally:
             try:
                 if not handed_over:
@@ -364,7 +433,7 @@ class Close:
 
     async def _send(self) -> None:
         await trio.lowlevel.checkpoint()
-        while self.hardness < Hardness.ABORTED and not self.sent:
+        while self.hardness < Hardness.ABORTED and not self.sent and self.successor is None:
             state = self.state()
             is_short = state is State.TRUNCATED or state is State.BROKEN
             if self.hardness is Hardness.CUT_OFF or (is_short and not self.delivers):
@@ -407,18 +476,23 @@ class Close:
             if not layer.is_writer or lifecycle.phase is ENDED or lifecycle.released:
                 continue
             inner = lifecycle.inner
-            if inner is not None and is_layer(inner) and inner.lifecycle.released:
+            if inner is not None and inner.lifecycle.released:
                 continue  # that side of a layer over two streams has ended before
-            self._chain = list(writing_chain(layer))
-            self._poll_layer(layer, layer.poll_shutdown)  # type: ignore[attr-defined]
+            if lifecycle.phase is OPEN:
+                if lifecycle.shut:
+                    continue  # a layer below was shut down before: nothing can be written
+                lifecycle.phase = ENDING
+            if not self.is_line:
+                self._chain = writing_chain(layer)
+            self._poll_layer(layer, "poll_shutdown")
             lifecycle.phase = ENDED
         self.sent = True
 
     def _poll_flush(self) -> None:
         """Flush every layer whose bytes can still go, or raise."""
-        waits: list[NotReady] = []
-        self._poll_sides()
-        for layer in self.order():
+        # Not the exceptions: their tracebacks refer to this frame.
+        wait: Callable[[], Awaitable[object]] | None = None
+        for layer in (*self.sides, *self.order()):
             lifecycle = layer.lifecycle
             if (
                 not layer.is_writer
@@ -429,29 +503,33 @@ class Close:
             ):
                 continue
             try:
-                self._poll_layer(layer, layer.poll_flush)  # type: ignore[attr-defined]
+                self._poll_layer(layer, "poll_flush")
             except NotReady as not_ready:
-                waits.append(not_ready)
-        if waits:
-            # That of the uppermost layer goes through all below it.
-            raise NotReady(waits[0].wait)
+                # That of the uppermost layer goes through all below it.
+                wait = wait or not_ready.wait
+        if wait is not None:
+            raise NotReady(wait)
 
     def _poll_sides(self) -> None:
         for layer in self.sides:
             if layer.lifecycle.failure is None and layer.lifecycle.torn is not Torn.ABOVE:
-                self._poll_layer(layer, layer.poll_flush)  # type: ignore[attr-defined]
+                self._poll_layer(layer, "poll_flush")
 
-    def _poll_layer(self, layer: Layer, poll: Callable[[], None]) -> None:
+    def _poll_layer(self, layer: Layer, name: str) -> None:
         knew = layer.lifecycle.failure is not None
+        before, lift.by = lift.by, self
         try:
-            with lifted(self):
-                poll()
+            answer = getattr(layer, name)()
+            if answer is not None:
+                wrong_answer(layer, name, answer)
         except NotReady:
             raise
         except BaseException as exc:
             if not (knew and is_refusal(exc)):
                 fail(layer, exc)
             raise
+        finally:
+            lift.by = before
 
     async def _flush_once(self) -> None:
         """Give every layer one chance to send what it holds."""
@@ -517,16 +595,17 @@ class Close:
         except BaseException as exc:  # noqa: BLE001 - raised below
             self.is_truncated, interrupt = True, exc
         # Before the first release: a layer that shows a truncation is above those that it is for.
-        plain = [layer for layer in self.layers if interrupt is None and self.ends_plainly(layer)]
-        while True:
-            # Others may have joined meanwhile.
-            layer = next((one for one in self.order() if not one.lifecycle.released), None)
-            if layer is None:
-                break
-            clean = contains(plain, layer)
+        plain: list[Layer] | None = None
+        if interrupt is not None or self.is_truncated or self.hardness is Hardness.ABORTED:
+            plain = [one for one in self.layers if interrupt is None and self.ends_plainly(one)]
+        while unreleased := [one for one in self.order() if not one.lifecycle.released]:
+            # One after the other, since others may join meanwhile.
+            layer = unreleased[0]
             layer.lifecycle.released = True
+            if not layer.overrides_release:
+                continue
             try:
-                await layer.release(clean=clean)
+                await layer.release(clean=plain is None or contains(plain, layer))
             except Exception as exc:  # noqa: BLE001 - raised below
                 fresh = trio.BrokenResourceError if isinstance(exc, OSError) else None
                 if self.error is None:
@@ -541,6 +620,9 @@ class Close:
 
     def _finish(self) -> None:
         """Every layer is closed from now on, whatever has happened."""
+        self.fell_short = not (self.sent or self.was_broken) and (
+            self.hardness is not Hardness.CLEAN or self.error is not None
+        )
         try:
             for layer in self.layers:
                 lifecycle = layer.lifecycle
@@ -560,7 +642,7 @@ class Close:
                 is_harmed = self.is_truncated or (
                     self.hardness is Hardness.ABORTED and layer.lifecycle.original is None
                 )
-                if is_harmed and is_layer(inner) and not inner.lifecycle.released:
+                if is_harmed and inner is not None and not inner.lifecycle.released:
                     self._tear_below(inner)
         finally:
             self.done.set()
@@ -592,6 +674,13 @@ def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
         The close that closes ``layer``, new if its ``layers`` were empty before; and the others
         that meet its extent, to be waited for.
     """
+    line = _line_through(layer)
+    if line is not None:
+        mine = Close()
+        mine.add(line, [])
+        mine.is_line = True
+        mine.harden(hardness, hurried=False)
+        return mine, []
     layers, sides = extent_of([layer])
     met: list[Close] = []
     for one in (layer, *layers):
@@ -603,11 +692,23 @@ def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
             and close not in running_closes.get()
         ):
             met.append(close)
-    mine = met.pop(0) if met else Close()
+    if met and met[0] is layer.lifecycle.close:
+        mine = met[0]
+    else:
+        # A close that is at its end already would release what we add without shutting it down.
+        mine = (
+            next((one for one in met if not (one.can_be_absorbed() or one.has_sent.is_set())), None)
+            or Close()
+        )
+    met = [one for one in met if one is not mine]
+    for close in met:
+        if close.can_be_absorbed():
+            mine.absorb(close)
     mine.add(layers, sides)
-    for close in (mine, *met):
+    others = [one for one in met if one.successor is None]
+    for close in (mine, *others):
         close.harden(hardness, hurried=close.is_running)
-    return mine, met
+    return mine, others
 
 
 @trio.lowlevel.enable_ki_protection
@@ -642,9 +743,13 @@ async def close_layer(layer: Layer, hardness: Hardness, *, joins_gently: bool = 
 
 
 async def _closed_before(layer: Layer) -> None:
+    await trio.lowlevel.checkpoint()
+    _raise_if_lost(layer)
+
+
+def _raise_if_lost(layer: Layer) -> None:
     lifecycle = layer.lifecycle
     lost, lifecycle.lost = lifecycle.lost, 0
-    await trio.lowlevel.checkpoint()
     if lost and lifecycle.lost_by != id(trio.lowlevel.current_task()):
         raise ClosedRefusal(
             f"another task closed {layer!r}: {lost} bytes that it had accepted were never sent"
@@ -652,40 +757,37 @@ async def _closed_before(layer: Layer) -> None:
 
 
 async def _run(close: Close, layer: Layer) -> None:
-    told = any(one.lifecycle.failure is not None for one in close.layers)
     try:
         await close.run()
-    except BaseException:
-        if close.done.is_set():
-            _tell_losses(close, layer, told=told)
+    except trio.Cancelled:
+        if close.successor is not None:
+            await _make_harder(close)
         raise
-    is_cut_short = (close.was_hurried or close.was_late) and not close.sent
-    _tell_losses(close, layer, told=told, raises=is_cut_short)
+    finally:
+        if close.done.is_set() and close.successor is None:
+            _tell_losses(close, layer)
+    if close.successor is not None:
+        await _join(close, layer, gently=False)
+        return
     error, close.error = close.error, None
-    if error is not None and not told:
+    if error is not None and not close.was_broken:
         try:
             raise error
         finally:
             del error
-    if is_cut_short and not told:
+    if (close.was_hurried or close.was_late) and close.fell_short:
         raise ClosedRefusal(f"another task cut the close of {layer!r} short")
 
 
-def _tell_losses(close: Close, layer: Layer, *, told: bool, raises: bool = False) -> None:
-    """Warn of what was lost, unless an error tells it.
-
-    Args:
-        close: the close, done.
-        layer: the one whose user is told.
-        told: whether its user had been told before.
-        raises: whether the close raises because it was cut short.
-    """
+def _tell_losses(close: Close, layer: Layer) -> None:
+    """Warn of what was lost, unless an error or the report of a graceful close tells it."""
+    told = close.was_broken
     lost = close.lost_bytes()
     me = id(trio.lowlevel.current_task())
     for one in close.layers:
         if one is not layer and not told:
             one.lifecycle.lost, one.lifecycle.lost_by = held_by(one) or 0, me
-    if told or raises or close.error is not None or not close.is_truncated:
+    if told or close.is_reported or close.error is not None or not close.is_truncated:
         return
     if lost:
         unknown = any(one.loss_is_unknown for one in close.layers)
@@ -698,14 +800,34 @@ def _tell_losses(close: Close, layer: Layer, *, told: bool, raises: bool = False
     warn_unraisably(f"{layer!r} was closed: {text}", layer)
 
 
-async def _join(close: Close, layer: Layer, *, gently: bool) -> None:
-    try:
+async def wait_done(close: Close) -> Close:
+    """Wait for the end of a close, or of the one that it has become a part of."""
+    await close.done.wait()
+    while close.successor is not None:
+        close = close.successor
         await close.done.wait()
+    return close
+
+
+async def _make_harder(close: Close) -> None:
+    """This task, which waits for a close, is cancelled."""
+    while close.successor is not None:
+        close = close.successor
+    close.harden(Hardness.CUT_OFF)
+    with trio.CancelScope(shield=True):
+        await wait_done(close)
+
+
+async def _join(close: Close, layer: Layer, *, gently: bool) -> None:
+    was_clean = close.hardness is Hardness.CLEAN
+    try:
+        close = await wait_done(close)
     except trio.Cancelled:
         if not gently:
-            close.harden(Hardness.CUT_OFF)
-            with trio.CancelScope(shield=True):
-                await close.done.wait()
+            await _make_harder(close)
         raise
-    if not gently and close.is_truncated and close.was_hurried:
+    if gently:
+        return
+    _raise_if_lost(layer)
+    if close.fell_short and was_clean:
         raise ClosedRefusal(f"another task's close of {layer!r} did not succeed")

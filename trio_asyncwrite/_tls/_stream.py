@@ -328,7 +328,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
             if send_wait is not None:
                 if len(self._engine.out) > _QUEUE_LIMIT:
                     raise NotReady(send_wait)
-                # Where a send must not be broken off, one of a writer's bytes is left to the writer.
+                # A send that must not be broken off is left to the writer whose bytes it sends.
                 if not ciphertext.exact and ciphertext.is_unsent():
                     send_wait = None
             ciphertext.receive(send_wait, must_send=ciphertext.answering)
@@ -343,7 +343,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
 
     @answer
     def shows_truncation(self) -> bool:
-        """Without a close_notify, a stream is not complete; and a failure of TLS is told as such."""
+        """A stream without close_notify is not complete; a failure of TLS is told by its alert."""
         is_told = self._alerted or self._handshake_error is not None
         return is_told or (self._handshook and not self._https_compatible)
 

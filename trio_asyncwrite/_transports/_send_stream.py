@@ -80,7 +80,7 @@ class SendStreamWriter(AsyncWrite):
         return self._cancel_grace
 
     @answer
-    def layers_below(self) -> tuple[object, ...]:
+    def foreign_below(self) -> tuple[object, ...]:
         """The stream."""
         return (self.stream,)
 
@@ -268,7 +268,7 @@ def reset_through(stream: object) -> None:
     """Let the peer of a TCP stream below foreign layers see a reset when it is closed."""
     for layer in foreign_layers(stream):
         if is_layer(layer):
-            list(writing_chain(layer))[-1].arm_reset(on=True)  # type: ignore[arg-type]
+            writing_chain(layer)[-1].arm_reset(on=True)  # type: ignore[arg-type]
         elif isinstance(layer, trio.SocketStream):
             with contextlib.suppress(OSError):
                 layer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
