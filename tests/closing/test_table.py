@@ -38,6 +38,7 @@ from trio_asyncwrite import (
 )
 from trio_asyncwrite._transports._send_stream import SendStreamWriter
 
+from .._endings import One
 from .._streams import clog, small_buffers
 
 if TYPE_CHECKING:
@@ -276,22 +277,6 @@ async def by_graceful_and_an_exception(stack: Stack) -> CloseReport:
 
 async def by_abort(stack: Stack) -> None:
     await abort(stack.writer)
-
-
-class One(trio.abc.Listener[AsyncWrite]):
-    """Accepts one stream."""
-
-    def __init__(self, stream: AsyncWrite) -> None:
-        self.streams = [stream]
-
-    async def accept(self) -> AsyncWrite:
-        if not self.streams:
-            await trio.sleep_forever()
-        await trio.lowlevel.checkpoint()
-        return self.streams.pop()
-
-    async def aclose(self) -> None:
-        await trio.lowlevel.checkpoint()
 
 
 async def serve(

@@ -204,14 +204,14 @@ class GracefulClose:
             self.state = State.BROKEN
         elif self.state is State.BROKEN:
             self._note(_failure_of(close))
-        # Where the waits do the sending, it is no matter of one poll.
-        if not self.joins and not writer.close_patience:
-            self._sent_at_once = close.try_at_once()
+        if not self.joins:
+            # Where the waits do the sending, it is no matter of one poll.
+            self._sent_at_once = not writer.close_patience and close.try_at_once()
+            if not self._sent_at_once:
+                self._wake_foreign_readers()
 
     async def _run_beside_discarding(self) -> BaseException | None:
         interrupt: BaseException | None = None
-        if not self.joins:
-            self._wake_foreign_readers()
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self.discard.run)
             try:
