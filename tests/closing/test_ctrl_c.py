@@ -31,7 +31,7 @@ from .._endings import One, read_and_close
 from .._interrupts import interrupt_as_trio_would
 
 if sys.version_info < (3, 11):
-    pass
+    from exceptiongroup import BaseExceptionGroup
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -158,6 +158,29 @@ async def test_a_task_that_reads_is_told_that_the_stream_is_closed(
     assert closing.value.discarded_bytes == len(b"for nobody")
 
 
+@pytest.mark.parametrize("make", [lambda stream: stream, plain], ids=["ours", "plain"])
+async def test_a_task_that_comes_back_to_read_gets_no_rest_with_a_hole(
+    make: Callable[[TcpStream], trio.abc.Stream],
+) -> None:
+    """It was busy with its last chunk when the close began, so nobody has woken it."""
+    left, right = await tcp_pair()
+    stream = make(left)
+    await right.send_all(b"first, ")
+    assert await stream.receive_some() == b"first, "
+    await right.send_all(b"second, ")
+    closing = Result()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(into, closing, lambda: close_gracefully(stream))
+        await wait_all_tasks_blocked()
+        await right.send_all(b"third")
+        with pytest.raises(trio.ClosedResourceError):
+            await stream.receive_some()
+        await read_and_close(right)
+
+    assert closing.value.outcome is CLEAN
+    assert closing.value.discarded_bytes == len(b"second, third")
+
+
 async def test_a_task_that_writes_is_told_that_the_stream_is_closed() -> None:
     left, right = duplex(10)
     writer = BufWriter(left, capacity=20)

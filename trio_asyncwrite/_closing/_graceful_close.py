@@ -241,6 +241,9 @@ class GracefulClose:
     def _wake_foreign_readers(self) -> None:
         """A task that waits for our descriptor through another object is in the way."""
         source = self.discard.source
+        if source is not None:
+            for layer in self.close.layers:
+                layer.end_use_by_others()
         fd: int | None = None if source is None else _answer(self.writer, "descriptor")
         if fd is not None and fd >= 0:
             trio.lowlevel.notify_closing(fd)
@@ -263,6 +266,8 @@ class GracefulClose:
                 await self._discard_to_the_end()
                 if self.sent:
                     await self._wait_acknowledged()
+        # Before the release: a read that this ends would look like a stream that cannot be read.
+        self.discard.scope.cancel()
         # The evidence comes last, when nothing can change it any more.
         self.was_reset = bool(_answer(self.writer, "was_reset"))
         self.unacknowledged = self._unacknowledged_bytes()
