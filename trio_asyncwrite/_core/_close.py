@@ -58,6 +58,12 @@ if TYPE_CHECKING:
 _BUSY_PAUSE: Final = 0.01
 
 
+# Why a layer is torn that stays open below one that was closed. An abort is on purpose: nobody is
+# warned of it.
+_CUT_OFF_TEXT: Final = "a layer above it was closed before it had written everything"
+_ABORTED_TEXT: Final = "a layer above it was aborted"
+
+
 class Hardness(enum.IntEnum):
     """How much a close still tries; it only grows."""
 
@@ -169,6 +175,8 @@ class Close(Closer):
         self.hardness = Hardness.CLEAN
         #: Whether a truncated stack's accepted bytes are waited for.
         self.delivers = False
+        #: Whether a graceful close makes a report of it.
+        self.is_reported = False
         #: Whether a server or ``graceful`` has said that a message was cut short.
         self.marked_truncated = False
         #: Whether every layer's shutdown was completed.
@@ -204,7 +212,7 @@ class Close(Closer):
         self._news = trio.Event()
         #: Around the wait that is made now.
         self._scope = trio.CancelScope()
-        self._lingering: trio.CancelScope | None = None
+        self._lingering: list[trio.CancelScope] = []
         #: The layer that is shut down now, and those that its shutdown reaches.
         self._chain: list[Layer] = []
         self._order: list[Layer] | None = None
@@ -230,6 +238,12 @@ class Close(Closer):
             lifecycle.close = self
             lifecycle.side_close = None
             lifecycle.update()
+        for layer in new:
+            for call in layer.lifecycle.calls:
+                try:
+                    settle(layer, call, closed=True)
+                except BaseException as exc:  # noqa: BLE001 - raised after the release
+                    self.error = self.error or exc
         for layer in new_sides:
             layer.lifecycle.side_close = self
             layer.lifecycle.update()
@@ -284,7 +298,8 @@ class Close(Closer):
     def postpones(self, layer: Layer) -> bool:
         """Whether other layers above ``layer`` have to end before it does."""
         return not self.is_line and any(
-            upper.lifecycle.phase is not ENDED
+            upper.is_writer
+            and upper.lifecycle.phase is not ENDED
             and contains(self.layers, upper)
             and not contains(self._chain, upper)
             for upper in above(layer)
@@ -303,13 +318,14 @@ class Close(Closer):
             self.was_late = self.was_late or late
             self.was_hurried = self.was_hurried or hurried
             self._scope.cancel()
-            if self.was_hurried and self._lingering is not None:
-                self._lingering.cancel()
+            if self.was_hurried:
+                for scope in self._lingering:
+                    scope.cancel()
             self.tell()
 
     def on_hurry(self, scope: trio.CancelScope) -> None:
         """Cancel ``scope`` as soon as somebody hurries this close."""
-        self._lingering = scope
+        self._lingering.append(scope)
         if self.was_hurried:
             scope.cancel()
 
@@ -381,6 +397,7 @@ class Close(Closer):
             try:
                 if not handed_over:
                     self.has_sent.set()
+                    self.tell()
                     with trio.CancelScope(shield=True):
                         try:
                             if linger is not None:
@@ -420,7 +437,6 @@ class Close(Closer):
         await news.wait()
 
     async def _linger(self) -> None:
-        self.tell()
         while self._bounded and not self.was_hurried:
             await self.next_news()
 
@@ -568,7 +584,7 @@ class Close(Closer):
         """Decide how the stack ends: by what is lost, and by what was begun."""
         state = self.state()
         for layer in (*self.layers, *self.sides):
-            if layer.lifecycle.torn_text:
+            if layer.lifecycle.torn_text not in ("", _ABORTED_TEXT):
                 self.cut_short_text = layer.lifecycle.torn_text
             elif layer.lifecycle.unfinished is not None:
                 self.cut_short_text = "a Buf was begun and not finished"
@@ -629,36 +645,39 @@ class Close(Closer):
         self.fell_short = not (self.sent or self.was_broken) and (
             self.hardness is not Hardness.CLEAN or self.error is not None
         )
-        for layer in self.layers:
-            lifecycle = layer.lifecycle
-            lifecycle.released = True
-            lifecycle.close = None
-            # Their tracebacks refer to the layers.
-            lifecycle.failure = lifecycle.read_failure = None
-            lifecycle.unfinished = None
-            lifecycle.holders = ()
-            lifecycle.update()
-        for layer in self.sides:
-            layer.lifecycle.side_close = _ENDED_SIDE
-            layer.lifecycle.phase = ENDED
-            # It has been told now, and need not be told again when the other side is closed.
-            layer.lifecycle.torn, layer.lifecycle.torn_text = None, ""
-            layer.lifecycle.unfinished = None
-            layer.lifecycle.update()
-        for layer in self.layers:
-            inner = layer.lifecycle.inner
-            # The original of a handle is not harmed by an abort that has lost nothing.
-            is_harmed = self.is_truncated or (
-                self.hardness is Hardness.ABORTED and layer.lifecycle.original is None
-            )
-            if is_harmed and inner is not None and not inner.lifecycle.released:
-                self._tear_below(inner)
-        self.done.set()
-        self.tell()
+        try:
+            for layer in self.layers:
+                lifecycle = layer.lifecycle
+                lifecycle.released = True
+                lifecycle.close = None
+                # Their tracebacks refer to the layers.
+                lifecycle.failure = lifecycle.read_failure = None
+                lifecycle.unfinished = None
+                lifecycle.holders = ()
+                lifecycle.update()
+            for layer in self.sides:
+                lifecycle = layer.lifecycle
+                lifecycle.side_close = _ENDED_SIDE
+                lifecycle.phase = ENDED
+                # It has been told now, and need not be told again when the other side is closed.
+                lifecycle.torn, lifecycle.torn_text = None, ""
+                lifecycle.unfinished = None
+                lifecycle.update()
+            for layer in self.layers:
+                inner = layer.lifecycle.inner
+                # The original of a handle is not harmed by an abort that has lost nothing.
+                is_harmed = self.is_truncated or (
+                    self.hardness is Hardness.ABORTED and layer.lifecycle.original is None
+                )
+                if is_harmed and inner is not None and not inner.lifecycle.released:
+                    self._tear_below(inner)
+        finally:
+            self.done.set()
+            self.tell()
 
     def _tear_below(self, inner: Layer) -> None:
         if inner.lifecycle.unfinished is None:
-            tear(inner, "a layer above it was closed before it had written everything")
+            tear(inner, _ABORTED_TEXT if self.hardness is Hardness.ABORTED else _CUT_OFF_TEXT)
 
     def lost_bytes(self) -> int:
         """How many accepted bytes the layers still hold, over all; what is unknown adds 0."""
@@ -800,13 +819,14 @@ async def _run(close: Close, layer: Layer, *, raises: bool) -> None:
 
 
 def _tell_losses(close: Close, layer: Layer, *, raises: bool) -> None:
+    """Warn of what was lost, unless an error or the report of a graceful close tells it."""
     told = close.was_broken
     lost = close.lost_bytes()
     me = id(trio.lowlevel.current_task())
     for one in close.layers:
         if one is not layer and not told:
             one.lifecycle.lost, one.lifecycle.lost_by = held_by(one) or 0, me
-    if told or raises or not close.is_truncated:
+    if told or raises or close.is_reported or not close.is_truncated:
         return
     if lost:
         unknown = any(one.loss_is_unknown for one in close.layers)
@@ -819,7 +839,7 @@ def _tell_losses(close: Close, layer: Layer, *, raises: bool) -> None:
     warn_unraisably(f"{layer!r} was closed: {text}", layer)
 
 
-async def _wait_done(close: Close) -> Close:
+async def wait_done(close: Close) -> Close:
     """Wait for the end of a close, or of the one that it has become a part of."""
     await close.done.wait()
     while close.successor is not None:
@@ -834,13 +854,13 @@ async def _make_harder(close: Close) -> None:
         close = close.successor
     close.harden(Hardness.CUT_OFF)
     with trio.CancelScope(shield=True):
-        await _wait_done(close)
+        await wait_done(close)
 
 
 async def _join(close: Close, layer: Layer, *, gently: bool) -> None:
     was_clean = close.hardness is Hardness.CLEAN
     try:
-        close = await _wait_done(close)
+        close = await wait_done(close)
     except trio.Cancelled:
         if not gently:
             await _make_harder(close)

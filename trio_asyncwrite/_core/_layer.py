@@ -265,6 +265,13 @@ class Layer(trio.abc.AsyncResource):
                 answer = inner.drain_source()
         return answer
 
+    def end_use_by_others(self) -> None:
+        """End the use of a transport through the object that it was made of, if that can be done.
+
+        Called before input is thrown away: a task that goes on reading there would get the rest,
+        with a hole.
+        """
+
     def arm_reset(self, *, on: bool) -> None:
         """Let the system reset the connection when the process ends now; for TCP."""
 
