@@ -128,12 +128,15 @@ def look_in_package(
 def show_public_bases(
     _app: Sphinx, _name: str, _obj: object, _options: object, bases: list[type]
 ) -> None:
-    """Name the public ancestor of a private base."""
-    for number, base in enumerate(bases):
+    """Name the public ancestor of a private base; leave out a private base that has none."""
+    public_bases: list[type] = []
+    for base in bases:
         public = base
         while "._" in getattr(public, "__module__", ""):
             public = (get_origin(public) or public).__bases__[0]
-        bases[number] = public
+        if public is base or public is not object:
+            public_bases.append(public)
+    bases[:] = public_bases
 
 
 def setup(app: Sphinx) -> None:

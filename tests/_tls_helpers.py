@@ -207,6 +207,13 @@ def over(
     )
 
 
+def alone(transport: Any, *, server_side: bool = True, **options: Any) -> TlsStream[Any]:
+    """One TLS stream, whose peer is something else."""
+    if server_side:
+        return TlsStream(transport, server_context(TLS13), server_side=True, **options)
+    return TlsStream(transport, client_context(TLS13), server_hostname=HOST, **options)
+
+
 async def both(
     left: Callable[[], Awaitable[object]], right: Callable[[], Awaitable[object]]
 ) -> None:

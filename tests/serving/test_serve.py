@@ -36,7 +36,7 @@ from trio_asyncwrite import (
     serve_tcp,
     serve_tls_over_tcp,
 )
-from trio_asyncwrite._serving._serve import _queue_length
+from trio_asyncwrite._serving._backlog import queue_length
 from trio_asyncwrite._tls._stream import TlsStream
 from trio_asyncwrite.testing import Sweep, cancel_everywhere
 
@@ -1026,7 +1026,7 @@ async def test_a_unix_socket_is_drained_like_any_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody knows how many wait there, so the last call is for a fixed number at most."""
-    monkeypatch.setattr("trio_asyncwrite._serving._serve._LAST_CALL", 3)
+    monkeypatch.setattr("trio_asyncwrite._serving._backlog.LAST_CALL", 3)
     path = tmp_path / "socket"
     sock = trio.socket.socket(trio.socket.AF_UNIX)
     await sock.bind(path)
@@ -1073,7 +1073,7 @@ def test_how_many_wait_where_the_system_says_so(
         for _ in range(3):
             client = stdlib_socket.create_connection(listener.getsockname())
             stack.enter_context(client)
-        assert _queue_length(trio.socket.from_stdlib_socket(listener)) == length
+        assert queue_length(trio.socket.from_stdlib_socket(listener)) == length
 
 
 class Listener(trio.abc.Listener[AsyncReadWrite]):

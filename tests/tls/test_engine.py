@@ -13,7 +13,6 @@ from trio_asyncwrite._tls._engine import RECORD_SIZE, TlsEngine
 
 from .._tls_helpers import (
     CLOSE_NOTIFY,
-    HOST,
     INTERNAL_ERROR,
     KEY_UPDATED,
     MESSAGES,
@@ -21,7 +20,6 @@ from .._tls_helpers import (
     TLS13,
     VERSIONS,
     carry,
-    client_context,
     damages,
     engine_pair,
     established_pair,
@@ -612,11 +610,6 @@ def test_garbage_instead_of_a_handshake(version: ssl.TLSVersion, garbage: bytes)
         assert not engine.established
 
 
-def test_a_name_may_be_bytes() -> None:
-    engine = TlsEngine(client_context(TLS13), server_side=False, server_hostname=HOST.encode())
-    assert engine.ssl_object.server_hostname == HOST
-
-
 def test_contexts_of_different_versions_do_not_agree() -> None:
     client, server = engine_pair(client=new_client_context(TLS12), server=new_server_context(TLS13))
     client.handshake()
@@ -626,3 +619,74 @@ def test_contexts_of_different_versions_do_not_agree() -> None:
     carry(server, client)
     with pytest.raises(ssl.SSLError, match="(?i)alert protocol version"):
         client.handshake()
+
+
+# ---- How much of a write has gone ----------------------------------------------------------
+
+
+@both_versions
+@pytest.mark.parametrize("pieces", [[1], [RECORD_SIZE], [RECORD_SIZE + 1], [5, 40_000, 7, 16384]])
+def test_plaintext_counts_record_by_record(version: ssl.TLSVersion, pieces: list[int]) -> None:
+    """A server's tickets, which go first, carry none."""
+    _, server = established_pair(version)
+    assert server.encrypt([bytes(size) for size in pieces]) == sum(pieces)
+    records = bytes(server.out)
+    for gone in {*range(0, len(records), 997), *range(len(records) - 30, len(records) + 1)}:
+        count = server.plaintext_in(records, gone)
+        if gone >= len(records):
+            assert count == sum(pieces)
+        peer, sender = established_pair(version)
+        sender.encrypt([bytes(size) for size in pieces])
+        if cut := take(sender)[:gone]:
+            peer.feed(cut)
+        assert count == len(peer.decrypt(1 << 20) or b"")
+
+
+def test_plaintext_counts_in_the_small_records_that_a_peer_has_asked_for() -> None:
+    """By max_fragment_length, which Python's clients cannot ask for."""
+    engine, _ = established_pair()
+    engine._pieces = [1500, 10]
+    records = b"".join(
+        b"\x17\x03\x03" + (size + 17).to_bytes(2, "big") + bytes(size + 17)
+        for size in (1024, 476, 10)
+    )
+    assert engine.plaintext_in(records, len(records)) == 1510
+    assert engine.plaintext_in(records, len(records) - 1) == 1500
+    assert engine.plaintext_in(records, 1024 + 22) == 1024
+    assert engine.plaintext_in(records, 1024 + 21) == 0
+
+
+def test_plaintext_in_records_of_an_unknown_kind_counts_as_gone() -> None:
+    """With the first of them. Nothing is sent twice, then."""
+    engine, _ = established_pair()
+    engine._pieces = [100]
+    empty = b"\x17\x03\x01\x00\x00"
+    assert engine.plaintext_in(empty * 2, 4) == 0
+    assert engine.plaintext_in(empty * 2, 5) == 100
+
+
+@pytest.mark.parametrize("error", [ssl.SSLError, ssl.SSLWantReadError], ids=lambda e: e.__name__)
+def test_what_was_encrypted_before_a_failure_counts(
+    error: type[ssl.SSLError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that raises has encrypted nothing: the records of the first pieces will be sent."""
+    client, server = established_pair()
+    write = client.ssl_object.write
+    left = 2
+
+    def write_two(data: Any) -> int:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise error(1, "failed")
+        return write(data)
+
+    monkeypatch.setattr(client.ssl_object, "write", write_two)
+    assert client.encrypt([b"one", b"two", b"three"]) == 6
+    carry(client, server)
+    assert server.decrypt(100) == b"onetwo"
+    if error is ssl.SSLError:
+        with pytest.raises(ssl.SSLError, match="failed"):
+            client.encrypt([b"three"])
+    else:
+        assert client.encrypt([b"three"]) == 0

@@ -29,9 +29,10 @@ from .._tls_helpers import (
     TLS12,
     TLS13,
     both,
+    certificate,
     client_context,
     find_hangs,
-    new_client_context,
+    new_server_context,
     server_context,
 )
 
@@ -237,20 +238,42 @@ async def test_a_client_with_the_system_s_trust(https_compatible: bool) -> None:
         await thing.aclose()
 
 
-async def test_a_name_that_no_certificate_has_leaves_no_connection_open(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_context_that_is_not_for_clients_leaves_no_connection_open() -> None:
     listener, port = await listen()
-    transport = await open_tcp_stream(LOOPBACK, port)
+    with pytest.raises(ssl.SSLError):
+        await open_tls_over_tcp_stream(LOOPBACK, port, ssl_context=server_context(TLS13))
+    server = await listener.accept()
+    with pytest.raises(trio.BrokenResourceError, match="during the handshake"):
+        await server.do_handshake()
+    for thing in (server, listener):
+        await thing.aclose()
 
-    async def open_anyway(*args: object, **kwargs: object) -> TcpStream:
-        return transport
 
-    monkeypatch.setattr("trio_asyncwrite._tls._over_tcp.open_tcp_stream", open_anyway)
-    with pytest.raises(ValueError):
-        await open_tls_over_tcp_stream(".example.org", port, ssl_context=new_client_context(TLS13))
-    with pytest.raises(trio.ClosedResourceError):
-        await transport.send_all(b"x")
+@pytest.mark.parametrize(
+    ("host", "name"), [("localhost.", "localhost"), ("fe80::1%eth0", "fe80::1")], ids=repr
+)
+async def test_a_host_is_connected_to_as_it_is_and_checked_by_its_bare_name(
+    host: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = new_server_context(TLS13)
+    certificate(name).configure_cert(context)
+    [listener] = await open_tls_over_tcp_listeners(0, context, host=LOOPBACK)
+    transport = listener.transport_listener
+    assert isinstance(transport, TcpListener)
+    port = transport.socket.getsockname()[1]
+    hosts = []
+
+    async def resolve(host: str, port: int, **options: Any) -> TcpStream:
+        hosts.append(host)
+        return await open_tcp_stream(LOOPBACK, port)
+
+    monkeypatch.setattr("trio_asyncwrite._tls._over_tcp.open_tcp_stream", resolve)
+    client = await open_tls_over_tcp_stream(host, port, ssl_context=client_context(TLS13))
+    server = await listener.accept()
+    await both(client.do_handshake, server.do_handshake)
+    assert hosts == [host]
+    assert client.server_hostname == name
+    await both(client.aclose, server.aclose)
     await listener.aclose()
 
 

@@ -30,7 +30,6 @@ from trio_asyncwrite import (
     ReadWritePair,
     TlsStream,
     duplex,
-    start_tls,
 )
 from trio_asyncwrite.testing import Sweep, cancel_everywhere, check_async_write
 from trio_asyncwrite.testing._cancel import fair_scheduler
@@ -48,6 +47,7 @@ from .._tls_helpers import (
     VERSIONS,
     HandmadePeer,
     SendAllOnly,
+    alone,
     both,
     ca,
     certificate,
@@ -130,96 +130,6 @@ async def test_names_are_idna_2008() -> None:
     assert stream.server_hostname == "xn--fa-hia.de"
     stream = TlsStream(transport, client_context(), server_hostname=HOST.encode())
     assert stream.server_hostname == HOST
-
-
-AFTER_HANDSHAKE = (
-    "cipher",
-    "compression",
-    "get_channel_binding",
-    "getpeercert",
-    "selected_alpn_protocol",
-    "selected_npn_protocol",
-    "shared_ciphers",
-    "version",
-)
-
-
-@both_kinds
-async def test_attributes_before_the_handshake(kind: Any) -> None:
-    transport, _ = await memory_pair()
-    stream = kind(transport, client_context(), server_hostname=HOST)
-    assert stream.transport_stream is transport
-    assert stream.context is client_context()
-    assert stream.server_side is False
-    assert stream.server_hostname == HOST
-    assert stream.session is None
-    assert stream.pending() == 0
-    for name in AFTER_HANDSHAKE:
-        with pytest.raises(trio.NeedHandshakeError, match=name):
-            getattr(stream, name)()
-    with pytest.raises(trio.NeedHandshakeError, match="session_reused"):
-        stream.session_reused  # noqa: B018
-    with pytest.raises(AttributeError):
-        stream.no_such_attribute  # noqa: B018
-    for name in ("server_side", "server_hostname"):
-        with pytest.raises(AttributeError):
-            setattr(stream, name, 1)
-    assert {*AFTER_HANDSHAKE, "context", "session", "transport_stream"} <= set(dir(stream))
-
-
-@both_kinds
-async def test_the_context_can_be_replaced_before_the_handshake(kind: Any) -> None:
-    """As an SNI callback does: here by one that trusts nobody."""
-    client, server = over(await memory_pair(), kind=kind)
-    distrustful = ssl.create_default_context()
-    client.context = distrustful
-    assert client.context is distrustful
-
-    async def fails(stream: Any) -> None:
-        with pytest.raises(trio.BrokenResourceError) as caught:
-            await stream.do_handshake()
-        assert isinstance(caught.value.__cause__, ssl.SSLError)
-        await trio.aclose_forcefully(stream)
-
-    await both(partial(fails, client), partial(fails, server))
-
-
-@both_kinds
-@both_versions
-async def test_attributes_after_the_handshake(kind: Any, version: ssl.TLSVersion) -> None:
-    client_side, server_side = new_client_context(version), new_server_context(version)
-    for context in (client_side, server_side):
-        context.set_alpn_protocols(["echo"])
-    client, server = await open_tls(memory_pair, kind=kind, client=client_side, server=server_side)
-    for stream in (client, server):
-        assert stream.version() == ("TLSv1.3" if version is TLS13 else "TLSv1.2")
-        assert stream.cipher()[1] in {"TLSv1.3", "TLSv1.2"}
-        assert stream.compression() is None
-        assert stream.selected_alpn_protocol() == "echo"
-        assert stream.session_reused is False
-        assert stream.pending() == 0
-    assert client.get_channel_binding() == server.get_channel_binding()
-    assert client.get_channel_binding("tls-unique")
-    assert server.getpeercert() is None
-    assert ("DNS", HOST) in client.getpeercert()["subjectAltName"]
-    assert isinstance(client.getpeercert(binary_form=True), bytes)
-    assert isinstance(client.getpeercert(True), bytes)
-    assert len(server.shared_ciphers()) > 0
-    await client.send_all(b"four")
-    assert await server.receive_some(1) == b"f"
-    assert server.pending() == 3
-    await trio.aclose_forcefully(client)
-    await trio.aclose_forcefully(server)
-
-
-@both_kinds
-@pytest.mark.filterwarnings("ignore:.*NPN is deprecated")
-async def test_alpn_and_npn_when_nobody_wants_them(kind: Any) -> None:
-    client, server = await open_tls(memory_pair, kind=kind)
-    for stream in (client, server):
-        assert stream.selected_alpn_protocol() is None
-        assert stream.selected_npn_protocol() is None
-        await trio.aclose_forcefully(stream)
 
 
 @both_kinds
@@ -911,13 +821,6 @@ async def test_a_key_update_cancelled_anywhere(server_side: bool, tmp_path: Path
         await trio.aclose_forcefully(stream)
 
     await cancel_everywhere(scenario)
-
-
-def alone(transport: Any, *, server_side: bool = True, **options: Any) -> Tls:
-    """One TLS stream, whose peer is something else."""
-    if server_side:
-        return TlsStream(transport, server_context(TLS13), server_side=True, **options)
-    return TlsStream(transport, client_context(TLS13), server_hostname=HOST, **options)
 
 
 # ---- One half does not harm the other -------------------------------------------------------
@@ -1650,7 +1553,7 @@ async def test_a_renegotiation_holds_up_the_writer(tmp_path: Path) -> None:
 async def test_a_stream_can_be_closed_in_a_renegotiation(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """OpenSSL then refuses to say goodbye: for an end it is no failure, for unwrap it is."""
+    """OpenSSL refuses to make a close_notify then, so the peer will see no proper end."""
     for verb in ("unwrap", "aclose"):
         raw, transport = duplex(1 << 16)
         stream: Tls = TlsStream(transport, client_context(TLS12), server_hostname=HOST)
@@ -1660,7 +1563,10 @@ async def test_a_stream_can_be_closed_in_a_renegotiation(
         if verb == "unwrap":
             with pytest.raises(trio.BrokenResourceError, match="(?i)in.init"):
                 await stream.unwrap()
-        await stream.aclose()
+            await stream.aclose()  # it has been told
+        else:
+            with pytest.raises(trio.BrokenResourceError, match="(?i)in.init"):
+                await stream.aclose()
         await trio.aclose_forcefully(raw)
 
 
@@ -1925,6 +1831,33 @@ async def test_unsent_bytes_are_the_callers(
     await trio.aclose_forcefully(other or raw)
 
 
+@pytest.mark.parametrize("plain", [False, True], ids=["exact", "plain"])
+@pytest.mark.parametrize("written", [0, 1000], ids=["handshake", "data"])
+async def test_a_dropped_stream_warns_of_plaintext_only(
+    plain: bool, written: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Once, and of the bytes that somebody has written; not of a handshake, nor of ciphertext."""
+    raw, transport = duplex(16)
+    wrapped: Any = SendAllOnly(transport) if plain else transport
+    if written:
+        stream, other = established((wrapped, raw), TLS12)
+        assert await stream.write(text(written)) == written
+    else:
+        stream = TlsStream(wrapped, client_context(TLS12), server_hostname=HOST)
+        with trio.move_on_after(0.01):
+            await stream.do_handshake()
+    del wrapped
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del stream
+        gc.collect()
+    messages = [str(warning.message) for warning in caught]
+    lost = f"was garbage-collected: {written} bytes that it had accepted were never sent"
+    assert [lost in message for message in messages] == [True] * bool(written)
+    await trio.aclose_forcefully(other if written else raw)
+    await trio.aclose_forcefully(transport)
+
+
 async def test_unsent_bytes_of_a_plain_transport() -> None:
     client, server = established(await plain_pair(), TLS12)
     assert client.unsent_bytes == 0
@@ -2164,118 +2097,6 @@ async def test_a_server_says_nothing_before_its_first_write() -> None:
     assert len(left._incoming._bytes) > 200
     for stream in (client, server):
         await trio.aclose_forcefully(stream)
-
-
-# ---- STARTTLS -------------------------------------------------------------------------------
-
-
-@both_versions
-async def test_start_tls_and_back(version: ssl.TLSVersion) -> None:
-    left, right = duplex(4096)
-
-    async def client() -> None:
-        await left.send_all(b"STARTTLS\n")
-        assert await left.receive_some() == b"GO\n"
-        async with await start_tls(left, client_context(version), server_hostname=HOST) as tls:
-            await tls.send_all(b"secret")
-            assert await tls.receive_some() == b""
-            plain, trailing = await tls.unwrap()
-            assert plain is left
-            trailing += await read_exactly(plain, 5 - len(trailing))
-            assert trailing == b"plain"
-        await left.send_all(b"open still")
-
-    async def server() -> None:
-        # What comes behind the request belongs to TLS.
-        received = await read_exactly(right, 9)
-        assert received == b"STARTTLS\n"
-        await right.send_all(b"GO\n")
-        early = await right.receive_some()
-        tls = await start_tls(right, server_context(version), server_side=True, received=early)
-        assert await tls.receive_some() == b"secret"
-        plain, trailing = await tls.unwrap()
-        assert trailing == b""
-        await plain.send_all(b"plain")
-        assert await plain.receive_some() == b"open still"
-
-    await both(client, server)
-
-
-async def test_start_tls_refuses_unsent_plain_text() -> None:
-    """It would come out in the middle of the handshake."""
-    left, _ = duplex(4096)
-    writer = BufWriter(left)
-    await writer.write(b"STARTTLS\n")
-    stream = ReadWritePair(left, writer)
-    with pytest.raises(ValueError, match="9 bytes of unsent plain text"):
-        await start_tls(stream, client_context(TLS13), server_hostname=HOST)
-    await stream.flush()
-    assert stream.unsent_bytes == 0
-
-
-async def test_start_tls_arguments() -> None:
-    left, right = await memory_pair()
-    with pytest.raises(TypeError):
-        await start_tls(left, client_context(), server_hostname=HOST, received="x")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="server_hostname"):
-        await start_tls(left, client_context())
-    client = await _started(
-        partial(start_tls, left, client_context(), server_hostname=HOST, https_compatible=True),
-        partial(start_tls, right, server_context(), server_side=True, received=memoryview(b"")),
-    )
-    assert client._https_compatible
-
-
-async def _started(client: Any, server: Any) -> Tls:
-    streams = []
-
-    async def run(start: Any) -> None:
-        streams.append(await start())
-
-    await both(partial(run, client), partial(run, server))
-    return next(stream for stream in streams if not stream.server_side)
-
-
-async def test_a_failed_start_tls_closes_the_connection() -> None:
-    left, right = duplex(4096)
-    await right.send_all(b"500 what?\n")
-    with pytest.raises(trio.BrokenResourceError, match="(?i)wrong version"):
-        await start_tls(left, client_context(), server_hostname=HOST)
-    with pytest.raises(trio.ClosedResourceError):
-        await left.send_all(b"x")
-    assert (await drain(right))[-7:-5] == b"\x15\x03"
-
-
-async def test_start_tls_cancelled_anywhere() -> None:
-    """The connection is closed, and its peer sees no clean end."""
-
-    async def scenario(sweep: Sweep) -> None:
-        left, right = duplex(512)
-        tls: Tls | None = None
-        failed = False
-
-        async def serve() -> None:
-            nonlocal failed
-            server = alone(right)
-            try:
-                assert await server.receive_some() == b"through"
-            except trio.BrokenResourceError:
-                failed = True
-            await trio.aclose_forcefully(server)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve)
-            with sweep:
-                tls = await start_tls(left, client_context(), server_hostname=HOST)
-            if tls is not None:
-                await tls.send_all(b"through")
-                await tls.aclose()
-            else:
-                with pytest.raises(trio.ClosedResourceError):
-                    await left.send_all(b"x")
-        assert failed == (tls is None)
-
-    await cancel_everywhere(scenario)
 
 
 # ---- Hypothesis -----------------------------------------------------------------------------

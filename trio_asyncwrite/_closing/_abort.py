@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
 
 import trio
+import trio.abc
 
 from trio_asyncwrite._core._close import Hardness, enter
 from trio_asyncwrite._core._stack import attach
 
 from ._graceful_close import writer_of
-
-if TYPE_CHECKING:
-    import trio.abc
 
 
 @trio.lowlevel.enable_ki_protection

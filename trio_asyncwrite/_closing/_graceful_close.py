@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from trio_asyncwrite._core._async_write import AsyncWrite
+    from trio_asyncwrite._core._close import Close
 
     from ._limits import Limits
 
@@ -114,11 +115,16 @@ class GracefulClose:
             for layer in close.layers:
                 layer.lifecycle.failure = layer.lifecycle.failure or self.error
             self.state = State.BROKEN
+        elif self.state is State.BROKEN:
+            self._note(_failure_of(close))
         self.unacknowledged: int | None = None
         self.linger_by: float | None = None
         self.sent = False
         self.unwrapped = False
-        #: A failure that cost no more than our close_notify. A peer that has ended does not need it.
+        #: Where the evidence is: the writer, or after an unwrap the transport below.
+        self.current: AsyncWrite = writer
+        #: A failure that cost no more than our close_notify, which a peer that has ended does not
+        #: need.
         self.unheard: Exception | None = None
         self._nursery: trio.Nursery | None = None
 
@@ -232,7 +238,11 @@ class GracefulClose:
             return
         with self._lingering():
             since = trio.current_time()
-            while self._unacknowledged_bytes():
+            if self._unacknowledged_bytes() is None:
+                # The peer's end is the only sign.
+                await self._discard_to_the_end()
+                return
+            while self._unacknowledged_bytes():  # noqa: ASYNC110 - there is no event for it
                 await trio.sleep(next_pause(trio.current_time() - since))
 
     async def _end_ssl_stream(self, tls: trio.SSLStream[trio.abc.Stream]) -> None:
@@ -253,7 +263,10 @@ class GracefulClose:
                 return
             current = transport if isinstance(transport, trio.SSLStream) else None
         assert transport is not None
-        self.sent = await self._within_time(wrap_stream(transport).shutdown)
+        self.current = wrap_stream(transport)
+        self.sent = await self._within_time(self.current.shutdown)
+        # The SSLStream has given it up, so nobody else closes it.
+        self.close.include(self.current)
 
     async def _discard_below(self, transport: trio.abc.Stream) -> None:
         self.discarded_before += self.discard.discarded
@@ -302,13 +315,13 @@ class GracefulClose:
         return scope
 
     def _unacknowledged_bytes(self) -> int | None:
-        return self.writer.unacknowledged_bytes
+        return self.current.unacknowledged_bytes
 
     async def _wait_acknowledged(self) -> None:
         """After the peer's end: see whether its kernel takes the last bytes, or resets."""
         since = trio.current_time()
         while self.discard.peer_closed and self._unacknowledged_bytes():
-            fd = self.writer.descriptor
+            fd = self.current.descriptor
             if fd is not None and is_gone(fd):
                 self._note_sending(trio.BrokenResourceError("the peer had closed before"))
                 return
@@ -343,6 +356,8 @@ class GracefulClose:
             # Somebody was told of it. From then on, reading gives end-of-file.
             discard.peer_closed = False
             self._note(trio.BrokenResourceError("the connection was reset"))
+        if close.was_hurried and not (close.was_late or self.sent or self.error):
+            self._note(trio.ClosedResourceError("another task cut the close short"))
         ended = bool(discard.peer_closed) and discard.error is None
         # Discarding goes on only while the sender is well: if both failed, it was the first.
         error = discard.error or self.error or (None if ended else self.unheard)
@@ -350,7 +365,9 @@ class GracefulClose:
             self._outcome(error, ended=ended),
             unsent_bytes=sum(held_by(layer) or 0 for layer in close.layers),
             unacknowledged_bytes=self.unacknowledged,
-            discarded_bytes=self.discarded_before + discard.discarded,
+            discarded_bytes=self.discarded_before
+            + discard.discarded
+            + sum(layer.discarded_bytes for layer in close.layers),
             peer_closed=discard.peer_closed,
             close_notify_received=self.unwrapped or self.writer.close_notify_received,
             error=error,
@@ -366,10 +383,20 @@ class GracefulClose:
         if self.state is State.TRUNCATED or close.marked_truncated:
             return CloseOutcome.TRUNCATED
         if not self.sent and self.unheard is None:
-            return CloseOutcome.TIMED_OUT
+            return CloseOutcome.TIMED_OUT if close.was_late else CloseOutcome.BROKEN
         if ended and (self.delivered or self.unacknowledged == (0 if self.is_tcp else None)):
             return CloseOutcome.CLEAN
         return CloseOutcome.PEER_SILENT
+
+
+def _failure_of(close: Close) -> Exception:
+    """The error that a stack which has failed before gives."""
+    failure = next(
+        one.lifecycle.failure for one in close.layers if one.lifecycle.failure is not None
+    )
+    error = trio.BrokenResourceError(f"{close.layers[0]!r} has failed before")
+    error.__cause__ = failure
+    return error
 
 
 def closed_before(writer: AsyncWrite | None) -> CloseReport:

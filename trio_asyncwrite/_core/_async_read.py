@@ -7,20 +7,17 @@ and the next polls give that out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import final
 
 import trio
 import trio.abc
 
-from ._checks import RECEIVE_SIZE, positive_int
+from ._checks import RECEIVE_SIZE, describe_answer, positive_int
 from ._errors import BrokenRefusal, BusyRefusal, NotReady
 from ._layer import Layer
 from ._lifecycle import lifted
 from ._stack import attach, is_refusal
 from ._waits import OneForAll
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 
 class AsyncRead(Layer, trio.abc.ReceiveStream):
@@ -100,6 +97,22 @@ class AsyncRead(Layer, trio.abc.ReceiveStream):
         return self
 
 
+@final
+class ForeignReader(AsyncRead):
+    """A reader over any :class:`trio.abc.ReceiveStream`; it does not close it.
+
+    Args:
+        stream: the stream.
+    """
+
+    def __init__(self, stream: trio.abc.ReceiveStream) -> None:
+        self._stream = stream
+
+    def poll_read(self, size: int, /) -> bytes:
+        """Take what a wait has received. See :meth:`AsyncRead.poll_read`."""
+        return poll_foreign_read(self, self._stream, size)
+
+
 def poll_foreign_read(layer: Layer, stream: trio.abc.ReceiveStream, size: int) -> bytes:
     """Poll a stream that can only be awaited; ``layer`` keeps what it has received.
 
@@ -148,9 +161,6 @@ async def drive_read(reader: AsyncRead, size: int) -> bytes:
         await trio.lowlevel.checkpoint_if_cancelled()
         waited = False
         while True:
-            # A task that is busy elsewhere between two calls is not there to be woken.
-            if lift is None and lifecycle.is_closed(reading=True):
-                lifecycle.refuse(reader)
             try:
                 data = _poll(reader, size, lift)
                 break
@@ -200,14 +210,19 @@ def poll_reader(reader: AsyncRead, size: int) -> bytes:
             if isinstance(exc, OSError):
                 raise trio.BrokenResourceError(f"{reader!r}: {exc}") from exc
         raise
-    if type(data) is not bytes:
-        data = _checked(data, reader)
+    if type(data) is not bytes or len(data) > size:
+        data = _checked(data, size, reader)
     if not data:
         lifecycle.at_end = True
     return data
 
 
-def _checked(data: object, reader: AsyncRead) -> bytes:
-    if isinstance(data, (bytearray, memoryview)):
-        return bytes(cast("Buffer", data))
-    raise TypeError(f"poll_read() of {type(reader).__name__} must return bytes, not {data!r}")
+def _checked(data: object, size: int, reader: AsyncRead) -> bytes:
+    name = type(reader).__name__
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(
+            f"{name}.poll_read() must return bytes, it returned {describe_answer(data)}"
+        )
+    if len(data) > size:
+        raise RuntimeError(f"{name}.poll_read() returned {len(data)} bytes, more than {size}")
+    return bytes(data)

@@ -34,7 +34,7 @@ object and costs nothing per call. It covers what is called from there, too: pol
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
 import trio.abc
 
@@ -42,7 +42,6 @@ from . import _shell
 from ._async_read import AsyncRead
 from ._buf import Buf
 from ._checks import checked_buffers
-from ._compat import Old
 from ._errors import NotReady
 from ._layer import Epilogue, Layer
 from ._stack import begin_shutdown, fail, poll_below, shut_down
@@ -55,7 +54,7 @@ if TYPE_CHECKING:
 W = TypeVar("W", bound="AsyncWrite")
 
 
-class AsyncWrite(Old, Layer, trio.abc.SendStream):
+class AsyncWrite(Layer, trio.abc.SendStream):
     """A byte sink: three polls that you write, and all the awaits, provided.
 
     Every writer of this library is one, and so is yours: override :meth:`poll_write`, and
@@ -99,13 +98,17 @@ class AsyncWrite(Old, Layer, trio.abc.SendStream):
 
         Source: ``AsyncWrite::poll_write``.
         """
-        self.lifecycle.check_write(self)
-        inner = self.lifecycle.inner
+        lifecycle = self.lifecycle
+        if lifecycle.refusal is not None:
+            lifecycle.check_write(self)
+        inner = lifecycle.inner
         if inner is None:
+            if lifecycle.odd_inner is not None:
+                _as_writer(self, lifecycle.odd_inner)
             raise TypeError(f"{type(self).__name__} defines neither poll_write nor inner")
         # poll_below() spelt out, to spare every write through a layer one more call.
         try:
-            return inner.poll_write(data)
+            return inner.poll_write(data)  # type: ignore[attr-defined, no-any-return]
         except NotReady:
             raise
         except BaseException as exc:
@@ -151,10 +154,18 @@ class AsyncWrite(Old, Layer, trio.abc.SendStream):
 
         Source: ``AsyncWrite::poll_flush``.
         """
-        self.lifecycle.check_flush(self)
-        inner = self.lifecycle.inner
+        lifecycle = self.lifecycle
+        if lifecycle.refusal is not None:
+            lifecycle.check_flush(self)
+        inner = lifecycle.inner
         if inner is not None:
             poll_below(inner, _as_writer(self, inner).poll_flush)
+        elif not lifecycle.has_no_inner:
+            if lifecycle.odd_inner is not None:
+                _as_writer(self, lifecycle.odd_inner)
+            if not self.foreign_below:
+                _check_for_hidden_inner(self)
+            lifecycle.has_no_inner = True
 
     def poll_shutdown(self) -> None:
         """Flush, write this layer's epilogue, then shut down the layer below.
@@ -531,6 +542,11 @@ class ByRef(AsyncWrite, Generic[W]):
         return False
 
     @property
+    def can_be_torn(self) -> bool:  # type: ignore[override]
+        """As the original."""
+        return self.inner.can_be_torn
+
+    @property
     def spare_capacity(self) -> int:  # type: ignore[override]
         """The original's."""
         return self.inner.spare_capacity
@@ -563,6 +579,24 @@ class ByRef(AsyncWrite, Generic[W]):
 
     def __repr__(self) -> str:
         return f"<ByRef of {self.inner!r}>"
+
+
+#: Other names that people give to ``inner``.
+_HIDDEN: Final = frozenset({"inner", "below", "sink", "stream", "transport", "wrapped", "writer"})
+
+
+def _check_for_hidden_inner(layer: Layer) -> None:
+    """Raise for a wrapper whose ``inner`` has another name; nothing would be passed on to it.
+
+    Raises:
+        TypeError: names the class and the attribute.
+    """
+    for name, value in vars(layer).items():
+        if name.strip("_") in _HIDDEN and isinstance(value, trio.abc.SendStream):
+            raise TypeError(
+                f"{type(layer).__name__} keeps a writer as {name}, and not as inner, which the "
+                f"polls that it inherits pass on to"
+            )
 
 
 def _as_writer(layer: Layer, inner: object) -> AsyncWrite:

@@ -35,7 +35,7 @@ class Buf:
     Source: ``bytes::Buf`` of Rust's ``bytes`` crate.
     """
 
-    __slots__ = ("_parts", "_remaining")
+    __slots__ = ("__weakref__", "_parts", "_remaining")
 
     def __init__(self, *parts: Buffer) -> None:
         self._parts: deque[memoryview] = deque()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ._errors import WriteZeroError
 
@@ -62,14 +62,32 @@ def accepted(count: int, size: int, writer: object) -> int:
             return count
         if count == 0:
             raise WriteZeroError(f"{writer!r} accepted 0 of {size} bytes")
-        raise RuntimeError(f"{writer!r} claims to have accepted {count} of {size} bytes")
-    answer: Any = count
+        raise RuntimeError(
+            f"poll_write() or poll_write_vectored() of {type(writer).__name__} claims to have "
+            f"accepted {count} of {size} bytes"
+        )
+    raise TypeError(
+        f"poll_write() or poll_write_vectored() of {type(writer).__name__} must return how many "
+        f"bytes it accepted, it returned {describe_answer(count)}"
+    )
+
+
+def describe_answer(answer: Any) -> str:
+    """A wrong answer of a poll, for an error message."""
     if hasattr(answer, "cr_frame"):
         answer.close()  # or Python warns that it was never awaited
-        answer = "a coroutine (a poll is a plain function, without async)"
+        return "a coroutine (a poll is a plain function, without async)"
+    return repr(answer)
+
+
+def wrong_answer(writer: object, name: str, answer: object) -> NoReturn:
+    """Raise for a poll that has not answered None.
+
+    Raises:
+        TypeError: names the class, the method and the answer.
+    """
     raise TypeError(
-        f"poll_write() and poll_write_vectored() of {type(writer).__name__} must return how many "
-        f"bytes they accepted, one of them returned {answer!r}"
+        f"{type(writer).__name__}.{name}() must return None, it returned {describe_answer(answer)}"
     )
 
 

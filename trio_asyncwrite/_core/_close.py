@@ -12,10 +12,10 @@ close knows whether a message was torn.
 close, the others wait. A later close can only make it harder (:meth:`Close.harden`).
 
 **Three stages.** *Sending*: every layer in turn, uppermost first, is polled to its end: flush,
-epilogue, half-close. A layer's own ``poll_shutdown`` also calls the one below; here that call does
-nothing while another layer above that one has not ended yet (``postpones``). *Lingering*: graceful
-closes hold the release back until they have seen the peer's end. *Releasing*: guaranteed by the
-first ``try``.
+epilogue, half-close. A layer's ``poll_shutdown`` also shuts down the one below it; where that one
+has other layers above it that have not ended, this call does nothing yet (``postpones``).
+*Lingering*: graceful closes hold the release back until they have seen the peer's end.
+*Releasing*: guaranteed by the first ``try``.
 
 **The state of the stack decides how it ends** (:class:`State`): a whole one waits as long as it
 takes, an abandoned one is polled once, a truncated one ends at once and shows it. Only graceful
@@ -31,8 +31,9 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from ._checks import wrong_answer
 from ._errors import ClosedRefusal, NotReady
-from ._lifecycle import ENDED, Closer, Lifecycle, Torn, lifted, running_closes
+from ._lifecycle import ENDED, ENDING, OPEN, Closer, Torn, lift, running_closes
 from ._stack import (
     above,
     contains,
@@ -40,16 +41,22 @@ from ._stack import (
     held_by,
     is_layer,
     is_refusal,
+    says_what_is_below,
     settle,
     tear,
     warn_unraisably,
     writers_above,
+    writing_chain,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
     from ._layer import Layer
+
+
+# Nobody wakes us when another task has left a foreign stream: look again, in seconds.
+_BUSY_PAUSE: Final = 0.01
 
 
 class Hardness(enum.IntEnum):
@@ -82,6 +89,33 @@ def _visit(layer: Layer, layers: list[Layer], found: list[Layer]) -> None:
     found.append(layer)
 
 
+def _line_through(layer: Layer) -> list[Layer] | None:
+    """The layers of a stack that has no branches, uppermost first; None if it may have some."""
+    top = layer
+    while uppers := top.lifecycle.above:
+        upper = uppers[0]()
+        if len(uppers) > 1 or upper is None or says_what_is_below(upper):
+            return None
+        if upper.lifecycle.released or upper.lifecycle.inner is not top:
+            return None
+        top = upper
+    line = []
+    one: Layer | None = top
+    while one is not None:
+        lifecycle = one.lifecycle
+        if (
+            lifecycle.released
+            or lifecycle.close is not None
+            or len(lifecycle.above) > 1
+            or says_what_is_below(one)
+            or one.overrides_owns_below
+        ):
+            return None
+        line.append(one)
+        one = lifecycle.inner
+    return line
+
+
 def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
     """What a close of ``roots`` closes, and the layers above of which it ends only one side."""
     layers = [root for root in roots if not root.lifecycle.released]
@@ -99,7 +133,7 @@ def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
         grown = False
         for layer in list(layers):
             if layer.owns_below(is_closing):
-                for one in layer.layers_below:
+                for one in (*layer.layers_below, *layer.foreign_below):
                     if not is_closing(one):
                         (layers if is_layer(one) else foreign).append(one)  # type: ignore[arg-type]
                         grown = True
@@ -148,28 +182,38 @@ class Close(Closer):
         self.error: BaseException | None = None
         #: Whether somebody else than the task that runs it has made it harder.
         self.was_hurried = False
+        #: Whether a layer had failed before the close, which the user knows.
+        self.was_broken = False
+        #: Whether those who wait for it are to be told that it was cut short, or has failed.
+        self.fell_short = False
         self.is_running = False
         #: Whether it makes its one wait of limited length.
         self.waits_briefly = False
+        #: The close that this one has become a part of.
+        self.successor: Close | None = None
         #: Whether the sending stage is over.
         self.has_sent = trio.Event()
         self.done = trio.Event()
         #: When sending has taken long enough, on Trio's clock.
         self.deadline = math.inf
         self.was_late = False
+        self._lingers = False
         #: How many graceful closes of other tasks hold the release back, and may take over.
         self._bounded = 0
         self._news = trio.Event()
         self._scope: trio.CancelScope | None = None
         self._lingering: trio.CancelScope | None = None
-        #: The layers that are inside their ``poll_shutdown`` now.
-        self._ending: list[Lifecycle] = []
+        #: The layer that is shut down now, and those that its shutdown reaches.
+        self._chain: list[Layer] = []
         self._order: list[Layer] | None = None
+        #: Whether the stack has no branches: then ``layers`` is in order, and nobody is postponed.
+        self.is_line = False
 
     # ---- The extent ------------------------------------------------------------------------
 
     def add(self, layers: list[Layer], sides: list[Layer]) -> None:
         """Take these into the close, and evict the tasks inside them."""
+        self.is_line = False
         new = [one for one in layers if one.lifecycle.close is None]
         new_sides = [one for one in sides if one.lifecycle.side_close is None]
         self.layers += new
@@ -197,12 +241,38 @@ class Close(Closer):
         """Shut everything down, if that needs no waiting; whether it is done, or has failed."""
         return self.state() is State.WHOLE and self._poll(self._poll_end) is None
 
+    def can_be_absorbed(self) -> bool:
+        """Whether the task that runs it needs no more than to wait for its end."""
+        return not (self.has_sent.is_set() or self._lingers or self._bounded)
+
+    def absorb(self, other: Close) -> None:
+        """``other``, whose extent ours meets, is a part of this close from now on."""
+        other.successor = self
+        self.is_line = False
+        for layer in other.layers:
+            layer.lifecycle.close = self
+        for layer in other.sides:
+            layer.lifecycle.side_close = self
+        self.layers += other.layers
+        self.sides += other.sides
+        self._order = None
+        self.error = self.error or other.error
+        self.harden(other.hardness)
+        other.layers, other.sides = [], []
+        if other._scope is not None:
+            other._scope.cancel()
+        other.is_running = False
+        other.done.set()
+        other.tell()
+
     def include(self, layer: Layer) -> None:
         """A layer that is made over one of ours, while we close, belongs to us."""
         self.add([layer], [])
 
     def order(self) -> list[Layer]:
         """The layers, uppermost first; siblings in the order in which they began to hold."""
+        if self.is_line:
+            return self.layers
         if self._order is None:
             found: list[Layer] = []
             self._order = found
@@ -210,25 +280,26 @@ class Close(Closer):
                 _visit(layer, self.layers, found)
         return self._order
 
-    def postpones(self, lifecycle: Lifecycle) -> bool:
-        """A layer is shut down by the last of those above it; no other one is then left to write.
+    def postpones(self, layer: Layer) -> bool:
+        """Whether other layers above ``layer`` have to end before it does."""
+        return not self.is_line and any(
+            upper.lifecycle.phase is not ENDED
+            and contains(self.layers, upper)
+            and not contains(self._chain, upper)
+            for upper in above(layer)
+        )
 
-        So what a layer says of its waits, such as a timeout, holds for the end of those below.
+    def harden(self, hardness: Hardness, *, hurried: bool = True, late: bool = False) -> None:
+        """Try less from now on.
+
+        Args:
+            hardness: how much.
+            hurried: whether it comes from somebody else than the task that runs the close.
+            late: whether the reason is that time is up.
         """
-        if any(lifecycle is one for one in self._ending):
-            return False
-        layer = next(one for one in self.layers if one.lifecycle is lifecycle)
-        for upper in above(layer):
-            has_ended = upper.lifecycle.phase is ENDED or not upper.is_writer
-            if not has_ended and not any(upper.lifecycle is one for one in self._ending):
-                return True
-        self._ending.append(lifecycle)
-        return False
-
-    def harden(self, hardness: Hardness, *, hurried: bool = True) -> None:
-        """Try less from now on."""
         if hardness > self.hardness:
             self.hardness = hardness
+            self.was_late = self.was_late or late
             self.was_hurried = self.was_hurried or hurried
             if self._scope is not None:
                 self._scope.cancel()
@@ -250,17 +321,21 @@ class Close(Closer):
 
     def state(self) -> State:
         """What the stack is like."""
-        lifecycles = [layer.lifecycle for layer in self.layers]
-        if any(one.failure is not None for one in lifecycles):
-            return State.BROKEN
-        if self.marked_truncated or any(
-            one.torn is not None or one.unfinished is not None or one.marked_truncated
-            for one in (*lifecycles, *(layer.lifecycle for layer in self.sides))
-        ):
+        is_truncated, is_abandoned = self.marked_truncated, False
+        for layer in self.layers:
+            one = layer.lifecycle
+            if one.failure is not None:
+                return State.BROKEN
+            if one.torn is not None or one.unfinished is not None or one.marked_truncated:
+                is_truncated = True
+            if one.abandoned:
+                is_abandoned = True
+        for layer in self.sides:
+            one = layer.lifecycle
+            is_truncated = is_truncated or one.torn is not None or one.unfinished is not None
+        if is_truncated:
             return State.TRUNCATED
-        if any(one.abandoned for one in lifecycles):
-            return State.ABANDONED
-        return State.WHOLE
+        return State.ABANDONED if is_abandoned else State.WHOLE
 
     # ---- Running it ------------------------------------------------------------------------
 
@@ -275,13 +350,15 @@ class Close(Closer):
             linger: called after the sending stage, shielded; the release waits for it.
         """
         self.is_running = True
+        self._lingers = linger is not None
+        self.was_broken = any(layer.lifecycle.failure is not None for layer in self.layers)
         token = running_closes.set((*running_closes.get(), self))
         handed_over = False
         try:
             try:
                 await self._send()
             except trio.Cancelled:
-                if self._bounded:
+                if self._bounded or self.successor is not None:
                     handed_over = True
                     raise
                 self.harden(Hardness.CUT_OFF, hurried=False)
@@ -289,6 +366,9 @@ class Close(Closer):
                     await self._flush_once()
                 raise
             except BaseException as exc:
+                if self.successor is not None:
+                    handed_over = True
+                    raise
                 # A wait has raised: nothing is broken, but there is no more waiting.
                 self.harden(Hardness.CUT_OFF, hurried=False)
                 if not isinstance(exc, Exception):
@@ -296,6 +376,7 @@ class Close(Closer):
                 self.error = self.error or exc
                 with trio.CancelScope(shield=True):
                     await self._flush_once()
+            handed_over = self.successor is not None
         finally:
             try:
                 if not handed_over:
@@ -347,7 +428,7 @@ class Close(Closer):
 
     async def _send(self) -> None:
         await trio.lowlevel.checkpoint()
-        while self.hardness < Hardness.ABORTED and not self.sent:
+        while self.hardness < Hardness.ABORTED and not self.sent and self.successor is None:
             state = self.state()
             is_short = state is State.TRUNCATED or state is State.BROKEN
             if self.hardness is Hardness.CUT_OFF or (is_short and not self.delivers):
@@ -361,11 +442,14 @@ class Close(Closer):
                     self._poll(self._poll_end)
                 return
             with trio.CancelScope(deadline=self.deadline) as self._scope:
-                await wait()
+                try:
+                    await wait()
+                except trio.BusyResourceError:
+                    # A task that uses a foreign stream directly cannot be made to leave it.
+                    await trio.sleep(_BUSY_PAUSE)
             self._scope = None
             if trio.current_time() >= self.deadline:
-                self.was_late = True
-                self.harden(Hardness.CUT_OFF, hurried=False)
+                self.harden(Hardness.CUT_OFF, hurried=False, late=True)
 
     def _poll(self, poll: Callable[[], None]) -> Callable[[], Awaitable[object]] | None:
         """Poll once; the wait if there is one, and None if it is through or has failed."""
@@ -387,21 +471,26 @@ class Close(Closer):
             if not layer.is_writer or lifecycle.phase is ENDED or lifecycle.released:
                 continue
             inner = lifecycle.inner
-            if inner is not None and is_layer(inner) and inner.lifecycle.released:
+            if inner is not None and inner.lifecycle.released:
                 continue  # that side of a layer over two streams has ended before
-            self._ending = [lifecycle]
-            self._poll_layer(layer, layer.poll_shutdown)  # type: ignore[attr-defined]
+            if lifecycle.phase is OPEN:
+                if lifecycle.shut:
+                    continue  # a layer below was shut down before: nothing can be written
+                lifecycle.phase = ENDING
+            if not self.is_line:
+                self._chain = writing_chain(layer)
+            self._poll_layer(layer, "poll_shutdown")
             lifecycle.phase = ENDED
         for layer in self.order():
             if layer.is_writer and not layer.lifecycle.released:
-                self._poll_layer(layer, layer.poll_close)  # type: ignore[attr-defined]
+                self._poll_layer(layer, "poll_close")
         self.sent = True
 
     def _poll_flush(self) -> None:
         """Flush every layer whose bytes can still go, or raise."""
-        waits: list[NotReady] = []
-        self._poll_sides()
-        for layer in self.order():
+        # Not the exceptions: their tracebacks refer to this frame.
+        wait: Callable[[], Awaitable[object]] | None = None
+        for layer in (*self.sides, *self.order()):
             lifecycle = layer.lifecycle
             if (
                 not layer.is_writer
@@ -412,36 +501,50 @@ class Close(Closer):
             ):
                 continue
             try:
-                self._poll_layer(layer, layer.poll_flush)  # type: ignore[attr-defined]
+                self._poll_layer(layer, "poll_flush")
             except NotReady as not_ready:
-                waits.append(not_ready)
-        if waits:
-            raise NotReady(waits[0].wait)  # the uppermost layer's: it may be a limited one
+                # That of the uppermost layer goes through all below it.
+                wait = wait or not_ready.wait
+        if wait is not None:
+            raise NotReady(wait)
 
     def _poll_sides(self) -> None:
         for layer in self.sides:
             if layer.lifecycle.failure is None and layer.lifecycle.torn is not Torn.ABOVE:
-                self._poll_layer(layer, layer.poll_flush)  # type: ignore[attr-defined]
+                self._poll_layer(layer, "poll_flush")
 
-    def _poll_layer(self, layer: Layer, poll: Callable[[], None]) -> None:
+    def _poll_layer(self, layer: Layer, name: str) -> None:
         knew = layer.lifecycle.failure is not None
+        before, lift.by = lift.by, self
         try:
-            with lifted(self):
-                poll()
+            answer = getattr(layer, name)()
+            if answer is not None:
+                wrong_answer(layer, name, answer)
         except NotReady:
             raise
         except BaseException as exc:
             if not (knew and is_refusal(exc)):
                 fail(layer, exc)
             raise
+        finally:
+            lift.by = before
 
     async def _flush_once(self) -> None:
         """Give every layer one chance to send what it holds."""
         if self.hardness is Hardness.ABORTED:
             return
         wait = self._poll(self._poll_flush)
-        if wait is not None and await self._wait_briefly(wait):
+        if wait is not None:
+            if not await self._wait_briefly(wait):
+                return  # the time that there is has passed
             self._poll(self._poll_flush)
+        for layer in self.order():
+            # Its end was begun, by a wait that does the work: it may come to its end.
+            if layer.lifecycle.phase is ENDING and layer.close_patience:
+                wait = self._poll(self._poll_end)
+                if wait is not None and await self._wait_briefly(wait):
+                    self._poll(self._poll_end)
+                return
 
     async def _wait_briefly(self, wait: Callable[[], Awaitable[object]]) -> bool:
         """Where one wait is part of one poll (a foreign stream, a thread), make it."""
@@ -450,14 +553,14 @@ class Close(Closer):
             return False
         self.waits_briefly = True
         try:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + patience):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + patience) as scope:
                 await wait()
         except Exception as exc:  # noqa: BLE001 - raised after the release
             self.error = self.error or exc
             return False
         finally:
             self.waits_briefly = False
-        return True
+        return not scope.cancelled_caught
 
     # ---- Releasing -------------------------------------------------------------------------
 
@@ -469,9 +572,9 @@ class Close(Closer):
                 self.cut_short_text = layer.lifecycle.torn_text
             elif layer.lifecycle.unfinished is not None:
                 self.cut_short_text = "a Buf was begun and not finished"
+        #: Whether something that was accepted, or begun, is missing.
         self.is_truncated = (
-            self.hardness is Hardness.ABORTED
-            or state is State.TRUNCATED
+            state is State.TRUNCATED
             or (state is State.BROKEN and not self.sent)
             or any(held_by(layer) != 0 for layer in (*self.layers, *self.sides))
         )
@@ -495,16 +598,17 @@ class Close(Closer):
         except BaseException as exc:  # noqa: BLE001 - raised below
             self.is_truncated, interrupt = True, exc
         # Before the first release: a layer that shows a truncation is above those that it is for.
-        plain = [layer for layer in self.layers if interrupt is None and self.ends_plainly(layer)]
-        while True:
-            # Others may have joined meanwhile.
-            layer = next((one for one in self.order() if not one.lifecycle.released), None)
-            if layer is None:
-                break
-            clean = contains(plain, layer)
+        plain: list[Layer] | None = None
+        if interrupt is not None or self.is_truncated or self.hardness is Hardness.ABORTED:
+            plain = [one for one in self.layers if interrupt is None and self.ends_plainly(one)]
+        while unreleased := [one for one in self.order() if not one.lifecycle.released]:
+            # One after the other, since others may join meanwhile.
+            layer = unreleased[0]
             layer.lifecycle.released = True
+            if not layer.overrides_release:
+                continue
             try:
-                await layer.release(clean=clean)
+                await layer.release(clean=plain is None or contains(plain, layer))
             except Exception as exc:  # noqa: BLE001 - raised below
                 fresh = trio.BrokenResourceError if isinstance(exc, OSError) else None
                 error = _from(fresh, layer, exc)
@@ -522,6 +626,9 @@ class Close(Closer):
 
     def _finish(self) -> None:
         """Every layer is closed from now on, whatever has happened."""
+        self.fell_short = not (self.sent or self.was_broken) and (
+            self.hardness is not Hardness.CLEAN or self.error is not None
+        )
         for layer in self.layers:
             lifecycle = layer.lifecycle
             lifecycle.released = True
@@ -538,11 +645,14 @@ class Close(Closer):
             layer.lifecycle.torn, layer.lifecycle.torn_text = None, ""
             layer.lifecycle.unfinished = None
             layer.lifecycle.update()
-        if self.is_truncated:
-            for layer in self.layers:
-                inner = layer.lifecycle.inner
-                if inner is not None and is_layer(inner) and not inner.lifecycle.released:
-                    self._tear_below(inner)
+        for layer in self.layers:
+            inner = layer.lifecycle.inner
+            # The original of a handle is not harmed by an abort that has lost nothing.
+            is_harmed = self.is_truncated or (
+                self.hardness is Hardness.ABORTED and layer.lifecycle.original is None
+            )
+            if is_harmed and inner is not None and not inner.lifecycle.released:
+                self._tear_below(inner)
         self.done.set()
         self.tell()
 
@@ -580,6 +690,13 @@ def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
         The close that closes ``layer``, new if its ``layers`` were empty before; and the others
         that meet its extent, to be waited for.
     """
+    line = _line_through(layer)
+    if line is not None:
+        mine = Close()
+        mine.add(line, [])
+        mine.is_line = True
+        mine.harden(hardness, hurried=False)
+        return mine, []
     layers, sides = extent_of([layer])
     met: list[Close] = []
     for one in (layer, *layers):
@@ -591,11 +708,23 @@ def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
             and close not in running_closes.get()
         ):
             met.append(close)
-    mine = met.pop(0) if met else Close()
+    if met and met[0] is layer.lifecycle.close:
+        mine = met[0]
+    else:
+        # A close that is at its end already would release what we add without shutting it down.
+        mine = (
+            next((one for one in met if not (one.can_be_absorbed() or one.has_sent.is_set())), None)
+            or Close()
+        )
+    met = [one for one in met if one is not mine]
+    for close in met:
+        if close.can_be_absorbed():
+            mine.absorb(close)
     mine.add(layers, sides)
-    for close in (mine, *met):
+    others = [one for one in met if one.successor is None]
+    for close in (mine, *others):
         close.harden(hardness, hurried=close.is_running)
-    return mine, met
+    return mine, others
 
 
 @trio.lowlevel.enable_ki_protection
@@ -630,9 +759,13 @@ async def close_layer(layer: Layer, hardness: Hardness, *, joins_gently: bool = 
 
 
 async def _closed_before(layer: Layer) -> None:
+    await trio.lowlevel.checkpoint()
+    _raise_if_lost(layer)
+
+
+def _raise_if_lost(layer: Layer) -> None:
     lifecycle = layer.lifecycle
     lost, lifecycle.lost = lifecycle.lost, 0
-    await trio.lowlevel.checkpoint()
     if lost and lifecycle.lost_by != id(trio.lowlevel.current_task()):
         raise ClosedRefusal(
             f"another task closed {layer!r}: {lost} bytes that it had accepted were never sent"
@@ -640,28 +773,34 @@ async def _closed_before(layer: Layer) -> None:
 
 
 async def _run(close: Close, layer: Layer, *, gently: bool) -> None:
-    told = any(one.lifecycle.failure is not None for one in close.layers)
     try:
         await close.run()
-    except BaseException:
-        close.error = None  # nobody will see it: a warning has to tell what is lost
+    except BaseException as exc:
+        if close.successor is None:
+            close.error = None  # nobody will see it: a warning has to tell what is lost
+        elif isinstance(exc, trio.Cancelled):
+            await _make_harder(close)
         raise
     finally:
         if gently:
             close.error = None
-        if close.done.is_set():
-            _tell_losses(close, layer, told=told)
+        if close.done.is_set() and close.successor is None:
+            _tell_losses(close, layer)
+    if close.successor is not None:
+        await _join(close, layer, gently=False)
+        return
     error, close.error = close.error, None
-    if error is not None and not told:
+    if error is not None and not close.was_broken:
         try:
             raise error
         finally:
             del error
-    if close.was_hurried and not close.sent and not told:
+    if (close.was_hurried or close.was_late) and close.fell_short:
         raise ClosedRefusal(f"another task cut the close of {layer!r} short")
 
 
-def _tell_losses(close: Close, layer: Layer, *, told: bool) -> None:
+def _tell_losses(close: Close, layer: Layer) -> None:
+    told = close.was_broken
     lost = close.lost_bytes()
     me = id(trio.lowlevel.current_task())
     for one in close.layers:
@@ -680,14 +819,34 @@ def _tell_losses(close: Close, layer: Layer, *, told: bool) -> None:
     warn_unraisably(f"{layer!r} was closed: {text}", layer)
 
 
-async def _join(close: Close, layer: Layer, *, gently: bool) -> None:
-    try:
+async def _wait_done(close: Close) -> Close:
+    """Wait for the end of a close, or of the one that it has become a part of."""
+    await close.done.wait()
+    while close.successor is not None:
+        close = close.successor
         await close.done.wait()
+    return close
+
+
+async def _make_harder(close: Close) -> None:
+    """This task, which waits for a close, is cancelled."""
+    while close.successor is not None:
+        close = close.successor
+    close.harden(Hardness.CUT_OFF)
+    with trio.CancelScope(shield=True):
+        await _wait_done(close)
+
+
+async def _join(close: Close, layer: Layer, *, gently: bool) -> None:
+    was_clean = close.hardness is Hardness.CLEAN
+    try:
+        close = await _wait_done(close)
     except trio.Cancelled:
         if not gently:
-            close.harden(Hardness.CUT_OFF)
-            with trio.CancelScope(shield=True):
-                await close.done.wait()
+            await _make_harder(close)
         raise
-    if not gently and close.is_truncated and close.was_hurried:
+    if gently:
+        return
+    _raise_if_lost(layer)
+    if close.fell_short and was_clean:
         raise ClosedRefusal(f"another task's close of {layer!r} did not succeed")

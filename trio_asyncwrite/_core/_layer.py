@@ -11,7 +11,7 @@ import trio.abc
 
 from ._close import Hardness, close_layer
 from ._lifecycle import Lifecycle
-from ._stack import attach, held_by, is_layer, set_inner, unsent_below, warn
+from ._stack import attach, held_by, set_inner, unsent_below, warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +60,8 @@ class _Inner:
 
     def __get__(self, layer: Layer | None, owner: type | None = None) -> Any:
         # On the class there is none: a dataclass would take it for a default.
-        inner = None if layer is None else layer.lifecycle.inner
+        lifecycle = None if layer is None else layer.lifecycle
+        inner = None if lifecycle is None else lifecycle.inner or lifecycle.odd_inner
         if inner is None:
             name = (owner or type(layer)).__name__
             raise AttributeError(f"{name} has no inner layer")
@@ -92,7 +93,7 @@ class _SlottedInner:
 def _ask(layer: Layer, name: str, *, otherwise: Any) -> Any:
     """What the layer below answers; ``otherwise`` if there is none."""
     inner = layer.lifecycle.inner
-    return getattr(inner, name) if inner is not None and is_layer(inner) else otherwise
+    return otherwise if inner is None else getattr(inner, name)
 
 
 def _refuse_copy(layer: object) -> NoReturn:
@@ -120,6 +121,9 @@ class Layer(trio.abc.AsyncResource):
     #: asked for :attr:`held_bytes` after each call.
     announces_held_bytes: bool = False
     overrides_held_bytes: bool = False
+    overrides_layers_below: bool = False
+    overrides_owns_below: bool = False
+    overrides_release: bool = False
     #: Whether it writes other bytes than it accepts, as TLS and compression do.
     encodes: bool = False
     #: Whether a message that was cut short makes it unusable. False for writers into memory.
@@ -141,6 +145,9 @@ class Layer(trio.abc.AsyncResource):
                 advice = f"; override {instead}" if instead else ""
                 raise TypeError(f"{cls.__name__} overrides {name}, which is the library's{advice}")
         cls.overrides_held_bytes = cls.overrides_held_bytes or "held_bytes" in own
+        cls.overrides_layers_below = cls.overrides_layers_below or "layers_below" in own
+        cls.overrides_owns_below = cls.overrides_owns_below or "owns_below" in own
+        cls.overrides_release = cls.overrides_release or "release" in own
         member = own.get("inner")
         if type(member).__name__ == "member_descriptor":
             cls.inner = _SlottedInner(member)
@@ -152,6 +159,11 @@ class Layer(trio.abc.AsyncResource):
         """Everything that this layer is over: ``inner``, unless you override it."""
         inner = self.lifecycle.inner
         return () if inner is None else (inner,)
+
+    @answer
+    def foreign_below(self) -> tuple[object, ...]:
+        """Streams that are no layers and are closed with this one."""
+        return ()
 
     def owns_below(self, is_closing: Callable[[object], bool]) -> bool:
         """Whether closing this layer closes those below.
@@ -225,6 +237,11 @@ class Layer(trio.abc.AsyncResource):
         return answer
 
     @answer
+    def discarded_bytes(self) -> int:
+        """Bytes from the peer that this layer has thrown away while it was closed."""
+        return 0
+
+    @answer
     def loss_is_unknown(self) -> bool:
         """Whether the bytes that are still held at the close may yet arrive."""
         return False
@@ -234,7 +251,7 @@ class Layer(trio.abc.AsyncResource):
         answer: trio.abc.ReceiveStream | None = None
         if self.owns_below(lambda _: False):
             inner = self.lifecycle.inner
-            if inner is not None and is_layer(inner):
+            if inner is not None:
                 answer = inner.drain_source()
         return answer
 

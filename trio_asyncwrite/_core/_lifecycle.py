@@ -31,6 +31,7 @@ import contextlib
 import contextvars
 import enum
 import threading
+import weakref
 from typing import TYPE_CHECKING, Final, NoReturn, final
 
 import trio
@@ -39,7 +40,6 @@ from ._budget import SPENT, Budget
 from ._errors import BrokenRefusal, BusyRefusal, ClosedRefusal
 
 if TYPE_CHECKING:
-    import weakref
     from collections.abc import Awaitable, Callable, Generator
 
     from ._buf import Buf
@@ -85,7 +85,7 @@ class Closer:
     #: Whether it now makes its one wait of limited length, and has waited when that is cancelled.
     waits_briefly = False
 
-    def postpones(self, lifecycle: Lifecycle) -> bool:
+    def postpones(self, layer: Layer) -> bool:
         """Whether the layer's shutdown has to wait for other layers above it."""
         return False
 
@@ -113,6 +113,24 @@ class Call:
         self.flushing = False
 
 
+class Unfinished:
+    """A Buf of which a part was accepted. Nobody keeps it alive, and its caller may spoil it.
+
+    Args:
+        buf: the Buf.
+    """
+
+    __slots__ = ("_buf", "_remaining")
+
+    def __init__(self, buf: Buf) -> None:
+        self._buf = weakref.ref(buf)
+        self._remaining = buf.remaining
+
+    def goes_on_with(self, buf: Buf) -> bool:
+        """Whether ``buf`` is that Buf, and stands where it stood."""
+        return self._buf() is buf and buf.remaining == self._remaining
+
+
 class Wait:
     """A task that waits inside a layer."""
 
@@ -128,7 +146,8 @@ class _Lift(threading.local):
     by: object = None
 
 
-_lift = _Lift()
+#: Who lifts refusals now, in this thread; set it by :func:`lifted`, or in a ``try`` of one poll.
+lift = _Lift()
 
 #: The closes that this task runs, and whose code it is called from.
 running_closes: contextvars.ContextVar[tuple[object, ...]] = contextvars.ContextVar(
@@ -139,11 +158,11 @@ running_closes: contextvars.ContextVar[tuple[object, ...]] = contextvars.Context
 @contextlib.contextmanager
 def lifted(by: object) -> Generator[None, None, None]:
     """Lift the refusals that ``by`` has caused, for the polls of the block: no await in it."""
-    before, _lift.by = _lift.by, by
+    before, lift.by = lift.by, by
     try:
         yield
     finally:
-        _lift.by = before
+        lift.by = before
 
 
 @final
@@ -156,6 +175,10 @@ class Lifecycle:
     inside: bool
     #: The layer that this one writes to.
     inner: Layer | None = None
+    #: What a class has put in its place that is no layer.
+    odd_inner: object = None
+    #: Whether it was seen that there is none, under any name.
+    has_no_inner: bool = False
 
     # Rare: the first values are the class's, so that making a layer costs little.
     budget: Budget = SPENT
@@ -168,7 +191,7 @@ class Lifecycle:
     #: What a torn layer says: how much of which message it accepted.
     torn_text: str = ""
     #: A Buf that was begun; until it is finished no other write may come in between.
-    unfinished: Buf | None = None
+    unfinished: Unfinished | None = None
     #: Whether somebody who knows has said that a message was cut short: a server.
     marked_truncated: bool = False
     #: Whether a send_all or send_eof was given up with bytes unsent.
@@ -176,8 +199,10 @@ class Lifecycle:
     #: The close that this layer is part of.
     close: Closer | None = None
     #: The close of a layer below that ends one of this layer's two sides.
-    side_close: Closer | None = None
+    side_close: object = None
     released: bool = False
+    #: What a closed layer says, if there is more to say.
+    closed_text: str = ""
     #: Accepted bytes that a close has lost without telling this layer's user, and whose close it
     #: was: the id of its task.
     lost: int = 0
@@ -206,6 +231,8 @@ class Lifecycle:
     #: Whether this layer's ``held_bytes`` has to be asked for after each call; and the layers below
     #: of which that is true.
     is_watched: bool = False
+    #: Whether nobody is watched, there is no original and no line: most layers.
+    is_simple: bool = False
     watched: tuple[Layer, ...] = ()
     attached: bool = False
 
@@ -231,12 +258,17 @@ class Lifecycle:
             if (self.original or self).unfinished is not None
             else None
         )
+        self.is_simple = (
+            self.line is None and self.original is None and not (self.is_watched or self.watched)
+        )
         self.fast = (
             self.budget
             if self.refusal is None
             and not self.inside
+            # Who is inside the original is inside its handles.
+            and self.original is None
             # Somebody has to look whether these hold bytes now; the shell does.
-            and (self.holding or not (self.is_watched or self.watched))
+            and (self.is_simple or self.holding or not (self.is_watched or self.watched))
             else SPENT
         )
 
@@ -266,18 +298,17 @@ class Lifecycle:
             self.refuse(layer)
 
     def _is_lifted(self) -> bool:
-        by = _lift.by
+        by = lift.by
         if by is None or self.failure is not None or self.torn is Torn.ABOVE:
             return False
         if by is self.close or by is self.side_close:
             return not self.released
         if self.close is not None or self.released:
             return False
-        if self.torn is not None:
-            # A torn layer's flush, or a close of a layer that does not own those below.
-            return by is Torn.HERE or isinstance(by, Closer)
-        # A Buf that is gone on with.
-        return by is (self.original or self).unfinished
+        if by is Torn.HERE:
+            return True  # a torn layer's flush: this one, and the layers below it
+        # A close of a layer that does not own those below may flush torn ones.
+        return self.torn is not None and isinstance(by, Closer)
 
     def refuse(self, layer: object) -> NoReturn:
         """Raise what a layer that refuses says."""
@@ -295,7 +326,7 @@ class Lifecycle:
             )
         if refusal is Refusal.SHUT_DOWN:
             raise ClosedRefusal(f"{layer!r} was shut down")
-        raise ClosedRefusal(f"{layer!r} is closed, or being closed")
+        raise ClosedRefusal(self.closed_text or f"{layer!r} is closed, or being closed")
 
     # ---- Claims ----------------------------------------------------------------------------
 
@@ -335,11 +366,11 @@ class Lifecycle:
             and (writing or self.failure is not None or self.torn is Torn.ABOVE)
         ):
             self.refuse(layer)
+        if original is not None:
+            original.claim(layer, writing=writing)
         if self.line is None:
             self.inside = True
             self.fast = SPENT
-        if original is not None:
-            original.claim(layer, writing=writing)
 
     def leave(self) -> None:
         """This task is not inside any more."""
@@ -370,10 +401,10 @@ class Lifecycle:
 
     # ---- Shutting down ---------------------------------------------------------------------
 
-    def postponed(self) -> bool:
+    def postponed(self, layer: Layer) -> bool:
         """Whether the close that polls now has other layers to end before this one."""
         close = self.close
-        return close is not None and close is _lift.by and close.postpones(self)
+        return close is not None and close is lift.by and close.postpones(layer)
 
     def end(self) -> None:
         """For ``poll_shutdown``: the shutdown is complete."""

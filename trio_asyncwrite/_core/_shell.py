@@ -10,13 +10,13 @@ Calls that stay in a buffer skip the yields. They draw on the budget of ``_budge
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
-from ._budget import spend, spend_at_once
+from ._budget import SPENT, spend, spend_at_once
 from ._buf import Buf
-from ._checks import accepted, byte_view
+from ._checks import accepted, byte_view, wrong_answer
 from ._errors import NotReady
 from ._lifecycle import ENDED, ENDING, Call, Torn, lifted
 from ._stack import (
@@ -105,6 +105,10 @@ def claim(layer: Layer, *, writing: bool) -> object:
     lifecycle = layer.lifecycle
     if not lifecycle.attached:
         attach(layer)
+    if lifecycle.refusal is None and lifecycle.is_simple and not lifecycle.inside:
+        lifecycle.inside = True
+        lifecycle.fast = SPENT
+        return None
     lifecycle.claim(layer, writing=writing)
     return None if lifecycle.refusal is None else lifecycle.lift_of()
 
@@ -112,11 +116,18 @@ def claim(layer: Layer, *, writing: bool) -> object:
 def leave(layer: Layer) -> None:
     """This task is not inside ``layer`` any more."""
     lifecycle = layer.lifecycle
-    if lifecycle.is_watched:
-        look(layer)
-    for one in lifecycle.watched:
-        look(one)
-    lifecycle.leave()
+    if lifecycle.refusal is None and lifecycle.is_simple:
+        lifecycle.inside = False
+        lifecycle.fast = lifecycle.budget
+        return
+    try:
+        if lifecycle.is_watched:
+            look(layer)
+        for one in lifecycle.watched:
+            look(one)
+    finally:
+        # Whatever a user's held_bytes raises.
+        lifecycle.leave()
 
 
 # ---- Messages: the argument of one call --------------------------------------------------------
@@ -131,7 +142,12 @@ class Message(Call):
     __slots__ = ("data", "rest")
 
     def __init__(self, data: bytes | memoryview, *, sends: bool = False) -> None:
-        super().__init__(len(data), sends=sends)
+        # The base's fields spelt out: a message is made for every write.
+        self.size = len(data)
+        self.accepted = 0
+        self.sends = sends
+        self.flushing = self.goes_on = False
+        self.buf = None
         self.data = data
         self.rest: Buf | None = None
 
@@ -207,18 +223,6 @@ def poll_shutdown(writer: AsyncWrite) -> None:
     writer.lifecycle.end()
 
 
-def wrong_answer(writer: object, name: str, answer: Any) -> None:
-    """Raise for a poll that has not answered None.
-
-    Raises:
-        TypeError: names the class, the method and the answer.
-    """
-    if hasattr(answer, "close") and hasattr(answer, "cr_frame"):
-        answer.close()  # or Python warns that it was never awaited
-        answer = "a coroutine (a poll is a plain function, without async)"
-    raise TypeError(f"{type(writer).__name__}.{name}() must return None, it returned {answer!r}")
-
-
 @trio.lowlevel.enable_ki_protection
 async def drive_write(
     writer: AsyncWrite, size: int, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts], lift: object
@@ -260,20 +264,22 @@ async def write_message(
     try:
         lift = claim(writer, writing=True)
         message = Message(view, sends=sends)
-        lifecycle.calls += (message,)
+        calls = lifecycle.calls
+        lifecycle.calls = (*calls, message) if calls else (message,)
         done = False
         try:
-            if sends:
+            if sends or not writer.spare_capacity:
                 result = await drive(writer, poll, writer, message, lift=lift)
-                resumed(writer)
+                if sends:
+                    resumed(writer)
             else:
                 result = await drive_write(writer, message.size, poll, writer, message, lift=lift)
             done = True
             return result
         finally:
-            _leave(writer, message, done=done)
             if message.rest is not None:
                 message.rest.release()
+            _leave(writer, message, done=done)
     finally:
         if type(view) is memoryview:
             view.release()
@@ -302,7 +308,8 @@ async def write_from(
         raise TypeError(f"expected a Buf, got {name}: write_all() takes bytes, or give Buf(data)")
     lifecycle = writer.lifecycle
     owner = lifecycle.original or lifecycle
-    goes_on = owner.unfinished is buf
+    unfinished = owner.unfinished
+    goes_on = unfinished is not None and unfinished.goes_on_with(buf)
     if goes_on:
         # Everybody else is refused; this is the one call that may go on.
         set_unfinished(writer, None)
@@ -310,7 +317,7 @@ async def write_from(
         lift = claim(writer, writing=True)
     except BaseException:
         if goes_on:
-            set_unfinished(writer, buf)
+            set_unfinished(writer, unfinished)
         raise
     kept = resumable and (whole or goes_on)
     call = Call(buf.remaining, buf=buf if kept else None, goes_on=goes_on)
@@ -318,17 +325,20 @@ async def write_from(
     try:
         return await drive_write(writer, call.size, poll, writer, call, buf, lift=lift)
     finally:
-        if kept and not buf.remaining:
-            finished(writer, goes_on=goes_on)
+        if goes_on and not buf.remaining:
+            finished(writer)
         _leave(writer, call, done=not (whole and buf.remaining))
 
 
 def _leave(writer: AsyncWrite, call: Call, *, done: bool) -> None:
     lifecycle = writer.lifecycle
-    lifecycle.calls = tuple(one for one in lifecycle.calls if one is not call)
-    if not done or (call.goes_on and call.buf is not None and call.buf.remaining):
-        settle(writer, call, closed=writer.lifecycle.is_closed(reading=False))
-    leave(writer)
+    calls = lifecycle.calls
+    lifecycle.calls = tuple(one for one in calls if one is not call) if len(calls) > 1 else ()
+    try:
+        if not done or (call.goes_on and call.buf is not None and call.buf.remaining):
+            settle(writer, call, closed=writer.lifecycle.is_closed(reading=False))
+    finally:
+        leave(writer)
 
 
 def poll_some_of_buf(writer: AsyncWrite, _call: Call, buf: Buf) -> int:
@@ -381,12 +391,8 @@ async def shutdown(writer: AsyncWrite, *, sends: bool) -> None:
         done = True
         resumed(writer)
     finally:
-        if (
-            sends
-            and not done
-            and lifecycle.phase is ENDING
-            and not lifecycle.is_closed(reading=False)
-        ):
+        is_closed = lifecycle.is_closed(reading=False)
+        if sends and not done and lifecycle.phase is ENDING and not is_closed:
             lifecycle.abandoned = True
         leave(writer)
 

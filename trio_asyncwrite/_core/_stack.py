@@ -13,20 +13,20 @@ from __future__ import annotations
 import functools
 import warnings
 import weakref
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import trio
 
+from ._checks import wrong_answer
 from ._errors import BrokenRefusal, BusyRefusal, NotReady, Refusal, WriteZeroError
-from ._lifecycle import ENDED, ENDING, OPEN, Call, Lifecycle, Torn
+from ._lifecycle import ENDED, ENDING, OPEN, Call, Lifecycle, Torn, Unfinished
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Sequence
 
     from typing_extensions import TypeVarTuple, Unpack
 
     from ._async_write import AsyncWrite
-    from ._buf import Buf
     from ._layer import Layer
 
     Ts = TypeVarTuple("Ts")
@@ -59,6 +59,9 @@ def is_layer(thing: object) -> bool:
 
 def below(layer: Layer) -> list[Layer]:
     """The layers directly below, each once."""
+    if not says_what_is_below(layer):
+        inner = layer.lifecycle.inner
+        return [] if inner is None else [inner]
     found: list[Layer] = []
     for one in layer.layers_below:
         if is_layer(one) and not contains(found, one):
@@ -66,9 +69,16 @@ def below(layer: Layer) -> list[Layer]:
     return found
 
 
+def says_what_is_below(layer: Layer) -> bool:
+    """Whether the layer, or its class, says itself what it is over: it may be several streams."""
+    return layer.overrides_layers_below or "layers_below" in vars(layer)
+
+
 def above(layer: Layer) -> list[Layer]:
     """The open layers directly above; those that hold bytes come first, in that order."""
     lifecycle = layer.lifecycle
+    if not lifecycle.above:
+        return []
     found = [one for one in lifecycle.holders if not one.lifecycle.released]
     for reference in lifecycle.above:
         one = reference()
@@ -77,23 +87,29 @@ def above(layer: Layer) -> list[Layer]:
     return found
 
 
-def contains(layers: list[Layer], layer: object) -> bool:
+def contains(layers: Sequence[Layer], layer: object) -> bool:
     """Whether ``layer`` itself is in the list; nothing is compared or hashed."""
-    return any(one is layer for one in layers)
+    for one in layers:  # noqa: SIM110 - any() takes three times as long
+        if one is layer:
+            return True
+    return False
 
 
-def writing_chain(layer: Layer) -> Iterator[Layer]:
+def writing_chain(layer: Layer) -> list[Layer]:
     """``layer`` and those that its bytes pass on their way down."""
-    one: Layer | None = layer
-    while one is not None:
-        yield one
-        inner = one.lifecycle.inner
-        one = inner if inner is not None and is_layer(inner) else None
+    chain = [layer]
+    inner = layer.lifecycle.inner
+    while inner is not None:
+        chain.append(inner)
+        inner = inner.lifecycle.inner
+    return chain
 
 
 def writers_above(layer: Layer) -> list[Layer]:
     """All layers whose bytes pass ``layer``, the nearest ones first."""
     found: list[Layer] = []
+    if not layer.lifecycle.above:
+        return found
     todo = [layer]
     while todo:
         one = todo.pop(0)
@@ -108,43 +124,46 @@ def writers_above(layer: Layer) -> list[Layer]:
 
 
 def _forget(uppers: list[weakref.ref[Layer]], reference: weakref.ref[Layer]) -> None:
-    for number, one in enumerate(uppers):
-        if one is reference:
-            del uppers[number]
-            return
+    # In place: the callbacks of the others refer to this list.
+    uppers[:] = [one for one in uppers if one is not reference]
 
 
 def register(layer: Layer, lower: Layer) -> None:
     """Let ``lower`` know that ``layer`` is above it."""
     lifecycle = lower.lifecycle
-    if any(reference() is layer for reference in lifecycle.above):
-        return
-    if not lifecycle.above:
-        lifecycle.above = []
     uppers = lifecycle.above
-    assert isinstance(uppers, list)
+    if isinstance(uppers, tuple):
+        uppers = lifecycle.above = []
+    else:
+        for reference in uppers:
+            if reference() is layer:
+                return
     uppers.append(weakref.ref(layer, functools.partial(_forget, uppers)))
 
 
 def _unregister(layer: Layer, lower: Layer) -> None:
-    lifecycle = lower.lifecycle
-    for reference in list(lifecycle.above):
-        if reference() is layer:
-            lifecycle.above = [one for one in lifecycle.above if one is not reference]
-    lifecycle.holders = tuple(one for one in lifecycle.holders if one is not layer)
+    uppers = lower.lifecycle.above
+    if isinstance(uppers, list):
+        uppers[:] = [one for one in uppers if one() is not layer]
+    _not_held_below(layer, lower)
 
 
-def set_inner(layer: Layer, inner: Layer | None) -> None:
-    """``layer`` writes to ``inner`` from now on, and inherits the state it is in."""
+def set_inner(layer: Layer, thing: object) -> None:
+    """``layer`` writes to ``thing`` from now on, and inherits the state it is in."""
     lifecycle = lifecycle_of(layer)
     before = lifecycle.inner
-    if before is inner:
-        return
-    if before is not None and is_layer(before):
+    if before is not None:
+        if before is thing:
+            return
         _unregister(layer, before)
-    lifecycle.inner = inner
+    inner: Layer | None = None
+    if is_layer(thing):
+        inner = thing  # type: ignore[assignment]
+    elif hasattr(thing, "poll_write"):
+        lifecycle_of(thing)  # a mock has everything but this
+    lifecycle.inner, lifecycle.odd_inner = inner, None if inner is not None else thing
     lifecycle.attached = False
-    if inner is not None and is_layer(inner):
+    if inner is not None:
         register(layer, inner)
         if lifecycle.holding:
             _hold_below(layer, inner)
@@ -181,24 +200,33 @@ def attach(layer: Layer) -> None:
     )
     watched: list[Layer] = []
     for one in below(layer):
+        theirs = one.lifecycle
         register(layer, one)
-        if not one.lifecycle.attached:
+        if not theirs.attached:
             attach(one)
-        for each in (*one.lifecycle.watched, *([one] if one.lifecycle.is_watched else [])):
-            if not contains(watched, each):
-                watched.append(each)
+        if theirs.watched or theirs.is_watched:
+            for each in (*theirs.watched, *([one] if theirs.is_watched else [])):
+                if not contains(watched, each):
+                    watched.append(each)
     lifecycle.watched = tuple(watched)
     lifecycle.update()
 
 
-def detach(layer: Layer) -> None:
-    """Close ``layer`` and nothing else: what is below goes on without it."""
-    lifecycle = layer.lifecycle
+def detach(layer: Layer, reason: str = "") -> None:
+    """Close ``layer`` and all above it, and nothing else: what is below goes on without them.
+
+    Args:
+        layer: the layer.
+        reason: what their users are told.
+    """
+    for one in (layer, *writers_above(layer)):
+        lifecycle = one.lifecycle
+        lifecycle.released = True
+        lifecycle.closed_text = reason
+        lifecycle.failure = lifecycle.read_failure = None
+        lifecycle.update()
     for lower in below(layer):
         _unregister(layer, lower)
-    lifecycle.released = True
-    lifecycle.failure = lifecycle.read_failure = None
-    lifecycle.update()
 
 
 # ---- Holding bytes -----------------------------------------------------------------------------
@@ -214,9 +242,15 @@ def hold(layer: Layer) -> None:
 
 
 def _hold_below(layer: Layer, lower: Layer) -> None:
-    if not any(one is layer for one in lower.lifecycle.holders):
-        lower.lifecycle.holders = (*lower.lifecycle.holders, layer)
-        hold(lower)
+    lifecycle = lower.lifecycle
+    holders = lifecycle.holders
+    if not holders:
+        lifecycle.holders = (layer,)
+    elif contains(holders, layer):
+        return
+    else:
+        lifecycle.holders = (*holders, layer)
+    hold(lower)
 
 
 def let_go(layer: Layer) -> None:
@@ -225,10 +259,14 @@ def let_go(layer: Layer) -> None:
     lifecycle.holding -= 1
     if lifecycle.holding == 0:
         for lower in below(layer):
-            others = tuple(one for one in lower.lifecycle.holders if one is not layer)
-            if len(others) < len(lower.lifecycle.holders):
-                lower.lifecycle.holders = others
-                let_go(lower)
+            _not_held_below(layer, lower)
+
+
+def _not_held_below(layer: Layer, lower: Layer) -> None:
+    holders = lower.lifecycle.holders
+    if contains(holders, layer):
+        lower.lifecycle.holders = tuple(one for one in holders if one is not layer)
+        let_go(lower)
 
 
 def look(layer: Layer) -> None:
@@ -288,20 +326,53 @@ def fail(layer: Layer, exc: BaseException) -> None:
         raise trio.BrokenResourceError(f"{layer!r}: {exc}") from exc
 
 
+def forgive(layer: Layer) -> None:
+    """A failure of ``layer`` and those below has cost nothing: they have ended, and are not broken.
+
+    For an epilogue that a peer which has ended before did not hear.
+    """
+    for one in writing_chain(layer):
+        one.lifecycle.failure = None
+        one.lifecycle.end()
+        for upper in writers_above(one):
+            upper.lifecycle.failure = None
+            upper.lifecycle.update()
+
+
 def poll_below(layer: Layer, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
     """Poll ``layer``, by a poll of its own; for layers above it.
 
+    A shutdown also shuts ``layer`` for writes, whether its ``poll_shutdown`` sees to that or not.
+    In a close it does nothing: ``layer`` has a turn of its own, after all above it.
+
     Raises:
         NotReady: as the poll does.
+        TypeError: if a poll that must return None returns something else.
         trio.BrokenResourceError: if it fails; ``layer`` and all above it are then broken.
     """
     try:
-        return poll(*args)
+        if args:
+            return poll(*args)
+        is_shutdown = poll == layer.poll_shutdown  # type: ignore[attr-defined]
+        if is_shutdown and not begin_shutdown(layer):
+            return None  # type: ignore[return-value]
+        answer = poll(*args)
+        if answer is not None:
+            _check_answer(layer, poll, answer)
+        if is_shutdown:
+            layer.lifecycle.end()
+        return answer
     except NotReady:
         raise
     except BaseException as exc:
         fail(layer, exc)
         raise
+
+
+def _check_answer(layer: Layer, poll: object, answer: object) -> None:
+    for name in ("poll_flush", "poll_shutdown", "poll_ready"):
+        if poll == getattr(layer, name):
+            wrong_answer(layer, name, answer)
 
 
 # ---- Tears -------------------------------------------------------------------------------------
@@ -343,7 +414,7 @@ def arm_reset(layer: Layer, *, on: bool) -> None:
     Not where a layer on the way shows the truncation by its missing epilogue: there the end is a
     FIN, so that what the kernel has queued survives.
     """
-    chain = list(writing_chain(layer))
+    chain = writing_chain(layer)
     for one in (*chain, *writers_above(chain[-1])):
         if one.shows_truncation:
             return
@@ -362,7 +433,7 @@ def settle(layer: Layer, call: Call, *, closed: bool) -> None:
     buf = call.buf
     if buf is not None:
         if buf.remaining and (call.accepted or call.goes_on):
-            set_unfinished(layer, buf)
+            set_unfinished(layer, Unfinished(buf))
             arm_reset(layer, on=True)
         return
     if 0 < call.accepted < call.size:
@@ -371,28 +442,37 @@ def settle(layer: Layer, call: Call, *, closed: bool) -> None:
         lifecycle.abandoned = True
 
 
-def set_unfinished(layer: Layer, buf: Buf | None) -> None:
+def set_unfinished(layer: Layer, unfinished: Unfinished | None) -> None:
     """A Buf was begun on ``layer``, or is not in the way any more.
 
     One that was begun through a handle belongs to the original.
     """
     owner = layer.lifecycle.original or layer.lifecycle
-    owner.unfinished = buf
-    owner.update()
-    layer.lifecycle.update()
+    owner.unfinished = unfinished
+    for one in writing_chain(layer):
+        if one.lifecycle is owner:
+            for handle in (one, *above(one)):
+                handle.lifecycle.update()
 
 
-def finished(layer: Layer, *, goes_on: bool) -> None:
-    """A Buf has been written completely."""
-    if goes_on and layer.lifecycle.torn is None:
+def finished(layer: Layer) -> None:
+    """A Buf that an earlier call had begun has been written completely."""
+    chain = writing_chain(layer)
+    if all(
+        one.lifecycle.torn is None and one.lifecycle.unfinished is None
+        for one in (*chain, *writers_above(chain[-1]))
+    ):
         arm_reset(layer, on=False)
 
 
 def resumed(layer: Layer) -> None:
     """A flush, send or shutdown has returned: nothing is abandoned here and below."""
-    for one in writing_chain(layer):
-        if one.lifecycle.abandoned:
-            one.lifecycle.abandoned = False
+    one: Layer | None = layer
+    while one is not None:
+        lifecycle = one.lifecycle
+        if lifecycle.abandoned:
+            lifecycle.abandoned = False
+        one = lifecycle.inner
 
 
 # ---- Shutting down -----------------------------------------------------------------------------
@@ -406,7 +486,7 @@ def check_shutdown(layer: Layer) -> None:
         trio.BrokenResourceError: if a Buf is unfinished in one.
         ValueError: if a layer above one still holds bytes.
     """
-    chain = list(writing_chain(layer)) if layer.owns_below(lambda _: False) else [layer]
+    chain = writing_chain(layer) if layer.owns_below(lambda _: False) else [layer]
     for one in chain:
         lifecycle = one.lifecycle
         if lifecycle.phase is ENDED:
@@ -414,14 +494,20 @@ def check_shutdown(layer: Layer) -> None:
         if one is not layer and lifecycle.inside and lifecycle.calls:
             raise BusyRefusal(f"another task is writing a message to {one!r}")
         if (lifecycle.original or lifecycle).unfinished is not None and one.lifecycle.torn is None:
-            raise BrokenRefusal(f"{one!r}: a Buf was begun and not finished: finish the Buf first")
+            _refuse_unfinished(one)
         for upper in writers_above(one):
             if contains(chain, upper):
                 continue
             if upper.lifecycle.inside and upper.lifecycle.calls:
                 raise BusyRefusal(f"another task is writing a message to {upper!r}")
+            if upper.lifecycle.unfinished is not None and upper.lifecycle.torn is None:
+                _refuse_unfinished(upper)
             if upper.lifecycle.torn is None:
                 refuse_held(upper, f"shut {layer!r} down")
+
+
+def _refuse_unfinished(layer: Layer) -> NoReturn:
+    raise BrokenRefusal(f"{layer!r}: a Buf was begun and not finished: finish the Buf first")
 
 
 def refuse_held(layer: Layer, purpose: str) -> None:
@@ -459,7 +545,7 @@ def begin_shutdown(layer: Layer) -> bool:
     if lifecycle.phase is ENDED and not lifecycle.released:
         return False
     lifecycle.check_flush(layer)
-    if lifecycle.postponed():
+    if lifecycle.postponed(layer):
         return False
     if lifecycle.phase is OPEN:
         lifecycle.phase = ENDING

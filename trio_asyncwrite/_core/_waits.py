@@ -49,6 +49,49 @@ class OneForAll:
             done.set()
 
 
+async def first_of(
+    here: Callable[[], Awaitable[object]], beside: Callable[[], Awaitable[object]]
+) -> None:
+    """Make two waits at once, until one of them returns or raises.
+
+    Args:
+        here: is made by this task, and begins at once.
+        beside: is made by a task of its own, which begins at the next turn of the run loop.
+
+    Cancellation: nothing happened.
+    """
+    here_error: BaseException | None = None
+    beside_error: BaseException | None = None
+    # This task is cancelled as others are; the other one is ended by us only.
+    beside_scope = trio.CancelScope(shield=True)
+
+    async def run_beside() -> None:
+        nonlocal beside_error
+        try:
+            with beside_scope:
+                await beside()
+        except BaseException as exc:  # noqa: ASYNC103, BLE001 - raised below
+            beside_error = exc
+        here_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_beside)
+        try:
+            with trio.CancelScope() as here_scope:
+                await here()
+        except BaseException as exc:  # noqa: ASYNC103, BLE001
+            # Raised below: out of the nursery it would come in an ExceptionGroup.
+            here_error = exc
+        beside_scope.cancel()
+    try:
+        if beside_error is not None and isinstance(here_error, (Exception, type(None))):
+            raise beside_error
+        if here_error is not None:
+            raise here_error
+    finally:
+        here_error = beside_error = None  # they refer to this frame
+
+
 @final
 class Line:
     """Tasks that use one writer, in the order of their coming: only the first in the line polls."""

@@ -7,12 +7,10 @@ import select
 import socket
 import struct
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import trio
-
-if TYPE_CHECKING:
-    import trio.abc
+import trio.abc
 
 #: How many connections may wait in a listener's queue where the system does not say how many do:
 #: SOMAXCONN of macOS and BSD, which bounds any backlog there.

@@ -3,11 +3,11 @@
 Theory of operation
 ===================
 
-**A drain has one deadline**, ``grace`` seconds after it starts. Then (:meth:`Server._enforce`) every
-stream whose handler still runs is marked truncated, and its handler is cancelled; every close that
-still runs is hurried. A handler that does not return, because it shields itself, gets a moment; then
-its stream is taken from it. A truncated stream's accepted bytes get half a second more to arrive,
-all streams side by side.
+**A drain has one deadline**, ``grace`` seconds after it starts. Then (:meth:`Server._enforce`)
+every stream whose handler still runs is marked truncated, and its handler is cancelled; every close
+that still runs is hurried. A handler that does not return, because it shields itself, gets a
+moment; then its stream is taken from it. A truncated stream's accepted bytes get half a second more
+to arrive, all streams side by side.
 
 **Last call.** Clients may have connected, and sent their requests, before anybody has accepted
 them: the kernel keeps them in the listener's backlog, and resets them when the listener is closed.
@@ -214,7 +214,7 @@ class Server(Generic[S]):
         try:
             await trio.sleep_forever()
         finally:
-            closing.close.harden(Hardness.CUT_OFF)
+            closing.close.harden(Hardness.CUT_OFF, late=True)
 
     def _limits(self) -> Limits:
         """The limits of one close: within the drain's, and those of this task."""
@@ -247,7 +247,7 @@ class Server(Generic[S]):
                     self._cancelled += 1
                 connection.scope.cancel()
             elif connection.closing is not None:
-                connection.closing.close.harden(Hardness.CUT_OFF)
+                connection.closing.close.harden(Hardness.CUT_OFF, late=True)
         await trio.sleep(_TIME_TO_RETURN)
         async with trio.open_nursery() as nursery:
             for connection in list(self._open_connections.values()):
@@ -261,7 +261,7 @@ class Server(Generic[S]):
         running = stream.lifecycle.close
         if isinstance(running, Close):
             self._cancelled += 1
-            running.harden(Hardness.CUT_OFF)
+            running.harden(Hardness.CUT_OFF, late=True)
         limits = Limits(0.0, _TIME_TO_DELIVER, self._drain.limits.linger_bytes)
         self._note(await end_stream(stream, limits))
 

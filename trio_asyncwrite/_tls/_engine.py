@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 #: The plaintext of one full record (RFC 8446, section 5.1).
 RECORD_SIZE: Final = 16384
 
+# The plaintext of a full record: as it is, or as a peer has asked for (RFC 6066, section 4).
+_RECORD_SIZES: Final = (RECORD_SIZE, 4096, 2048, 1024, 512)
+
 # What OpenSSL calls bytes that are no TLS, and the alert that it does not send for them (a fatal
 # protocol_version: RFC 8446, section 6.2).
 _NOT_TLS: Final = {"HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "WRONG_VERSION_NUMBER"}
@@ -57,7 +60,7 @@ class TlsEngine:
         context: ssl.SSLContext,
         *,
         server_side: bool,
-        server_hostname: str | bytes | None,
+        server_hostname: str | None,
     ) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -65,11 +68,12 @@ class TlsEngine:
             self._incoming,
             self._outgoing,
             server_side=server_side,
-            # The annotation is missing bytes, which SSLContext.wrap_bio accepts.
-            server_hostname=server_hostname,  # type: ignore[arg-type, unused-ignore]
+            server_hostname=server_hostname,
         )
         #: Ciphertext to be sent, in order.
         self.out: bytes | memoryview = b""
+        #: How many bytes of ciphertext have gone.
+        self.sent_bytes = 0
         #: Whether a handshake has begun.
         self.has_spoken = False
         self.established = False
@@ -83,7 +87,10 @@ class TlsEngine:
         #: What TLS has failed of. OpenSSL tells it once; asked again, it calls a connection that
         #: the peer has ended by an alert a complete one.
         self.error: ssl.SSLError | None = None
-        # Decrypted, and not yet asked for; only a half-close puts something here.
+        # Where in ``out`` the records of the last encrypt begin, and how long its pieces were.
+        self._data_begins = 0
+        self._pieces: list[int] = []
+        # Decrypted, and not yet asked for: by a half-close, or ahead of time.
         self._plaintext: deque[bytes] = deque()
 
     # ---- Ciphertext ------------------------------------------------------------------------
@@ -97,6 +104,7 @@ class TlsEngine:
 
     def sent(self, count: int) -> None:
         """``count`` bytes of ``out`` have gone."""
+        self.sent_bytes += count
         # A slice of nothing would keep what it was sliced from.
         self.out = memoryview(self.out)[count:] if count < len(self.out) else b""
 
@@ -154,20 +162,46 @@ class TlsEngine:
         It is 0 in a renegotiation (TLS 1.2), which needs the peer first.
         """
         self._check_failed()
-        count = 0
+        self._data_begins = len(self.out) + len(self._tickets)
+        self._pieces = []
         try:
             for piece in pieces:
                 if piece:  # to OpenSSL, writing nothing is an error
                     # All or nothing, since Python does not set SSL_MODE_ENABLE_PARTIAL_WRITE.
-                    count += self.ssl_object.write(piece)
+                    self._pieces.append(self.ssl_object.write(piece))
         except ssl.SSLWantReadError:
-            self._check_truncated("during a renegotiation")
+            if not self._pieces:
+                self._check_truncated("during a renegotiation")
         except ssl.SSLError as exc:
             self.error = exc
-            raise
+            if not self._pieces:  # or the next call raises it
+                raise
         finally:
             self._collect()
-        return count
+        return sum(self._pieces)
+
+    def plaintext_in(self, records: bytes | memoryview, gone: int) -> int:
+        """How much of the plaintext of the last ``encrypt`` has gone.
+
+        A record that has only partly gone counts for nothing: the peer cannot decrypt it.
+
+        Args:
+            records: what ``out`` was after that call.
+            gone: how many bytes of it have left.
+        """
+        ends: list[int] = []
+        end = self._data_begins
+        while end < len(records):
+            end += 5 + int.from_bytes(records[end + 3 : end + 5], "big")
+            ends.append(end)
+        # OpenSSL fills its records, one piece after the other. There is one way only to get this
+        # many records out of these pieces.
+        splits = (
+            [min(size, piece - at) for piece in self._pieces for at in range(0, piece, size)]
+            for size in _RECORD_SIZES
+        )
+        split = next((split for split in splits if len(split) == len(ends)), [sum(self._pieces)])
+        return sum(size for size, end in zip(split, ends, strict=False) if end <= gone)
 
     def decrypt(self, size: int) -> bytes | None:
         """At most ``size`` bytes of plaintext: empty at the end, None if ciphertext is needed.
@@ -196,6 +230,15 @@ class TlsEngine:
             chunks.append(more)
             size -= len(more)
         return data if len(chunks) == 1 else b"".join(chunks)
+
+    def read_ahead(self) -> None:
+        """Decrypt all that was fed, for ``decrypt`` to return later.
+
+        Raises:
+            ssl.SSLError: as ``decrypt``, for what comes behind the data.
+        """
+        while data := self._read(RECORD_SIZE):
+            self._plaintext.append(data)
 
     def _read(self, size: int) -> bytes | None:
         if self.received_close_notify:

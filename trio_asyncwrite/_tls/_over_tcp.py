@@ -11,6 +11,7 @@ import trio.abc
 from trio_asyncwrite._transports._tcp import TcpStream, open_tcp_stream
 from trio_asyncwrite._transports._tcp_listener import open_tcp_listeners
 
+from ._server_name import server_name
 from ._stream import TlsStream
 
 S = TypeVar("S", bound=trio.abc.Stream)
@@ -93,7 +94,8 @@ async def open_tls_over_tcp_stream(
     """Connect to a host and port with TLS. The handshake is left to the first operation.
 
     Args:
-        host: the name or address; the server's certificate has to be valid for it.
+        host: the name or address; the server's certificate has to be valid for it, without a
+            trailing dot or the zone of an IPv6 address.
         port: the port number.
         https_compatible: passed on to :class:`TlsStream`.
         ssl_context: the context; by default a new :func:`ssl.create_default_context`.
@@ -104,19 +106,21 @@ async def open_tls_over_tcp_stream(
 
     Raises:
         OSError: if no address could be connected to.
-        ValueError: if ``host`` is no name that a certificate can be valid for. The connection is
-            closed.
+        TypeError: if ``host`` is neither a string nor bytes.
+        ValueError: if no certificate can be valid for ``host``. No connection was made.
+        ssl.SSLError: if the context is not one for clients. The connection is closed.
 
     Cancellation: nothing happened; no connection is left behind.
 
     Source: :func:`trio.open_ssl_over_tcp_stream`.
     """
+    name = server_name(host)
     transport = await open_tcp_stream(host, port, happy_eyeballs_delay=happy_eyeballs_delay)
     try:
         return TlsStream(
             transport,
             ssl.create_default_context() if ssl_context is None else ssl_context,
-            server_hostname=host,
+            server_hostname=name,
             https_compatible=https_compatible,
         )
     except BaseException:

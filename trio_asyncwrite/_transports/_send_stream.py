@@ -22,7 +22,7 @@ from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import byte_view
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._layer import Epilogue, answer
-from trio_asyncwrite._core._stack import begin_shutdown, fail, is_layer
+from trio_asyncwrite._core._stack import begin_shutdown, fail, is_layer, writing_chain
 
 from ._fd import RESET_ON_CLOSE
 from ._tcp_info import unacknowledged_bytes
@@ -81,7 +81,7 @@ class SendStreamWriter(AsyncWrite):
         return self._cancel_grace
 
     @answer
-    def layers_below(self) -> tuple[object, ...]:
+    def foreign_below(self) -> tuple[object, ...]:
         """The stream."""
         return (self.stream,)
 
@@ -240,6 +240,9 @@ class SendStreamWriter(AsyncWrite):
                 with shield:
                     await operation()
                     self._error = None
+            except trio.BusyResourceError as exc:
+                # Somebody uses the stream itself; by Trio's contract, nothing was sent.
+                self._error, interrupt = None, exc
             except Exception as exc:  # noqa: BLE001 - the next poll raises it
                 self._error = None if self.lifecycle.released else exc
             except KeyboardInterrupt as exc:
@@ -287,7 +290,7 @@ def reset_through(stream: object) -> None:
     """Let the peer of a TCP stream below foreign layers see a reset when it is closed."""
     for layer in foreign_layers(stream):
         if is_layer(layer):
-            layer.arm_reset(on=True)  # type: ignore[attr-defined]
+            writing_chain(layer)[-1].arm_reset(on=True)  # type: ignore[arg-type]
         elif isinstance(layer, trio.SocketStream):
             with contextlib.suppress(OSError):
                 layer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)

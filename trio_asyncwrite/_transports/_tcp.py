@@ -76,7 +76,7 @@ class TcpStream(FdWriter):
             self.lifecycle.end()
 
     @answer
-    def layers_below(self) -> tuple[object, ...]:
+    def foreign_below(self) -> tuple[object, ...]:
         """The Trio stream, which is closed with this one."""
         return (self._stream,)
 

@@ -155,11 +155,14 @@ class BufWriter(AsyncWrite, Generic[W]):
     @trio.lowlevel.enable_ki_protection
     def poll_flush(self) -> None:
         """Hand all that waits to the writer below. See :meth:`AsyncWrite.poll_flush`."""
-        self.lifecycle.check_flush(self)
+        lifecycle = self.lifecycle
+        if lifecycle.refusal is not None:
+            lifecycle.check_flush(self)
         while self.held_bytes:
             self._push([])
         self._store = None
-        poll_below(self.inner, self.inner.poll_flush)
+        inner = self.inner
+        poll_below(inner, inner.poll_flush)
 
     @trio.lowlevel.enable_ki_protection
     def poll_shutdown(self) -> None:
@@ -243,17 +246,18 @@ class BufWriter(AsyncWrite, Generic[W]):
         return max(count - waiting, 0)
 
     def _offer(self, views: list[memoryview]) -> int:
+        inner = self.inner
         try:
             if len(views) == 1:
-                count = self.inner.poll_write(views[0])
+                count = inner.poll_write(views[0])
             else:
-                count = self.inner.poll_write_vectored(views)
+                count = inner.poll_write_vectored(views)
         except NotReady as exc:
             # Its traceback holds the frames of the writers below, and they may hold views of
             # the store, which could then not grow for as long as the exception lives.
             exc.__context__ = None
             raise exc.with_traceback(None)  # noqa: B904 - it is the same one
-        return accepted(count, sum(map(len, views)), self.inner)
+        return accepted(count, sum(map(len, views)), inner)
 
     def _compact(self, size: int) -> None:
         """Move what waits to the front of the store, if ``size`` more bytes need the place."""

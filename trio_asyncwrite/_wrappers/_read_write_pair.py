@@ -74,6 +74,12 @@ class ReadWritePair(Wrapper[W], AsyncReadWrite, Generic[R, W]):
             return poll_reader(reader, size)
         return poll_foreign_read(self, reader, size)
 
+    def drain_source(self) -> trio.abc.ReceiveStream | None:
+        """This pair, unless its reader is left to somebody else."""
+        reader: object = self.reader
+        is_left = isinstance(reader, AsyncRead) and reader.drain_source() is None
+        return None if is_left else self
+
     @property
     def peer_ended(self) -> bool | None:
         """Whether the peer of the reader has ended its direction, as far as was seen."""

@@ -14,7 +14,8 @@ import trio
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import byte_view
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._phase import ENDED
+from trio_asyncwrite._core._layer import Epilogue, answer
+from trio_asyncwrite._core._stack import begin_shutdown, fail
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -194,7 +195,7 @@ class ScriptedWriter(AsyncWrite):
 
     def poll_write_vectored(self, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
         """Take ``buffers`` for one write. See :meth:`AsyncWrite.poll_write_vectored`."""
-        self._check_open()
+        self.lifecycle.check_write(self)
         data = b"".join(map(byte_view, buffers))
         if not data:
             return 0
@@ -214,20 +215,25 @@ class ScriptedWriter(AsyncWrite):
 
     def poll_flush(self) -> None:
         """Do what the script says. See :meth:`AsyncWrite.poll_flush`."""
-        self._check_usable()
+        self.lifecycle.check_flush(self)
         if isinstance(self._next_step(), _Flush):
             self._steps.popleft()
 
     def poll_shutdown(self) -> None:
         """Do what the script says. See :meth:`AsyncWrite.poll_shutdown`."""
-        if self._begin_shutdown():
+        if begin_shutdown(self):
             step = self._next_step()
             while isinstance(step, (_Flush, _Shutdown)):
                 self._steps.popleft()
                 step = self._next_step()
             if step is not None:
                 self._complain(step, "a shutdown")
-            self._enter(ENDED)
+            self.lifecycle.end()
+
+    @answer
+    def epilogue(self) -> Epilogue:
+        """Nothing, unless the script says so."""
+        return Epilogue.NOTHING
 
     async def __aexit__(
         self,
@@ -271,11 +277,7 @@ class ScriptedWriter(AsyncWrite):
         return None
 
     def _broken_by(self, error: BaseException) -> BaseException:
-        if isinstance(error, OSError):
-            broken = trio.BrokenResourceError(f"{self!r}: {error}")
-            broken.__cause__ = error
-            error = broken
-        self._fail(error)
+        fail(self, error)
         return error
 
     def _take_expected(self, step: _Expect, data: bytes) -> int:
@@ -294,7 +296,7 @@ class ScriptedWriter(AsyncWrite):
         number = self._length - len(self._steps) + 1
         place = f"step {number}, {step.call}" if step else f"the end after {self._length} steps"
         self._complaint = f"ScriptedWriter, at {place}: there came {what}"
-        self._fail(AssertionError(self._complaint))
+        fail(self, AssertionError(self._complaint))
         raise AssertionError(self._complaint)
 
     def __repr__(self) -> str:

@@ -15,7 +15,9 @@ from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._buf import Buf
 from trio_asyncwrite._core._checks import byte_view
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._phase import ENDED
+from trio_asyncwrite._core._layer import Epilogue, answer
+from trio_asyncwrite._core._shell import poll_buf
+from trio_asyncwrite._core._stack import begin_shutdown, fail, hold, let_go, poll_below
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
 W = TypeVar("W", bound=AsyncWrite)
@@ -26,7 +28,12 @@ class _Hostile(AsyncWrite, Generic[W]):
     inner: W
 
     def __init__(self, inner: trio.abc.SendStream) -> None:
-        self.inner = wrap_stream(inner)  # type: ignore[assignment]
+        self.inner = wrap_stream(inner)
+
+    @answer
+    def epilogue(self) -> Epilogue:
+        """Nothing: it passes on what it was given."""
+        return Epilogue.NOTHING
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} over {self.inner!r}>"
@@ -50,9 +57,9 @@ class OneByteWriter(_Hostile[W]):
 
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Accept the first byte of ``data``. See :meth:`AsyncWrite.poll_write`."""
-        self._check_open()
+        self.lifecycle.check_write(self)
         with byte_view(data) as view, view[:1] as first:
-            return self._poll_inner(self.inner.poll_write, first)
+            return poll_below(self.inner, self.inner.poll_write, first)
 
 
 @final
@@ -76,25 +83,25 @@ class NeverReadyTwiceWriter(_Hostile[W]):
 
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Write, every other time. See :meth:`AsyncWrite.poll_write`."""
-        self._check_open()
+        self.lifecycle.check_write(self)
         with byte_view(data) as view:
             self._rest_before("write")
-            count = self._poll_inner(self.inner.poll_write, view)
+            count = poll_below(self.inner, self.inner.poll_write, view)
         self._rested = frozenset()
         return count
 
     def poll_flush(self) -> None:
         """Flush, not at once after a write. See :meth:`AsyncWrite.poll_flush`."""
-        self._check_usable()
+        self.lifecycle.check_flush(self)
         self._rest_before("flush")
-        self._poll_inner(self.inner.poll_flush)
+        poll_below(self.inner, self.inner.poll_flush)
 
     def poll_shutdown(self) -> None:
         """Shut down, not at once. See :meth:`AsyncWrite.poll_shutdown`."""
-        if self._begin_shutdown():
+        if begin_shutdown(self):
             self._rest_before("shutdown")
-            self._poll_inner(self.inner.poll_shutdown)
-            self._enter(ENDED)
+            poll_below(self.inner, self.inner.poll_shutdown)
+            self.lifecycle.end()
 
     def _rest_before(self, poll: str) -> None:
         if poll not in self._rested:
@@ -123,27 +130,34 @@ class ReadyAfterFlushWriter(_Hostile[W]):
     def __init__(self, inner: trio.abc.SendStream) -> None:
         super().__init__(inner)
 
+    announces_held_bytes = True
+
     @property
-    def held_bytes(self) -> int:
-        """See :attr:`AsyncWrite.unsent_bytes`."""
+    def held_bytes(self) -> int:  # type: ignore[override]
+        """The last write, until it is flushed."""
         return self._held.remaining
 
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Hold a copy of ``data``. See :meth:`AsyncWrite.poll_write`."""
         with byte_view(data) as view:
-            self._poll_ready()
+            self.poll_ready()
             self._held = Buf(bytes(view))
+        if self._held.remaining:
+            hold(self)
         return self._held.remaining
 
     def poll_flush(self) -> None:
         """Hand on what is held. See :meth:`AsyncWrite.poll_flush`."""
-        self._check_usable()
+        self.lifecycle.check_flush(self)
         while self._held.remaining:
-            self._poll_inner(self.inner._poll_write_buf, self._held)
-        self._poll_inner(self.inner.poll_flush)
+            poll_below(self.inner, poll_buf, self.inner, self._held)
+            if not self._held.remaining:
+                let_go(self)
+        poll_below(self.inner, self.inner.poll_flush)
 
-    def _poll_ready(self) -> None:
-        self._check_open()
+    def poll_ready(self) -> None:
+        """Return once everything was flushed. See :meth:`AsyncWrite.poll_ready`."""
+        self.lifecycle.check_write(self)
         if self._held.remaining:
             raise NotReady(self._see_flushed)
 
@@ -187,12 +201,12 @@ class BrokenAfterWriter(_Hostile[W]):
 
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Write up to the limit, or break. See :meth:`AsyncWrite.poll_write`."""
-        self._check_open()
+        self.lifecycle.check_write(self)
         with byte_view(data) as view, view[: self._left] as allowed:
             if view and not allowed:
                 message = f"{self!r} breaks here, as it was told"
-                self._fail(trio.BrokenResourceError(message))
+                fail(self, trio.BrokenResourceError(message))
                 raise trio.BrokenResourceError(message)
-            count = self._poll_inner(self.inner.poll_write, allowed)
+            count = poll_below(self.inner, self.inner.poll_write, allowed)
         self._left -= count
         return count

@@ -1,0 +1,254 @@
+"""What writers and readers have in common."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import math
+import pickle
+import warnings
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.abc
+import trio.testing
+from trio.testing import wait_all_tasks_blocked
+
+from trio_asyncwrite import (
+    AsyncWrite,
+    BufWriter,
+    Sink,
+)
+from trio_asyncwrite._core._async_read import AsyncRead
+from trio_asyncwrite._core._layer import Epilogue
+
+from ._fakes import Layer, Run, Wire, begin, each, resource_warnings, run_cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._fakes import Operation
+
+
+# ---- Garbage -------------------------------------------------------------------------------------
+
+
+def test_a_collected_writer_warns_of_the_bytes_it_held() -> None:
+    """Once, also through layers, which hold none themselves."""
+    writer = Layer(BufWriter(Sink()))
+    writer.poll_write(b"abcde")
+    text = repr(writer.inner)
+    with resource_warnings() as messages:
+        del writer
+
+    assert messages == [
+        f"{text} was garbage-collected: 5 bytes that it had accepted were never sent"
+    ]
+
+
+async def test_a_collected_writer_that_holds_nothing_or_is_closed_does_not_warn() -> None:
+    with resource_warnings() as messages:
+        writer = BufWriter(Sink())
+        writer.poll_write(b"abc")
+        writer.poll_flush()
+        writer = BufWriter(Sink())
+        writer.poll_write(b"abc")
+        await writer.aclose()
+        del writer
+
+    assert not messages
+
+
+def test_a_writer_whose_init_has_failed_is_collected_silently() -> None:
+    with resource_warnings() as messages, pytest.raises(ValueError, match="capacity"):
+        BufWriter(Sink(), 0)
+
+    assert not messages
+
+
+async def test_a_forgotten_layer_is_flushed_and_warns_of_nothing() -> None:
+    """Who closes the stream below it finds it."""
+    wire = Wire(math.inf)
+    with resource_warnings() as messages:
+        below = BufWriter(wire)
+        layer = BufWriter(below)
+        await layer.write(b"abc")
+        del layer
+        gc.collect()
+        await below.aclose()
+
+    assert not messages
+    assert wire.sent == b"abc"
+
+
+async def noop(writer: AsyncWrite) -> None:
+    pass
+
+
+async def use(writer: AsyncWrite) -> None:
+    await writer.write_all(b"abc")
+    await writer.flush()
+    await writer.shutdown()
+
+
+async def fail(writer: AsyncWrite) -> None:
+    writer.inner.error = OSError("failed")  # type: ignore[attr-defined]
+    for _ in range(2):
+        run = Run(partial(writer.send_all, bytearray(b"abc")))
+        await run()
+        assert isinstance(run.error, trio.BrokenResourceError)
+        run.error = writer.inner.error = None  # type: ignore[attr-defined]
+
+
+async def fail_in_closing(writer: AsyncWrite) -> None:
+    writer.inner.error = OSError("failed")  # type: ignore[attr-defined]
+    run = Run(writer.aclose)
+    await run()
+    assert type(run.error) is trio.BrokenResourceError
+    run.error = writer.inner.error = None  # type: ignore[attr-defined]
+
+
+async def cancel_and_cut_short(writer: AsyncWrite) -> None:
+    writer.inner.room = 0  # type: ignore[attr-defined]
+    async with trio.open_nursery() as nursery:
+        run = await begin(nursery, partial(writer.send_all, b"abc"))
+        run.scope.cancel()
+        await wait_all_tasks_blocked()
+        run = await begin(nursery, partial(writer.send_all, b"abc"))
+        closing = await begin(nursery, writer.aclose)
+        await run_cancelled(writer.aclose)
+    assert run.outcome == "ClosedResourceError"
+    run.error = closing.error = None
+
+
+@each({f.__name__: f for f in (noop, use, fail, fail_in_closing, cancel_and_cut_short)})
+async def test_nothing_refers_to_a_closed_writer(operation: Operation) -> None:
+    """It goes with its last reference, without the help of the garbage collector."""
+    for layer in (Layer, BufWriter):
+        gc.collect()
+        gc.disable()
+        try:
+            writer = layer(Wire(math.inf))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                await operation(writer)
+                await writer.aclose()
+            gone = weakref.ref(writer), weakref.ref(writer.inner)
+            del writer
+            assert [ref() for ref in gone] == [None, None]
+        finally:
+            gc.enable()
+
+
+# ---- What belongs to the library -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operation", [copy.copy, copy.deepcopy, pickle.dumps])
+@pytest.mark.parametrize(
+    "make",
+    [Wire, lambda: Layer(Wire()), lambda: Wire().by_ref()],
+    ids=["own", "over", "handle"],
+)
+def test_a_layer_cannot_be_copied_or_pickled(
+    operation: Callable[[object], object], make: Callable[[], object]
+) -> None:
+    layer = make()
+    with pytest.raises(TypeError, match=f"a {type(layer).__name__} cannot be copied or pickled"):
+        operation(layer)
+
+
+def test_overriding_unsent_bytes_is_told_what_to_override() -> None:
+    with pytest.raises(TypeError, match=r"Mine overrides unsent_bytes, .*override held_bytes"):
+        type("Mine", (AsyncWrite,), {"unsent_bytes": 0})
+
+
+def test_the_lifecycle_is_not_to_be_overridden() -> None:
+    with pytest.raises(TypeError, match=r"Mine overrides lifecycle, which is the library's$"):
+        type("Mine", (AsyncWrite,), {"lifecycle": None})
+
+
+def test_what_a_class_that_knows_nothing_answers() -> None:
+    """Alone, and for the stack below it."""
+
+    class Knowing(AsyncWrite):
+        half_closes = False
+        peer_ended = True
+        close_notify_received = True
+        was_reset = True
+        unacknowledged_bytes = 7
+        descriptor = 3
+        keeps_messages = True
+        close_patience = 2.0
+
+    wire, over = Wire(), Layer(Knowing())
+    assert (wire.half_closes, over.half_closes) == (True, False)
+    assert (wire.peer_ended, over.peer_ended) == (None, True)
+    assert (wire.close_notify_received, over.close_notify_received) == (None, True)
+    assert (wire.was_reset, over.was_reset) == (False, True)
+    assert (wire.unacknowledged_bytes, over.unacknowledged_bytes) == (None, 7)
+    assert (wire.descriptor, over.descriptor) == (None, 3)
+    assert (wire.keeps_messages, over.keeps_messages) == (False, True)
+    assert (wire.close_patience, over.close_patience) == (0.0, 2.0)
+    assert wire.layers_below == ()
+    assert over.layers_below == (over.inner,)
+    assert not wire.shows_truncation
+    assert not wire.loss_is_unknown
+    wire.arm_reset(on=True)
+
+
+def test_the_epilogue_is_data_where_the_shutdown_is_overridden() -> None:
+    assert Wire().epilogue is Epilogue.DATA
+    assert Layer(Wire()).epilogue is Epilogue.NOTHING
+    handle = Wire().by_ref()
+    assert (handle.epilogue, handle.half_closes) == (Epilogue.NOTHING, False)
+    assert not handle.shows_truncation
+    assert AsyncRead.epilogue.__doc__ is not None
+    assert Plain().epilogue is Epilogue.NOTHING
+
+
+class Plain(AsyncRead):
+    """A reader."""
+
+
+def test_what_there_is_to_drain_is_below_and_owned() -> None:
+    reader = Plain()
+
+    class Over(AsyncWrite):
+        def __init__(self, inner: object) -> None:
+            self.inner = inner
+
+    assert Wire().drain_source() is None
+    assert Over(Over(reader)).drain_source() is reader
+    assert Over(object()).drain_source() is None
+    assert Wire().by_ref().drain_source() is None
+
+
+async def test_a_read_only_layer_closes_as_well() -> None:
+    class Released(AsyncRead):
+        clean: bool | None = None
+
+        async def release(self, *, clean: bool) -> None:
+            self.clean = clean
+
+    reader = Released()
+    assert not reader.closed
+    async with reader:
+        pass
+    assert reader.closed
+    assert reader.clean
+    await Plain().aclose()
+
+
+async def test_a_block_whose_first_use_is_its_end_closes_the_whole_stack() -> None:
+    wire = Wire(math.inf)
+    layer = Layer(wire)
+    with pytest.raises(KeyError):
+        async with layer:
+            raise KeyError
+    async with layer:
+        pass
+
+    assert wire.releases == ["release True"]

@@ -1,0 +1,86 @@
+"""Waits that several tasks share."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from trio_asyncwrite import NotReady
+from trio_asyncwrite._core._waits import Line, OneForAll
+
+from ._fakes import Run, begin
+
+
+class Counted:
+    """A wait that counts who makes it."""
+
+    def __init__(self) -> None:
+        self.makers = 0
+        self.error: Exception | None = None
+        self.event = trio.Event()
+
+    async def __call__(self) -> None:
+        self.makers += 1
+        await self.event.wait()
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize("end", ["returns", "is cancelled", "raises"])
+async def test_one_task_waits_for_all(end: str) -> None:
+    """The others return when it leaves, by whatever way, and may make the wait themselves."""
+    shared, wait = OneForAll(), Counted()
+    assert not shared.is_under_way()
+    async with trio.open_nursery() as nursery:
+        runs: list[Run] = [await begin(nursery, partial(shared.wait, wait)) for _ in range(3)]
+        assert shared.is_under_way()
+        assert wait.makers == 1
+        if end == "is cancelled":
+            runs[0].scope.cancel()
+        else:
+            wait.error = ValueError("wait") if end == "raises" else None
+            wait.event.set()
+        await wait_all_tasks_blocked()
+        outcomes = [run.outcome for run in runs]
+        assert not shared.is_under_way()
+        nursery.start_soon(shared.wait, trio.lowlevel.checkpoint)
+
+    first = {"returns": "returned None", "is cancelled": "cancelled", "raises": "ValueError"}[end]
+    assert outcomes == [first, "returned None", "returned None"]
+
+
+async def test_who_waits_for_another_may_be_cancelled_alone() -> None:
+    shared, wait = OneForAll(), Counted()
+    async with trio.open_nursery() as nursery:
+        runs: list[Run] = [await begin(nursery, partial(shared.wait, wait)) for _ in range(2)]
+        runs[1].scope.cancel()
+        await wait_all_tasks_blocked()
+        assert [run.outcome for run in runs] == ["returned not finished", "cancelled"]
+        wait.event.set()
+
+
+async def test_only_the_first_in_the_line_polls() -> None:
+    line = Line()
+    assert line.is_empty()
+    first, second, third = (line.enter() for _ in range(3))
+    with pytest.raises(NotReady) as not_ready:
+        line.poll(second, lambda: 2)
+    assert line.poll(first, lambda: 1) == 1
+    await not_ready.value.wait()
+    with pytest.raises(NotReady):
+        line.poll(third, lambda: 3)
+    line.leave(second)
+    line.leave(second)
+    assert line.poll(third, lambda: 3) == 3
+    assert line.is_empty()
+
+
+def test_a_poll_that_fails_keeps_its_place_in_the_line() -> None:
+    line = Line()
+    place = line.enter()
+    with pytest.raises(ZeroDivisionError):
+        line.poll(place, lambda: 1 // 0)
+    assert not line.is_empty()

@@ -1,0 +1,537 @@
+"""A transport that fails under TlsStream: in a poll, or in a wait."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import wait_all_tasks_blocked
+
+from trio_asyncwrite import AsyncReadWrite, Buf, BufWriter, NotReady, TlsStream
+
+from .._tls_helpers import (
+    HOST,
+    TLS13,
+    VERSIONS,
+    client_context,
+    engine_pair,
+    find_hangs,
+    handmade_peer,
+    server_context,
+    shake_hands,
+    take,
+)
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from trio_asyncwrite._tls._engine import TlsEngine
+
+    Tls = TlsStream[Any]
+
+both_versions = pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
+
+RECORD = 16384
+TEXT = bytes(i % 251 for i in range(4 * RECORD))
+
+
+class TransportError(Exception):
+    """What Trio knows nothing of."""
+
+
+#: All kinds of exceptions: Trio's, one's own, and those that are no Exception.
+ERRORS: tuple[type[BaseException], ...] = (
+    trio.BrokenResourceError,
+    TransportError,
+    OSError,
+    KeyboardInterrupt,
+)
+all_errors = pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
+
+
+class Transport(AsyncReadWrite):
+    """A transport in memory that does as it is told."""
+
+    def __init__(self) -> None:
+        self.sent = bytearray()
+        #: How many more bytes it takes.
+        self.room = 1 << 60
+        #: Raised by a poll once there is no room; without it, there is something to wait for.
+        self.poll_error: BaseException | None = None
+        self.wait: Callable[[], Awaitable[object]] = trio.sleep_forever
+        self.polls = 0
+        #: What is received, or raised.
+        self.incoming: deque[bytes | BaseException] = deque()
+        self.arrived = trio.Event()
+
+    def poll_write(self, data: Any, /) -> int:
+        self.polls += 1
+        if not self.room:
+            if self.poll_error is not None:
+                raise self.poll_error
+            raise NotReady(self.wait)
+        part = bytes(data[: self.room])
+        self.sent += part
+        self.room -= len(part)
+        return len(part)
+
+    def arrive(self, *things: bytes | BaseException) -> None:
+        self.incoming.extend(things)
+        self.arrived.set()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        while not self.incoming:
+            self.arrived = trio.Event()
+            await self.arrived.wait()
+        thing = self.incoming.popleft()
+        if isinstance(thing, BaseException):
+            raise thing
+        return thing
+
+
+def client_over(
+    transport: Transport, version: ssl.TLSVersion = TLS13, **options: Any
+) -> tuple[Tls, TlsEngine]:
+    """A client that has shaken hands past its transport, and the server's engine."""
+    stream: Tls = TlsStream(transport, client_context(version), server_hostname=HOST, **options)
+    _, server = engine_pair(version)
+    shake_hands(stream._engine, server)
+    return stream, server
+
+
+def decrypted(peer: TlsEngine, transport: Transport) -> bytes:
+    """All that the peer can make of what has gone."""
+    if transport.sent:
+        peer.feed(bytes(transport.sent))
+        transport.sent.clear()
+    received = bytearray()
+    while data := peer.decrypt(1 << 20):
+        received += data
+    return bytes(received)
+
+
+def said(peer: TlsEngine, data: bytes) -> bytes:
+    """The ciphertext of ``data``."""
+    peer.encrypt([memoryview(data)])
+    return take(peer)
+
+
+# ---- A poll that fails ----------------------------------------------------------------------
+
+#: How many bytes of ciphertext go before the failure: none, part of a record, whole records.
+GONE = (0, 1, 100, 16500, 20000, 32900, 40000, 65536)
+
+
+def write_one(stream: Tls) -> int:
+    return stream.poll_write(TEXT)
+
+
+def write_view(stream: Tls) -> int:
+    return stream.poll_write(memoryview(bytearray(TEXT)))
+
+
+def write_pieces(stream: Tls) -> int:
+    """They make records of different lengths."""
+    return stream.poll_write_vectored([TEXT[:100], b"", TEXT[100:20000], TEXT[20000:]])
+
+
+@all_errors
+@both_versions
+@pytest.mark.parametrize("write", [write_one, write_view, write_pieces])
+@pytest.mark.parametrize("gone", GONE)
+def test_a_write_has_accepted_what_the_peer_can_read(
+    write: Callable[[Tls], int], gone: int, version: ssl.TLSVersion, error: type[BaseException]
+) -> None:
+    """Law 1: who goes on behind it over another connection repeats nothing, and leaves no hole."""
+    transport = Transport()
+    stream, peer = client_over(transport, version)
+    transport.room = gone
+    transport.poll_error = failure = error("gone")
+    accepted = 0
+    with pytest.raises(error) as caught:
+        accepted = write(stream)
+        assert accepted
+        write(stream)
+    assert caught.value is failure
+    assert decrypted(peer, transport) == TEXT[:accepted]
+    assert accepted >= gone - 16600
+    assert stream.unsent_bytes == 0
+    # It stays broken, and the transport is left alone, whatever that would say now.
+    transport.room, polls = 1 << 60, transport.polls
+    with pytest.raises(trio.BrokenResourceError):
+        write(stream)
+    assert transport.polls == polls
+
+
+NEXT: dict[str, Callable[[Tls], Awaitable[object]]] = {
+    "write": lambda stream: stream.write(b"x"),
+    "send_all": lambda stream: stream.send_all(b"x"),
+    "flush": lambda stream: stream.flush(),
+    "wait": lambda stream: stream.wait_send_all_might_not_block(),
+    "shutdown": lambda stream: stream.shutdown(),
+    "aclose": lambda stream: stream.aclose(),
+}
+
+
+@pytest.mark.parametrize("operation", NEXT)
+async def test_the_next_operation_raises_the_failure(operation: str) -> None:
+    """Reading is not such an operation: it goes on, and has an answer of its own dropped."""
+    transport = Transport()
+    stream, peer = client_over(transport)
+    transport.room = 20000
+    transport.poll_error = failure = TransportError("gone")
+    assert await stream.write(TEXT) == RECORD
+    transport.arrive(said(peer, b"news"))
+    assert await stream.receive_some() == b"news"
+    with pytest.raises(TransportError) as caught:
+        await NEXT[operation](stream)
+    assert caught.value is failure
+    await stream.aclose()
+    assert stream.unsent_bytes == 0
+
+
+@pytest.mark.parametrize("layer", [lambda tls: tls, BufWriter], ids=["bare", "buffered"])
+async def test_a_cursor_is_exact_when_the_writer_fails(layer: Callable[[Any], Any]) -> None:
+    """A layer above counts what it still holds; together they know of every byte."""
+    transport = Transport()
+    stream, peer = client_over(transport)
+    writer = layer(stream)
+    transport.room = 20000
+    transport.poll_error = TransportError("gone")
+    buf = Buf(TEXT)
+    with pytest.raises(TransportError):
+        await writer.write_all_buf(buf)
+        await writer.flush()
+    held = writer.unsent_bytes
+    assert decrypted(peer, transport) == TEXT[: len(TEXT) - buf.remaining - held]
+    await writer.aclose()
+
+
+async def test_what_was_queued_before_the_failure_is_lost_and_counted() -> None:
+    """What was accepted by an earlier write is no longer the caller's."""
+    transport = Transport()
+    stream, peer = client_over(transport)
+    transport.room = 20000
+    assert await stream.write(TEXT) == len(TEXT)
+    transport.room, transport.poll_error = 0, TransportError("gone")
+    transport.arrive(said(peer, b"news"))
+    assert await stream.receive_some() == b"news"
+    lost = stream.unsent_bytes
+    assert len(TEXT) - 20000 <= lost < len(TEXT)
+    with pytest.raises(TransportError):
+        await stream.aclose()
+    assert stream.unsent_bytes == lost
+
+
+@pytest.mark.parametrize("refusal", [trio.BusyResourceError, trio.ClosedResourceError])
+async def test_a_refusal_is_no_failure(refusal: type[Exception]) -> None:
+    """What was encrypted when the transport refused it is queued, and goes later, once."""
+    transport = Transport()
+    stream, peer = client_over(transport)
+    transport.room, transport.poll_error = 100, refusal()
+    assert await stream.write(TEXT[:5000]) == 5000
+    transport.arrive(said(peer, b"news"))
+    assert await stream.receive_some() == b"news"
+    assert stream.unsent_bytes > 4000
+    with pytest.raises(refusal):
+        await stream.flush()
+    transport.room = 1 << 60
+    await stream.flush()
+    assert decrypted(peer, transport) == TEXT[:5000]
+    await trio.aclose_forcefully(stream)
+
+
+# ---- A wait that fails ----------------------------------------------------------------------
+
+
+def failing_once(error: BaseException) -> Callable[[], Awaitable[None]]:
+    errors = [error]
+
+    async def wait() -> None:
+        if not errors:
+            await trio.sleep_forever()
+        await wait_all_tasks_blocked()
+        raise errors.pop()
+
+    return wait
+
+
+async def drive(poll: Callable[[], Any]) -> Any:
+    """What the shell does, and nothing else."""
+    while True:
+        try:
+            return poll()
+        except NotReady as not_ready:
+            wait = not_ready.wait
+        await wait()
+
+
+ALL_ERRORS = (*ERRORS, trio.TooSlowError, trio.BusyResourceError)
+
+
+@pytest.mark.parametrize("error", ALL_ERRORS, ids=lambda error: error.__name__)
+async def test_a_wait_to_send_that_fails_changes_nothing(error: type[BaseException]) -> None:
+    """Law 2: it goes to the task that waits, whatever its type. The others poll again."""
+    transport = Transport()
+    stream, peer = client_over(transport)
+    transport.room = 0
+    assert stream.poll_write(TEXT) == len(TEXT)
+    failure = error()
+    transport.wait = failing_once(failure)
+    waits = []
+    for _ in range(2):
+        with pytest.raises(NotReady) as not_ready:
+            stream.poll_flush()
+        waits.append(not_ready.value.wait)
+    polled_again = trio.Event()
+
+    async def second() -> None:
+        await waits[1]()
+        polled_again.set()
+
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(error) as caught:
+            nursery.start_soon(second)
+            await waits[0]()
+        assert caught.value is failure
+        await polled_again.wait()
+    assert stream.unsent_bytes == len(TEXT)
+    transport.room = 1 << 60
+    await stream.flush()
+    assert decrypted(peer, transport) == TEXT
+    await trio.aclose_forcefully(stream)
+
+
+@pytest.mark.parametrize("error", ALL_ERRORS, ids=lambda error: error.__name__)
+async def test_a_reader_whose_answer_cannot_go_is_told_and_may_call_again(
+    error: type[BaseException], tmp_path: Path
+) -> None:
+    """The answer to a key update is its own business; it stays queued, and so do later records."""
+    transport = Transport()
+    stream: Tls = TlsStream(transport, server_context(TLS13), server_side=True)
+    peer = handmade_peer(stream._engine, tmp_path / "keys")
+    await stream.do_handshake()
+    transport.sent.clear()
+    transport.room = 0
+    transport.wait = failing_once(error())
+    transport.arrive(peer.key_update() + peer.key_update())
+    with pytest.raises(error):
+        await drive(lambda: stream._poll_read(10))
+    transport.arrive(peer.data(b"data"))
+    assert await stream.receive_some() == b"data"
+    transport.room = 1 << 60
+    assert await stream.write(b"new keys") == 8
+    assert (23, b"new keys") in peer.read(bytes(transport.sent))
+    await trio.aclose_forcefully(stream)
+
+
+@pytest.mark.parametrize("error", ALL_ERRORS[:-3] + ALL_ERRORS[-2:], ids=lambda e: e.__name__)
+async def test_a_reader_is_not_told_what_a_writer_s_bytes_have_met(
+    error: type[BaseException],
+) -> None:
+    """It only helps them along. What it waits for itself may come, and the bytes stay."""
+    transport = Transport()
+    stream, peer = client_over(transport)
+    transport.room = 0
+    assert stream.poll_write(TEXT) == len(TEXT)
+    transport.wait = failing_once(error())
+    async with trio.open_nursery() as nursery:
+
+        async def read() -> None:
+            assert await drive(lambda: stream._poll_read(10)) == b"news"
+
+        if error is KeyboardInterrupt:
+            with pytest.raises(KeyboardInterrupt):
+                await drive(lambda: stream._poll_read(10))
+        nursery.start_soon(read)
+        await wait_all_tasks_blocked()
+        transport.arrive(said(peer, b"news"))
+    transport.room = 1 << 60
+    await stream.flush()
+    assert decrypted(peer, transport) == TEXT
+    await trio.aclose_forcefully(stream)
+
+
+@pytest.mark.parametrize("error", ALL_ERRORS, ids=lambda error: error.__name__)
+@pytest.mark.parametrize("queued", [False, True], ids=["idle", "queued"])
+async def test_a_receive_that_fails_goes_to_the_caller_and_is_tried_again(
+    error: type[BaseException], queued: bool
+) -> None:
+    """Law 2: the transport decides whether its next call works. Also while bytes are queued."""
+    transport = Transport()
+    stream, peer = client_over(transport)
+    if queued:
+        transport.room = 100
+        assert stream.poll_write(TEXT) == len(TEXT)
+    failure = error()
+    transport.arrive(failure, said(peer, b"news"))
+    with pytest.raises(error) as caught:
+        await drive(lambda: stream._poll_read(10))
+    assert caught.value is failure
+    assert await drive(lambda: stream._poll_read(10)) == b"news"
+    transport.room = 1 << 60
+    await drive(stream.poll_flush)
+    assert decrypted(peer, transport) == TEXT * queued
+    await trio.aclose_forcefully(stream)
+
+
+async def test_a_timeout_of_the_transport_does_not_end_reading() -> None:
+    """With the public names: TooSlowError from its receive_some, and then data."""
+    transport = Transport()
+    stream, peer = client_over(transport)
+    for word in (b"one", b"two"):
+        transport.arrive(trio.TooSlowError(), said(peer, word))
+        with pytest.raises(trio.TooSlowError):
+            await stream.receive_some()
+        assert await stream.receive_some() == word
+    await stream.aclose()
+
+
+async def test_when_both_waits_fail_nothing_is_lost() -> None:
+    """The error of the receive is raised; the other one can be met again."""
+    transport = Transport()
+    stream, peer = client_over(transport)
+    transport.room = 0
+    assert stream.poll_write(TEXT) == len(TEXT)
+    first, second = TransportError("receive"), TransportError("send")
+
+    async def fail() -> None:
+        await wait_all_tasks_blocked()
+        raise second
+
+    transport.wait = fail
+    transport.arrive(first)
+    with pytest.raises(TransportError) as caught:
+        await drive(lambda: stream._poll_read(10))
+    assert caught.value is first
+    with pytest.raises(TransportError) as caught:
+        await drive(stream.poll_flush)
+    assert caught.value is second
+    transport.room = 1 << 60
+    await drive(stream.poll_flush)
+    assert decrypted(peer, transport) == TEXT
+    await trio.aclose_forcefully(stream)
+
+
+async def test_a_task_that_waits_for_another_one_s_receive_polls_again() -> None:
+    """Two tasks in a handshake: the one that receives is told, the other receives itself."""
+    transport = Transport()
+    stream: Tls = TlsStream(transport, client_context(), server_hostname=HOST)
+    _, peer = engine_pair()
+    told = []
+
+    async def shake() -> None:
+        try:
+            await drive(stream._poll_handshake)
+        except TransportError as exc:
+            told.append(exc)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(shake)
+        await wait_all_tasks_blocked()
+        peer.feed(bytes(transport.sent))
+        peer.handshake()
+        transport.arrive(TransportError(), take(peer))
+    assert len(told) == 1
+    assert stream.version() == "TLSv1.3"
+    await trio.aclose_forcefully(stream)
+
+
+@pytest.mark.parametrize("cause", [None, ConnectionResetError()], ids=repr)
+async def test_an_end_after_a_reset_is_none(cause: BaseException | None) -> None:
+    """The kernel reports it once, and then an end-of-file, which would do for HTTPS."""
+    transport = Transport()
+    stream, peer = client_over(transport, https_compatible=True)
+    failure = trio.BrokenResourceError("reset")
+    failure.__cause__ = cause
+    transport.arrive(failure, said(peer, b"news"), b"", b"")
+    with pytest.raises(trio.BrokenResourceError) as caught:
+        await stream.receive_some()
+    assert caught.value is failure
+    assert await stream.receive_some() == b"news"
+    for _ in range(2):
+        with pytest.raises(trio.BrokenResourceError, match="failed before") as caught:
+            await stream.receive_some()
+        assert caught.value.__cause__ is not None
+    await trio.aclose_forcefully(stream)
+
+
+# ---- A handshake that fails -----------------------------------------------------------------
+
+
+def refused(transport: Transport) -> Tls:
+    """A stream whose peer speaks no TLS; the alert about it cannot go."""
+    transport.room = 0
+    transport.arrive(b"GET / HTTP/1.1\r\n\r\n")
+    return TlsStream(transport, server_context(), server_side=True)
+
+
+def unheard(transport: Transport) -> Tls:
+    """A stream whose peer takes nothing, and says nothing about it."""
+    transport.room, transport.poll_error = 0, trio.BrokenResourceError("gone")
+    return TlsStream(transport, client_context(), server_hostname=HOST)
+
+
+REASONS = {refused: "(?i)http request", unheard: "failed before"}
+both_failures = pytest.mark.parametrize("make", REASONS)
+
+
+@both_failures
+@pytest.mark.parametrize("error", [TransportError, trio.TooSlowError, trio.BrokenResourceError])
+async def test_the_reason_is_told_whatever_the_wait_about_it_meets(
+    make: Callable[[Transport], Tls], error: type[Exception], autojump_clock: trio.testing.MockClock
+) -> None:
+    transport = Transport()
+    stream = make(transport)
+    transport.wait = failing_once(error())
+    if make is unheard:
+        transport.arrive(error())
+    with pytest.raises(trio.BrokenResourceError, match=REASONS[make]):
+        await stream.do_handshake()
+    assert trio.current_time() == 0
+    await stream.aclose()
+
+
+@both_failures
+def test_the_time_for_an_alert_ends_with_the_run(make: Callable[[Transport], Tls]) -> None:
+    """Law 11: the next run has a clock of its own, by which the limit may be far away."""
+    transport = Transport()
+    stream = make(transport)
+
+    async def give_up() -> None:
+        await trio.sleep(1000)
+        with trio.move_on_after(1) as scope:
+            await drive(stream._poll_handshake)
+        assert scope.cancelled_caught
+
+    async def fail() -> None:
+        with pytest.raises(trio.BrokenResourceError, match=REASONS[make]):
+            await drive(stream._poll_handshake)
+        assert trio.current_time() == 0
+        await trio.aclose_forcefully(stream)
+
+    for main in (give_up, fail):
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@both_failures
+async def test_the_time_for_an_alert_is_five_seconds(
+    make: Callable[[Transport], Tls], autojump_clock: trio.testing.MockClock
+) -> None:
+    stream = make(Transport())
+    with trio.move_on_after(2):
+        await drive(stream._poll_handshake)
+    with pytest.raises(trio.BrokenResourceError, match=REASONS[make]):
+        await drive(stream._poll_handshake)
+    assert trio.current_time() == 5
+    await trio.aclose_forcefully(stream)
+
+
+find_hangs(globals())

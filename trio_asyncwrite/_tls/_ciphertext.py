@@ -1,0 +1,194 @@
+"""Moving ciphertext between a TLS engine and the transport, without waiting.
+
+Both halves of a connection share this: a reader may have to send (a key update, an alert) and a
+writer to receive (the handshake). A poll hands on as much as goes at once; the rest is kept in
+``engine.out`` and is sent by the next operation, on either half. Since polls cannot be
+interrupted, ciphertext leaves in the order in which it was made, without a lock.
+
+**Failures** of sending break the writing direction of the TLS stream, in whichever half they are
+met: the next operation that writes or closes raises them. Reading may go on. What is queued is
+dropped, and the plaintext in it counts as lost.
+
+**Waits** change nothing. One task makes each of them, on behalf of all. An exception from a wait
+goes to the task that waits, and breaks nothing; but a reader that only helps a writer's bytes along
+is not told of theirs.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from trio_asyncwrite._core._async_read import AsyncRead, poll_reader
+from trio_asyncwrite._core._checks import RECEIVE_SIZE, accepted
+from trio_asyncwrite._core._errors import NotReady
+from trio_asyncwrite._core._stack import is_refusal, poll_below
+from trio_asyncwrite._core._waits import OneForAll, first_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from trio_asyncwrite._core._async_write import AsyncWrite
+
+    from ._engine import TlsEngine
+
+    Wait = Callable[[], Awaitable[object]]
+
+#: How much ciphertext to read at a close, and before a failure is judged: more than a flight of
+#: session tickets or than a socket buffer holds by default, and little memory.
+_ARRIVED_LIMIT: Final = 256 * 1024
+
+
+@final
+class Ciphertext:
+    """The ciphertext of one session, on its way out and in.
+
+    Args:
+        engine: the TLS engine.
+        writer: the transport to write to.
+        reader: the same transport, to read from.
+    """
+
+    def __init__(self, engine: TlsEngine, writer: AsyncWrite, reader: AsyncRead) -> None:
+        self._engine = engine
+        self._writer = writer
+        self._reader = reader
+        #: Plaintext bytes in ``engine.out``; a record counts until the last of it has gone.
+        self.queued = 0
+        #: Plaintext bytes that were in ``engine.out`` when a failure emptied it.
+        self.lost = 0
+        #: Whether something that reading has made TLS say has not been flushed yet.
+        self.answering = False
+        self._sending = OneForAll()
+        self._receiving = OneForAll()
+        # Whether a task that waits to send can leave its wait at any time, without harm.
+        self.exact = not writer.close_patience
+
+    # ---- Out -------------------------------------------------------------------------------
+
+    def held(self) -> int:
+        """How many bytes of plaintext are queued, or were lost from the queue."""
+        return self.lost + min(self.queued, len(self._engine.out))
+
+    def is_unsent(self) -> bool:
+        """Whether plaintext is queued, here or below."""
+        return bool(self.held() or self._writer.unsent_bytes)
+
+    def has_failed(self) -> bool:
+        """Whether no ciphertext can be sent any more."""
+        return self._writer.lifecycle.failure is not None
+
+    def transfer(self, *, flush: bool) -> None:
+        """Hand on what goes; be ready once nothing is queued. A failure empties the queue.
+
+        Raises:
+            NotReady: if some of it cannot go now.
+            trio.BrokenResourceError: if the transport fails, now or before.
+        """
+        engine, writer = self._engine, self._writer
+        try:
+            while out := engine.out:
+                count = poll_below(writer, writer.poll_write, out)
+                engine.sent(accepted(count, len(out), writer))
+            self.queued = 0
+            if flush:
+                poll_below(writer, writer.poll_flush)
+                self.answering = False
+        except NotReady as not_ready:
+            raise self._not_ready(not_ready) from None
+        except BaseException as exc:
+            if not is_refusal(exc) or self.has_failed():
+                self.drop()
+            raise
+
+    def poll(self, poll: Callable[[], None]) -> None:
+        """Poll the transport; one task makes its wait, if there is one."""
+        try:
+            poll_below(self._writer, poll)
+        except NotReady as not_ready:
+            raise self._not_ready(not_ready) from None
+
+    def _not_ready(self, not_ready: NotReady) -> NotReady:
+        return NotReady(functools.partial(self._sending.wait, not_ready.wait))
+
+    def answer(self) -> Wait | None:
+        """Hand on what goes, for a reader; the wait if something stays.
+
+        A failure is for the next operation that writes or closes.
+        """
+        if self.has_failed():
+            self.drop()
+            return None
+        try:
+            self.transfer(flush=True)
+        except NotReady as not_ready:
+            return not_ready.wait
+        except Exception:  # noqa: BLE001 - see above
+            return None
+        return None
+
+    def drop(self) -> None:
+        """Forget the ciphertext that cannot be sent, and count the plaintext that is lost by it."""
+        self.lost += min(self.queued, len(self._engine.out))
+        self.queued = 0
+        self._engine.out = b""
+        self.answering = False
+
+    # ---- In --------------------------------------------------------------------------------
+
+    def receive(self, send_wait: Wait | None = None, *, must_send: bool = True) -> None:
+        """Feed the engine what has arrived, or the transport's end.
+
+        Args:
+            send_wait: waits until the transport takes more, for a task that this would help, too.
+            must_send: whether what is queued is this task's own business.
+
+        Raises:
+            NotReady: if nothing has arrived.
+            trio.BrokenResourceError: if the transport fails.
+        """
+        try:
+            self._engine.feed(poll_reader(self._reader, RECEIVE_SIZE))
+        except NotReady as not_ready:
+            receive_wait = functools.partial(self._receiving.wait, not_ready.wait)
+        else:
+            return
+        if send_wait is None:
+            raise NotReady(receive_wait)
+        if not self.exact:
+            # What is sent must not be broken off for what is received. Nor does Trio's SSLStream
+            # receive meanwhile.
+            raise NotReady(send_wait)
+        raise NotReady(
+            functools.partial(_wait_either, send_wait, receive_wait, must_send=must_send)
+        )
+
+    def receive_arrived(self) -> Exception | None:
+        """Feed the engine what has arrived, as far as it goes; the failure that it ends with."""
+        if self._reader.drain_source() is None:
+            return None  # somebody else goes on reading from the descriptor
+        left = _ARRIVED_LIMIT
+        try:
+            while left > 0:
+                ciphertext = poll_reader(self._reader, min(left, RECEIVE_SIZE))
+                self._engine.feed(ciphertext)
+                if not ciphertext:
+                    break
+                left -= len(ciphertext)
+        except NotReady:
+            pass
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            return exc if isinstance(exc, trio.BrokenResourceError) else None
+        return None
+
+
+async def _wait_either(send_wait: Wait, receive_wait: Wait, *, must_send: bool) -> None:
+    async def help_along() -> None:
+        try:
+            await send_wait()
+        except Exception:  # noqa: BLE001 - it concerns the writer, who meets it as well
+            await trio.sleep_forever()
+
+    await first_of(receive_wait, send_wait if must_send else help_along)
