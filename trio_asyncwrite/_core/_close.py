@@ -221,7 +221,8 @@ class Close(Closer):
         self._order = None
         unbroken = [one.lifecycle.unbroken_task for one in new if one.lifecycle.unbroken_task]
         for layer in (*new, *new_sides):
-            for call in layer.lifecycle.calls:
+            calls, layer.lifecycle.calls = layer.lifecycle.calls, ()
+            for call in calls:
                 settle(layer, call, closed=True)
         for layer in new:
             lifecycle = layer.lifecycle
