@@ -104,7 +104,7 @@ def _line_through(layer: Layer) -> list[Layer] | None:
         if upper.lifecycle.released or upper.lifecycle.inner is not top:
             return None
         top = upper
-    line = []
+    line: list[Layer] = []
     one: Layer | None = top
     while one is not None:
         lifecycle = one.lifecycle
