@@ -94,8 +94,9 @@ class SendStreamWriter(AsyncWrite):
 
     @answer
     def epilogue(self) -> Epilogue:
-        """Nobody knows, unless it is one of Trio's own streams, that write none."""
-        return Epilogue.NOTHING if self.half_closes else Epilogue.WITH_CLOSE
+        """Nobody knows, if the stream is ended by its own close."""
+        is_ended_by_close = self.ends_by_closing and not self.half_closes
+        return Epilogue.WITH_CLOSE if is_ended_by_close else Epilogue.NOTHING
 
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Take a chunk of ``data``. See :meth:`AsyncWrite.poll_write`."""
