@@ -354,6 +354,11 @@ class GracefulClose:
         # unwrap reads as well.
         self.discard.scope.cancel()
         await self.discard.done.wait()
+        if self.limits.linger == 0:
+            # unwrap waits for the answer; its aclose sends close_notify and does not.
+            with trio.CancelScope(deadline=trio.current_time() + self.writer.close_patience):
+                await persist(tls.aclose)
+            return False
         with self._lingering() as lingering:
             try:
                 _, rest = await persist(tls.unwrap)
@@ -419,7 +424,8 @@ class GracefulClose:
             discard.peer_closed = True
         if self.was_reset:
             reset = trio.BrokenResourceError("the connection was reset")
-            if _answer(self.writer, "close_notify_received"):
+            has_ended = self.tls is not None and discard.peer_closed
+            if has_ended or _answer(self.writer, "close_notify_received"):
                 # The session had ended before, so at most our close_notify was lost.
                 self._note_close_notify(reset)
             else:
