@@ -47,12 +47,13 @@ async def close_gracefully(
     each other and unread input cannot make the kernel send a reset. Then the stream is closed;
     if not all could be sent, in the way that shows the peer that it is truncated.
 
-    It takes any writer of this library and any Trio stream. Of a write-only layer, the stream
-    below it is drained, if closing the one closes the other. A write-only stream is only
-    written to: its peer's end cannot be seen. A duplex stream that cannot be half-closed has no
-    way to announce the end but to be closed: it is, without lingering. TLS that has not shaken
-    hands, and has nothing to send, ends as its transport, without a close_notify. A handle of :meth:`~AsyncWrite.by_ref` and a half of :func:`split` end as their own shutdown
-    has it, and leave the rest of the stream to its owner.
+    It takes any writer of this library and any Trio stream. Of a write-only layer, the stream below
+    it is drained, if closing the one closes the other. A write-only stream is only written to: its
+    peer's end cannot be seen. A duplex stream that cannot be half-closed has no way to announce the
+    end but to be closed: it is, without lingering. TLS that has not shaken hands, and has nothing
+    to send, ends as its transport, without a close_notify. A handle of :meth:`~AsyncWrite.by_ref`
+    and a half of :func:`split` end as their own shutdown has it, and leave the rest of the stream
+    to its owner.
 
     Other tasks inside the stream, reading or writing, get :exc:`trio.ClosedResourceError`, as
     they would from ``aclose``; what they were writing ends where it is. A stream that is not this

@@ -87,6 +87,7 @@ class GracefulClose:
         self._others: list[Close] = []
         #: Whether another task has begun the close.
         self.joins = False
+        self.discard: Discard
         self.error: Exception | None = None
         self.was_reset = False
         self.state = State.WHOLE
@@ -115,10 +116,8 @@ class GracefulClose:
         return self._close
 
     def time_is_up(self) -> None:
-        """Send and wait no longer; all the same if it was not run yet."""
-        self._is_late = True
-        if self._close is not None:
-            self._close.harden(Hardness.CUT_OFF, late=True)
+        """Send and wait no longer."""
+        self.close.harden(Hardness.CUT_OFF, late=True)
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> CloseReport:
@@ -129,7 +128,6 @@ class GracefulClose:
         writer = self.writer
         if not writer.lifecycle.attached:
             attach(writer)
-        self.discard = Discard(None)
         has_begun = writer.lifecycle.close is not None
         self._close, self._others = close, _ = enter(writer, Hardness.CLEAN)
         self.joins = has_begun or close.is_running
@@ -138,8 +136,6 @@ class GracefulClose:
         try:
             with trio.CancelScope(shield=True):
                 interrupt = self._prepare()
-                if self._is_late:
-                    self.time_is_up()
                 if self._sent_at_once or (interrupt is not None and not self.joins):
                     await close.run(self._linger)
                 else:
@@ -179,6 +175,7 @@ class GracefulClose:
 
     def _look_at_the_stack(self) -> None:
         writer, close = self.writer, self.close
+        self.discard = Discard(None, close)
         close.delivers = close.is_reported = True
         close.limit(self.started + self.limits.timeout)
         if self._says_truncated:
