@@ -175,6 +175,9 @@ class Close(Closer):
         self.hardness = Hardness.CLEAN
         #: Whether a truncated stack's accepted bytes are waited for.
         self.delivers = False
+        #: Other closes, of layers above ours, that go on beside this one. They may write through
+        #: our layers, and those wait for them.
+        self.guests: list[Close] = []
         #: Whether a graceful close makes a report of it.
         self.is_reported = False
         #: Whether a server or ``graceful`` has said that a message was cut short.
@@ -445,6 +448,8 @@ class Close(Closer):
     async def _send(self) -> None:
         await trio.lowlevel.checkpoint()
         while self.hardness < Hardness.ABORTED and not self.sent and self.successor is None:
+            while self.hardness is Hardness.CLEAN and self.guests:
+                await self._wait_for(self.guests[0])
             state = self.state()
             is_short = state is State.TRUNCATED or state is State.BROKEN
             if self.hardness is Hardness.CUT_OFF or (is_short and not self.delivers):
@@ -465,6 +470,15 @@ class Close(Closer):
                     await trio.sleep(_BUSY_PAUSE)
             if trio.current_time() >= self.deadline:
                 self.harden(Hardness.CUT_OFF, hurried=False, late=True)
+
+    async def _wait_for(self, guest: Close) -> None:
+        scope = self._scope = trio.CancelScope(deadline=self.deadline)
+        with scope:
+            await guest.has_sent.wait()
+            self.guests.remove(guest)
+        self._scope = None
+        if trio.current_time() >= self.deadline:
+            self.harden(Hardness.CUT_OFF, hurried=False, late=True)
 
     def _poll(self, poll: Callable[[], None]) -> Callable[[], Awaitable[object]] | None:
         """Poll once; the wait if there is one, and None if it is through or has failed."""
@@ -741,6 +755,7 @@ def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
             mine.absorb(close)
     mine.add(layers, sides)
     others = [one for one in met if one.successor is None]
+    mine.guests += [one for one in others if one.is_running and not one.has_sent.is_set()]
     for close in (mine, *others):
         close.harden(hardness, hurried=close.is_running)
     return mine, others
