@@ -472,11 +472,9 @@ class Close(Closer):
                 self.harden(Hardness.CUT_OFF, hurried=False, late=True)
 
     async def _wait_for(self, guest: Close) -> None:
-        scope = self._scope = trio.CancelScope(deadline=self.deadline)
-        with scope:
+        with trio.CancelScope(deadline=self.deadline) as self._scope:
             await guest.has_sent.wait()
             self.guests.remove(guest)
-        self._scope = None
         if trio.current_time() >= self.deadline:
             self.harden(Hardness.CUT_OFF, hurried=False, late=True)
 
