@@ -32,6 +32,7 @@ S = TypeVar("S", bound=trio.abc.SendStream)
 
 
 @trio.lowlevel.enable_ki_protection
+@trio.lowlevel.enable_ki_protection
 async def close_gracefully(
     stream: trio.abc.SendStream,
     *,
@@ -139,6 +140,7 @@ async def close_all_gracefully(
 
 
 @trio.lowlevel.enable_ki_protection
+@trio.lowlevel.enable_ki_protection
 async def abort(stream: trio.abc.SendStream) -> None:
     """Close a stream at once, through all layers, and let the peer of a TCP stream see a reset.
 
@@ -222,6 +224,7 @@ class graceful(Generic[S]):  # noqa: N801 - reads as contextlib.closing does
     async def __aenter__(self) -> Self:
         return self
 
+    @trio.lowlevel.enable_ki_protection
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,

@@ -43,6 +43,7 @@ from trio_asyncwrite._transports._wrap_stream import wrap_stream
 from ._discard import Discard, persist
 from ._report import CloseOutcome, CloseReport
 from ._trio_ssl_stream import (
+    as_ssl_stream,
     exchanges_close_notify,
     is_truncation,
     readable_part,
@@ -300,12 +301,13 @@ class GracefulClose:
     async def _end_ssl_stream(self, tls: trio.SSLStream[trio.abc.Stream]) -> None:
         """Exchange close_notify, and half-close the transport below, however deep TLS is."""
         current: trio.SSLStream[trio.abc.Stream] | None = tls
+        transport: trio.abc.Stream | None = None
         while current is not None:
-            transport: trio.abc.Stream | None = current.transport_stream
+            transport = current.transport_stream
             if exchanges_close_notify(current):
                 if not await self._exchange_close_notify(current):
                     return
-                if transport is not None and not self.discard.peer_closed:
+                if transport is not None and not self.discard.peer_closed:  # type: ignore[redundant-expr]
                     # The session is over, by some failure; but what we sent is on its way.
                     self._note(self.discard.error)
                     await self._discard_below(transport)
@@ -313,7 +315,7 @@ class GracefulClose:
                 self._note(trio.ClosedResourceError(f"{current!r} was unwrapped before"))
                 self.sent = False
                 return
-            current = transport if isinstance(transport, trio.SSLStream) else None
+            current = as_ssl_stream(transport)
         assert transport is not None
         self.current = wrap_stream(transport)
         self.sent = await self._within_time(self.current.shutdown)
@@ -497,6 +499,7 @@ def closed_before(writer: AsyncWrite | None) -> CloseReport:
     )
 
 
+@trio.lowlevel.enable_ki_protection
 @trio.lowlevel.enable_ki_protection
 async def end_stream(
     stream: trio.abc.SendStream, limits: Limits, *, truncated: bool = False

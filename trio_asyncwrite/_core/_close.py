@@ -104,7 +104,7 @@ def _line_through(layer: Layer) -> list[Layer] | None:
         if upper.lifecycle.released or upper.lifecycle.inner is not top:
             return None
         top = upper
-    line = []
+    line: list[Layer] = []
     one: Layer | None = top
     while one is not None:
         lifecycle = one.lifecycle
@@ -234,7 +234,8 @@ class Close(Closer):
         self._order = None
         unbroken = [one.lifecycle.unbroken_task for one in new if one.lifecycle.unbroken_task]
         for layer in (*new, *new_sides):
-            for call in layer.lifecycle.calls:
+            calls, layer.lifecycle.calls = layer.lifecycle.calls, ()
+            for call in calls:
                 settle(layer, call, closed=True)
         for layer in new:
             lifecycle = layer.lifecycle
@@ -562,7 +563,9 @@ class Close(Closer):
         if self.hardness is Hardness.ABORTED:
             return
         wait = self._poll(self._poll_flush)
-        if wait is not None and await self._wait_briefly(wait):
+        if wait is not None:
+            if not await self._wait_briefly(wait):
+                return  # the time that there is has passed
             self._poll(self._poll_flush)
         for layer in self.order():
             # Its end was begun, by a wait that does the work: it may come to its end.
@@ -581,14 +584,14 @@ class Close(Closer):
             self._brief_deadline = trio.current_time() + patience
         self.waits_briefly = True
         try:
-            with trio.CancelScope(shield=True, deadline=self._brief_deadline):
+            with trio.CancelScope(shield=True, deadline=self._brief_deadline) as scope:
                 await wait()
         except Exception as exc:  # noqa: BLE001 - raised after the release
             self.error = self.error or exc
             return False
         finally:
             self.waits_briefly = False
-        return True
+        return not scope.cancelled_caught
 
     # ---- Releasing -------------------------------------------------------------------------
 

@@ -310,9 +310,10 @@ class Lifecycle:
             return not self.released
         if self.close is not None or self.released:
             return False
-        # A torn layer's flush: this one, and the layers below it. Or a close of a layer that does
-        # not own those below.
-        return by is Torn.HERE or isinstance(by, Closer)
+        if by is Torn.HERE:
+            return True  # a torn layer's flush: this one, and the layers below it
+        # A close of a layer that does not own those below may flush torn ones.
+        return self.torn is not None and isinstance(by, Closer)
 
     def refuse(self, layer: object) -> NoReturn:
         """Raise what a layer that refuses says."""
