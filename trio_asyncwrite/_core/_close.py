@@ -175,6 +175,9 @@ class Close(Closer):
         self.hardness = Hardness.CLEAN
         #: Whether a truncated stack's accepted bytes are waited for.
         self.delivers = False
+        #: Other closes, of layers above ours, that go on beside this one. They may write through
+        #: our layers, and those wait for them.
+        self.guests: list[Close] = []
         #: Whether a graceful close makes a report of it.
         self.is_reported = False
         #: Whether a server or ``graceful`` has said that a message was cut short.
@@ -446,6 +449,8 @@ class Close(Closer):
     async def _send(self) -> None:
         await trio.lowlevel.checkpoint()
         while self.hardness < Hardness.ABORTED and not self.sent and self.successor is None:
+            while self.hardness is Hardness.CLEAN and self.guests:
+                await self._wait_for(self.guests[0])
             state = self.state()
             is_short = state is State.TRUNCATED or state is State.BROKEN
             if self.hardness is Hardness.CUT_OFF or (is_short and not self.delivers):
@@ -466,6 +471,13 @@ class Close(Closer):
                     await trio.sleep(_BUSY_PAUSE)
             if trio.current_time() >= self.deadline:
                 self.harden(Hardness.CUT_OFF, hurried=False, late=True)
+
+    async def _wait_for(self, guest: Close) -> None:
+        with trio.CancelScope(deadline=self.deadline) as self._scope:
+            await guest.has_sent.wait()
+            self.guests.remove(guest)
+        if trio.current_time() >= self.deadline:
+            self.harden(Hardness.CUT_OFF, hurried=False, late=True)
 
     def _poll(self, poll: Callable[[], None]) -> Callable[[], Awaitable[object]] | None:
         """Poll once; the wait if there is one, and None if it is through or has failed."""
@@ -744,6 +756,7 @@ def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
             mine.absorb(close)
     mine.add(layers, sides)
     others = [one for one in met if one.successor is None]
+    mine.guests += [one for one in others if one.is_running and not one.has_sent.is_set()]
     for close in (mine, *others):
         close.harden(hardness, hurried=close.is_running)
     return mine, others

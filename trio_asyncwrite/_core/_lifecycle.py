@@ -40,7 +40,7 @@ from ._budget import SPENT, Budget
 from ._errors import BrokenRefusal, BusyRefusal, ClosedRefusal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator, Sequence
 
     from ._buf import Buf
     from ._layer import Layer
@@ -81,6 +81,9 @@ ENDED: Final = Phase.ENDED
 
 class Closer:
     """A close that runs; see ``_close.py``."""
+
+    #: Other closes that may write through the layers of this one.
+    guests: Sequence[object] = ()
 
     #: Whether it now makes its one wait of limited length, and has waited when that is cancelled.
     waits_briefly = False
@@ -302,6 +305,8 @@ class Lifecycle:
         if by is None or self.failure is not None or self.torn is Torn.ABOVE:
             return False
         if by is self.close or by is self.side_close:
+            return not self.released
+        if self.close is not None and any(by is one for one in self.close.guests):
             return not self.released
         if self.close is not None or self.released:
             return False
