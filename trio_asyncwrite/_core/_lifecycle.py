@@ -238,6 +238,8 @@ class Lifecycle:
     #: Whether nobody is watched, there is no original and no line: most layers.
     is_simple: bool = False
     watched: tuple[Layer, ...] = ()
+    #: Whether the layers below need not be asked for: there is ``inner`` at most.
+    is_single: bool = False
     attached: bool = False
 
     def __init__(self) -> None:
@@ -249,10 +251,12 @@ class Lifecycle:
 
     def update(self) -> None:
         """Compute ``refusal`` and ``fast`` from the rest."""
+        if self.close is not None or self.released or self.side_close is not None:
+            self.refusal = Refusal.CLOSED
+            self.fast = SPENT
+            return
         self.refusal = (
-            Refusal.CLOSED
-            if self.close is not None or self.released or self.side_close is not None
-            else Refusal.BROKEN
+            Refusal.BROKEN
             if self.failure is not None
             else Refusal.TORN
             if self.torn is not None
@@ -419,5 +423,6 @@ class Lifecycle:
 
     def end(self) -> None:
         """For ``poll_shutdown``: the shutdown is complete."""
-        self.phase = ENDED
-        self.update()
+        if self.phase is not ENDED:
+            self.phase = ENDED
+            self.update()
