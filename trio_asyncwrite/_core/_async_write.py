@@ -531,6 +531,8 @@ class ByRef(AsyncWrite, Generic[W]):
         inner: the writer to borrow.
     """
 
+    announces_held_bytes = True
+
     def __init__(self, inner: W) -> None:
         self.inner: W = inner
         # Who is inside the handle is inside the original: their messages do not mix.
@@ -605,8 +607,8 @@ def _as_writer(layer: Layer, inner: object) -> AsyncWrite:
     Raises:
         TypeError: names the class whose ``inner`` is something else.
     """
-    if isinstance(inner, AsyncWrite):
-        return inner
+    if getattr(inner, "is_writer", None) is True:  # isinstance() takes ten times as long
+        return inner  # type: ignore[return-value]
     raise TypeError(
         f"the inner of {type(layer).__name__} must be an AsyncWrite to pass writes on, it is a "
         f"{type(inner).__name__}: use wrap_stream()"

@@ -122,8 +122,8 @@ class Layer(trio.abc.AsyncResource):
     #: How many bytes this layer itself has accepted and not passed on, in its own unit. A layer
     #: that holds bytes overrides it, as an attribute or a property.
     held_bytes: int = 0
-    #: Whether the layer calls ``hold`` and ``let_go`` itself, as the library's do; any other one is
-    #: asked for :attr:`held_bytes` after each call.
+    #: Whether the layer never holds bytes, or calls ``hold`` and ``let_go`` itself, as those of the
+    #: library do; any other one is asked for :attr:`held_bytes` after each call.
     announces_held_bytes: bool = False
     overrides_held_bytes: bool = False
     overrides_layers_below: bool = False

@@ -334,6 +334,9 @@ def _leave(writer: AsyncWrite, call: Call, *, done: bool) -> None:
     lifecycle = writer.lifecycle
     calls = lifecycle.calls
     lifecycle.calls = tuple(one for one in calls if one is not call) if len(calls) > 1 else ()
+    if done and call.buf is None:
+        leave(writer)
+        return
     try:
         is_short = not done or (call.goes_on and call.buf is not None and call.buf.remaining)
         if is_short and call in calls:  # a close that has evicted the call has settled it, too

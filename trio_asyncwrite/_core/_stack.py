@@ -71,7 +71,13 @@ def below(layer: Layer) -> list[Layer]:
 
 def says_what_is_below(layer: Layer) -> bool:
     """Whether the layer, or its class, says itself what it is over: it may be several streams."""
-    return layer.overrides_layers_below or "layers_below" in vars(layer)
+    if layer.lifecycle.is_single:
+        return False
+    if layer.overrides_layers_below:
+        return True
+    # Not by vars(): the attributes of an object that was asked for its dictionary are slow.
+    inner, lower = layer.lifecycle.inner, layer.layers_below
+    return len(lower) > 1 or (lower[0] if lower else None) is not inner
 
 
 def above(layer: Layer) -> list[Layer]:
@@ -162,7 +168,7 @@ def set_inner(layer: Layer, thing: object) -> None:
     elif hasattr(thing, "poll_write"):
         lifecycle_of(thing)  # a mock has everything but this
     lifecycle.inner, lifecycle.odd_inner = inner, None if inner is not None else thing
-    lifecycle.attached = False
+    lifecycle.attached = lifecycle.is_single = False
     if inner is not None:
         register(layer, inner)
         if lifecycle.holding:
@@ -188,16 +194,15 @@ def _inherit(layer: Layer, inner: Layer) -> None:
 def attach(layer: Layer) -> None:
     """See to it that the stack below knows this layer; at the latest at the first await."""
     lifecycle = lifecycle_of(layer)
-    lifecycle.attached = True
-    lifecycle.is_single = not says_what_is_below(layer)
     if lifecycle.inner is None:
         # A class may have `inner` as a property, or in a slot of its own.
         inner = getattr(layer, "inner", None)
         if inner is not None and is_layer(inner):
             set_inner(layer, inner)
-            lifecycle.attached = True
+    lifecycle.attached = True
+    lifecycle.is_single = not says_what_is_below(layer)
     lifecycle.is_watched = not layer.announces_held_bytes and (
-        "held_bytes" in vars(layer) or type(layer).overrides_held_bytes
+        type(layer).overrides_held_bytes or "held_bytes" in vars(layer)
     )
     watched: list[Layer] = []
     for one in below(layer):
