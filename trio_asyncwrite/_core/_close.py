@@ -39,6 +39,7 @@ from ._stack import (
     contains,
     fail,
     held_by,
+    is_counted,
     is_layer,
     is_refusal,
     settle,
@@ -206,6 +207,8 @@ class Close:
         #: The layer that is shut down now, and those that its shutdown reaches.
         self._chain: list[Layer] = []
         self._order: list[Layer] | None = None
+        #: The layers whose bytes are somebody's; known before the release.
+        self._counted: list[Layer] = []
         #: Whether the stack has no branches: then ``layers`` is in order, and nobody is postponed.
         self.is_line = False
 
@@ -555,6 +558,7 @@ class Close:
     def note_truncation(self) -> None:
         """Decide how the stack ends: by what is lost, and by what was begun."""
         state = self.state()
+        self._counted = [layer for layer in self.layers if is_counted(layer)]
         for layer in self.layers:
             if layer.lifecycle.torn_text:
                 self.cut_short_text = layer.lifecycle.torn_text
@@ -564,7 +568,7 @@ class Close:
         self.is_truncated = (
             state is State.TRUNCATED
             or (state is State.BROKEN and not self.sent)
-            or any(held_by(layer) != 0 for layer in (*self.layers, *self.sides))
+            or any(held_by(layer) != 0 for layer in (*self._counted, *self.sides))
         )
 
     def ends_plainly(self, layer: Layer) -> bool:
@@ -641,9 +645,13 @@ class Close:
         if inner.lifecycle.unfinished is None:
             tear(inner, "a layer above it was closed before it had written everything")
 
+    def lost_by(self, layer: Layer) -> int:
+        """How many accepted bytes a layer still holds when all is over."""
+        return (held_by(layer) or 0) if contains(self._counted, layer) else 0
+
     def lost_bytes(self) -> int:
         """How many accepted bytes the layers still hold, over all; what is unknown adds 0."""
-        return sum(held_by(layer) or 0 for layer in self.layers)
+        return sum(held_by(layer) or 0 for layer in self._counted)
 
 
 def _from(
@@ -746,15 +754,17 @@ def _raise_if_lost(layer: Layer) -> None:
 
 
 async def _run(close: Close, layer: Layer) -> None:
+    raises = False
     try:
         await close.run()
+        raises = close.error is not None
     except trio.Cancelled:
         if close.successor is not None:
             await _make_harder(close)
         raise
     finally:
         if close.done.is_set() and close.successor is None:
-            _tell_losses(close, layer)
+            _tell_losses(close, layer, told=close.was_broken or raises)
     if close.successor is not None:
         await _join(close, layer, gently=False)
         return
@@ -768,14 +778,13 @@ async def _run(close: Close, layer: Layer) -> None:
         raise ClosedRefusal(f"another task cut the close of {layer!r} short")
 
 
-def _tell_losses(close: Close, layer: Layer) -> None:
-    told = close.was_broken
+def _tell_losses(close: Close, layer: Layer, *, told: bool) -> None:
     lost = close.lost_bytes()
     me = id(trio.lowlevel.current_task())
     for one in close.layers:
-        if one is not layer and not told:
-            one.lifecycle.lost, one.lifecycle.lost_by = held_by(one) or 0, me
-    if told or close.error is not None or not close.is_truncated:
+        if one is not layer and not close.was_broken:
+            one.lifecycle.lost, one.lifecycle.lost_by = close.lost_by(one), me
+    if told or not close.is_truncated:
         return
     if lost:
         unknown = any(one.loss_is_unknown for one in close.layers)

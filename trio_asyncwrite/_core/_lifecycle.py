@@ -161,6 +161,11 @@ def lifted(by: object) -> Generator[None, None, None]:
         lift.by = before
 
 
+def describe_failure(exc: BaseException | None) -> str:
+    """What an error says; its name, if it says nothing."""
+    return str(exc) or repr(exc)
+
+
 @final
 class Lifecycle:
     """The state of one layer. Your own layers use its methods as the library's do."""
@@ -205,6 +210,8 @@ class Lifecycle:
     lost_by: int = 0
     #: Who claims this layer also claims that one: a by_ref handle and its original.
     original: Lifecycle | None = None
+    #: Whether the bytes that it held when an encoding layer above it was dropped were nobody's.
+    holds_nobodys: bool = False
     #: For a writer that many tasks may use: who is inside, in the order of their coming.
     line: Line | None = None
     calls: tuple[Call, ...] = ()
@@ -308,7 +315,9 @@ class Lifecycle:
         """Raise what a layer that refuses says."""
         refusal = self.refusal
         if refusal is Refusal.BROKEN:
-            raise BrokenRefusal(f"{layer!r} has failed before") from self.failure
+            raise BrokenRefusal(
+                f"{layer!r} has failed before: {describe_failure(self.failure)}"
+            ) from self.failure
         if refusal is Refusal.TORN:
             raise BrokenRefusal(
                 f"{layer!r} is torn: {self.torn_text}. Nothing may follow, so close it"

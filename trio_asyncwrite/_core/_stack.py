@@ -289,6 +289,14 @@ def held_by(layer: Layer) -> int | None:
         return None
 
 
+def is_counted(layer: Layer) -> bool:
+    """Whether what ``layer`` holds was written by somebody, as far as the layers above know.
+
+    TLS sends a handshake and alerts of which its user knows nothing.
+    """
+    return not any(upper.encodes and not upper.carries_data for upper in writers_above(layer))
+
+
 def unsent_below(layer: Layer) -> int:
     """The bytes that ``layer`` and all below it hold; an unknown count adds nothing."""
     return sum(held_by(one) or 0 for one in writing_chain(layer))

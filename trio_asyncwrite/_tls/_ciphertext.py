@@ -5,9 +5,9 @@ writer to receive (the handshake). A poll hands on as much as goes at once; the 
 ``engine.out`` and is sent by the next operation, on either half. Since polls cannot be
 interrupted, ciphertext leaves in the order in which it was made, without a lock.
 
-**Failures** of sending break the writing direction of the TLS stream, in whichever half they are
-met: the next operation that writes or closes raises them. Reading may go on. What is queued is
-dropped, and the plaintext in it counts as lost.
+**Failures** of sending are kept, in whichever half they are met: the next operation that writes or
+closes raises them, and breaks the writing direction. Reading may go on. What is queued is dropped,
+and the plaintext in it counts as lost.
 
 **Waits** change nothing. One task makes each of them, on behalf of all. An exception from a wait
 goes to the task that waits, and breaks nothing; but a reader that only helps a writer's bytes along
@@ -16,6 +16,7 @@ is not told of theirs.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import TYPE_CHECKING, Final, final
 
@@ -24,7 +25,7 @@ import trio
 from trio_asyncwrite._core._async_read import AsyncRead, poll_reader
 from trio_asyncwrite._core._checks import RECEIVE_SIZE, accepted
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._stack import is_refusal, poll_below
+from trio_asyncwrite._core._stack import is_refusal, poll_below, writing_chain
 from trio_asyncwrite._core._waits import OneForAll, first_of
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ class Ciphertext:
         self.queued = 0
         #: Plaintext bytes that were in ``engine.out`` when a failure emptied it.
         self.lost = 0
+        #: Whether there was plaintext in the ciphertext that went since the last flush.
+        self.carries_data = writer.unsent_bytes > 0
+        #: What sending has met; the next operation that writes or closes raises it.
+        self.failure: BaseException | None = None
         #: Whether something that reading has made TLS say has not been flushed yet.
         self.answering = False
         self._sending = OneForAll()
@@ -74,11 +79,11 @@ class Ciphertext:
 
     def is_unsent(self) -> bool:
         """Whether plaintext is queued, here or below."""
-        return bool(self.held() or self._writer.unsent_bytes)
+        return bool(self.held() or (self.carries_data and self._writer.unsent_bytes))
 
     def has_failed(self) -> bool:
         """Whether no ciphertext can be sent any more."""
-        return self._writer.lifecycle.failure is not None
+        return self.failure is not None or self._writer.lifecycle.failure is not None
 
     def transfer(self, *, flush: bool) -> None:
         """Hand on what goes; be ready once nothing is queued. A failure empties the queue.
@@ -87,19 +92,22 @@ class Ciphertext:
             NotReady: if some of it cannot go now.
             trio.BrokenResourceError: if the transport fails, now or before.
         """
+        if self.failure is not None:
+            raise self.failure
         engine, writer = self._engine, self._writer
         try:
             while out := engine.out:
-                count = poll_below(writer, writer.poll_write, out)
+                count = writer.poll_write(out)
                 engine.sent(accepted(count, len(out), writer))
             self.queued = 0
             if flush:
-                poll_below(writer, writer.poll_flush)
-                self.answering = False
+                writer.poll_flush()
+                self.answering = self.carries_data = False
         except NotReady as not_ready:
             raise self._not_ready(not_ready) from None
         except BaseException as exc:
             if not is_refusal(exc) or self.has_failed():
+                self.failure = exc
                 self.drop()
             raise
 
@@ -164,6 +172,18 @@ class Ciphertext:
         raise NotReady(
             functools.partial(_wait_either, send_wait, receive_wait, must_send=must_send)
         )
+
+    def discard_below(self) -> None:
+        """Read and throw away what has arrived further below, without waiting.
+
+        A layer that can only be awaited hides the input of the one below it from our polls.
+        """
+        left = _ARRIVED_LIMIT
+        for layer in writing_chain(self._writer)[1:]:
+            if isinstance(layer, AsyncRead) and layer.drain_source() is not None:
+                with contextlib.suppress(NotReady, trio.BrokenResourceError):
+                    while left > 0 and (data := poll_reader(layer, min(left, RECEIVE_SIZE))):
+                        left -= len(data)
 
     def receive_arrived(self) -> Exception | None:
         """Feed the engine what has arrived, as far as it goes; the failure that it ends with."""

@@ -118,7 +118,7 @@ class SendStreamWriter(AsyncWrite):
             self.lifecycle.end()
 
     async def release(self, *, clean: bool) -> None:
-        """Close the stream: forcefully, unless that was done. See :meth:`AsyncWrite.release`.
+        """Close the stream: forcefully, unless it has ended. See :meth:`AsyncWrite.release`.
 
         Cancellation: nothing happened, since it is not cancelled: the shell shields it.
         """
@@ -126,6 +126,11 @@ class SendStreamWriter(AsyncWrite):
             return
         if not clean:
             reset_through(self.stream)
+        elif self._eof_sent:
+            # All was sent; the stream's own close may have more to do than to let go of it.
+            with trio.move_on_after(self._cancel_grace):
+                await self.stream.aclose()
+            return
         await trio.aclose_forcefully(self.stream)
 
     def drain_source(self) -> trio.abc.ReceiveStream | None:
@@ -225,11 +230,12 @@ class SendStreamWriter(AsyncWrite):
                     self._error = None
             except trio.BusyResourceError as exc:
                 # Somebody uses the stream itself; by Trio's contract, nothing was sent.
-                self._error, interrupt = None, exc
+                self._error = None
+                interrupt = interrupt or exc
             except Exception as exc:  # noqa: BLE001 - the next poll raises it
                 self._error = exc
             except KeyboardInterrupt as exc:
-                interrupt = exc
+                interrupt = interrupt or exc
             finally:
                 self._sending = None
                 self.lifecycle.unbroken_task = None
