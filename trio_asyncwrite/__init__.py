@@ -14,6 +14,7 @@ from ._closing._close import (
     graceful as graceful,
 )
 from ._closing._report import CloseOutcome as CloseOutcome, CloseReport as CloseReport
+from ._core._async_read import AsyncRead as AsyncRead
 from ._core._async_write import (
     AsyncReadWrite as AsyncReadWrite,
     AsyncWrite as AsyncWrite,
@@ -21,6 +22,7 @@ from ._core._async_write import (
 )
 from ._core._buf import Buf as Buf
 from ._core._errors import NotReady as NotReady, WriteZeroError as WriteZeroError
+from ._core._layer import Epilogue as Epilogue, Layer as Layer
 from ._serving._drain import Drain as Drain, DrainReport as DrainReport
 from ._serving._serve import (
     serve_listeners as serve_listeners,
@@ -64,6 +66,7 @@ from ._wrappers._timeout_writer import TimeoutWriter as TimeoutWriter
 
 __all__ = (
     "AllowStdIo",
+    "AsyncRead",
     "AsyncReadWrite",
     "AsyncWrite",
     "BinaryFile",
@@ -76,7 +79,9 @@ __all__ = (
     "Drain",
     "DrainReport",
     "DuplexStream",
+    "Epilogue",
     "HasFileno",
+    "Layer",
     "NotReady",
     "PollEvented",
     "ReadHalf",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=trio.abc.SendStream)
 
 
+@trio.lowlevel.enable_ki_protection
 async def close_gracefully(
     stream: trio.abc.SendStream,
     *,
@@ -86,6 +87,7 @@ async def close_gracefully(
     return await end_stream(stream, Limits(timeout, linger, linger_bytes))
 
 
+@trio.lowlevel.enable_ki_protection
 async def close_all_gracefully(
     streams: Iterable[trio.abc.SendStream],
     *,
@@ -121,6 +123,7 @@ async def close_all_gracefully(
         check_stream(stream)
     reports: dict[int, CloseReport] = {}
 
+    @trio.lowlevel.enable_ki_protection
     async def close(number: int, stream: trio.abc.SendStream) -> None:
         reports[number] = await end_stream(stream, limits)
 
@@ -131,6 +134,7 @@ async def close_all_gracefully(
     return [reports[number] for number in range(len(streams))]
 
 
+@trio.lowlevel.enable_ki_protection
 async def abort(stream: trio.abc.SendStream) -> None:
     """Close a stream at once, through all layers, and let the peer of a TCP stream see a reset.
 
@@ -214,6 +218,7 @@ class graceful(Generic[S]):  # noqa: N801 - reads as contextlib.closing does
     async def __aenter__(self) -> Self:
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,

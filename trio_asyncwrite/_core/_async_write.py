@@ -44,7 +44,7 @@ from ._buf import Buf
 from ._checks import checked_buffers
 from ._errors import NotReady
 from ._layer import Epilogue, Layer
-from ._stack import begin_shutdown, fail, poll_below
+from ._stack import begin_shutdown, fail, poll_below, shut_down
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -108,7 +108,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
             raise TypeError(f"{type(self).__name__} defines neither poll_write nor inner")
         # poll_below() spelt out, to spare every write through a layer one more call.
         try:
-            return inner.poll_write(data)
+            return inner.poll_write(data)  # type: ignore[attr-defined, no-any-return]
         except NotReady:
             raise
         except BaseException as exc:
@@ -161,7 +161,10 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         if inner is not None:
             poll_below(inner, _as_writer(self, inner).poll_flush)
         elif not lifecycle.has_no_inner:
-            _check_for_hidden_inner(self)
+            if lifecycle.odd_inner is not None:
+                _as_writer(self, lifecycle.odd_inner)
+            if not self.foreign_below:
+                _check_for_hidden_inner(self)
             lifecycle.has_no_inner = True
 
     def poll_shutdown(self) -> None:
@@ -181,8 +184,18 @@ class AsyncWrite(Layer, trio.abc.SendStream):
             self.poll_flush()
             inner = self.lifecycle.inner
             if inner is not None:
-                poll_below(inner, _as_writer(self, inner).poll_shutdown)
+                shut_down(_as_writer(self, inner))
             self.lifecycle.end()
+
+    def poll_close(self) -> None:
+        """The last poll of a clean close, once every layer is shut down; by default, nothing.
+
+        For a layer whose epilogue comes with the close of something that is not ours.
+
+        Raises:
+            NotReady: until it is complete.
+            trio.BrokenResourceError: if it fails.
+        """
 
     def poll_ready(self) -> None:
         """Return if a write would probably be accepted now.

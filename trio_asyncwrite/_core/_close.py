@@ -14,8 +14,8 @@ close, the others wait. A later close can only make it harder (:meth:`Close.hard
 **Three stages.** *Sending*: every layer in turn, uppermost first, is polled to its end: flush,
 epilogue, half-close. A layer's ``poll_shutdown`` also shuts down the one below it; where that one
 has other layers above it that have not ended, this call does nothing yet (``postpones``).
-*Lingering*: graceful closes hold the
-release back until they have seen the peer's end. *Releasing*: guaranteed by the first ``try``.
+*Lingering*: graceful closes hold the release back until they have seen the peer's end. *Releasing*:
+guaranteed by the first ``try``.
 
 **The state of the stack decides how it ends** (:class:`State`): a whole one waits as long as it
 takes, an abandoned one is polled once, a truncated one ends at once and shows it. Only graceful
@@ -33,7 +33,7 @@ import trio
 
 from ._checks import wrong_answer
 from ._errors import ClosedRefusal, NotReady
-from ._lifecycle import ENDED, ENDING, OPEN, Torn, lift, running_closes
+from ._lifecycle import ENDED, ENDING, OPEN, Closer, Torn, lift, running_closes
 from ._stack import (
     above,
     contains,
@@ -41,7 +41,7 @@ from ._stack import (
     held_by,
     is_counted,
     is_layer,
-    is_refusal,
+    says_what_is_below,
     settle,
     tear,
     warn_unraisably,
@@ -57,6 +57,12 @@ if TYPE_CHECKING:
 
 # Nobody wakes us when another task has left a foreign stream: look again, in seconds.
 _BUSY_PAUSE: Final = 0.01
+
+
+# Why a layer is torn that stays open below one that was closed. An abort is on purpose: nobody is
+# warned of it.
+_CUT_OFF_TEXT: Final = "a layer above it was closed before it had written everything"
+_ABORTED_TEXT: Final = "a layer above it was aborted"
 
 
 class Hardness(enum.IntEnum):
@@ -94,7 +100,7 @@ def _line_through(layer: Layer) -> list[Layer] | None:
     top = layer
     while uppers := top.lifecycle.above:
         upper = uppers[0]()
-        if len(uppers) > 1 or upper is None or upper.overrides_layers_below:
+        if len(uppers) > 1 or upper is None or says_what_is_below(upper):
             return None
         if upper.lifecycle.released or upper.lifecycle.inner is not top:
             return None
@@ -107,7 +113,7 @@ def _line_through(layer: Layer) -> list[Layer] | None:
             lifecycle.released
             or lifecycle.close is not None
             or len(lifecycle.above) > 1
-            or one.overrides_layers_below
+            or says_what_is_below(one)
             or one.overrides_owns_below
         ):
             return None
@@ -153,18 +159,15 @@ def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
     return layers, sides
 
 
-class _EndedSide:
+class _EndedSide(Closer):
     """Stands for the close that has ended one side of a layer over two streams."""
-
-    def postpones(self, layer: Layer) -> bool:
-        return False
 
 
 _ENDED_SIDE: Final = _EndedSide()
 
 
 @final
-class Close:
+class Close(Closer):
     """A close at work. Made by :func:`enter`, run by its first caller."""
 
     def __init__(self) -> None:
@@ -173,6 +176,8 @@ class Close:
         self.hardness = Hardness.CLEAN
         #: Whether a truncated stack's accepted bytes are waited for.
         self.delivers = False
+        #: Whether a graceful close makes a report of it.
+        self.is_reported = False
         #: Whether a server or ``graceful`` has said that a message was cut short.
         self.marked_truncated = False
         #: Whether every layer's shutdown was completed.
@@ -192,6 +197,10 @@ class Close:
         self.is_running = False
         #: The close that this one has become a part of.
         self.successor: Close | None = None
+        #: When all waits of limited length are over, together, on Trio's clock.
+        self._brief_deadline: float | None = None
+        #: Whether it makes its one wait of limited length.
+        self.waits_briefly = False
         #: Whether the sending stage is over.
         self.has_sent = trio.Event()
         self.done = trio.Event()
@@ -202,8 +211,9 @@ class Close:
         #: How many graceful closes of other tasks hold the release back, and may take over.
         self._bounded = 0
         self._news = trio.Event()
-        self._scope: trio.CancelScope | None = None
-        self._lingering: trio.CancelScope | None = None
+        #: Around the wait that is made now.
+        self._scope = trio.CancelScope()
+        self._lingering: list[trio.CancelScope] = []
         #: The layer that is shut down now, and those that its shutdown reaches.
         self._chain: list[Layer] = []
         self._order: list[Layer] | None = None
@@ -223,13 +233,20 @@ class Close:
         self.sides += new_sides
         self._order = None
         unbroken = [one.lifecycle.unbroken_task for one in new if one.lifecycle.unbroken_task]
+        for layer in (*new, *new_sides):
+            for call in layer.lifecycle.calls:
+                settle(layer, call, closed=True)
         for layer in new:
             lifecycle = layer.lifecycle
-            for call in lifecycle.calls:
-                settle(layer, call, closed=True)
             lifecycle.close = self
             lifecycle.side_close = None
             lifecycle.update()
+        for layer in new:
+            for call in layer.lifecycle.calls:
+                try:
+                    settle(layer, call, closed=True)
+                except BaseException as exc:  # noqa: BLE001 - raised after the release
+                    self.error = self.error or exc
         for layer in new_sides:
             layer.lifecycle.side_close = self
             layer.lifecycle.update()
@@ -261,8 +278,7 @@ class Close:
         self.error = self.error or other.error
         self.harden(other.hardness)
         other.layers, other.sides = [], []
-        if other._scope is not None:
-            other._scope.cancel()
+        other._scope.cancel()
         other.is_running = False
         other.done.set()
         other.tell()
@@ -276,7 +292,8 @@ class Close:
         if self.is_line:
             return self.layers
         if self._order is None:
-            self._order = found = []
+            found: list[Layer] = []
+            self._order = found
             for layer in self.layers:
                 _visit(layer, self.layers, found)
         return self._order
@@ -284,7 +301,8 @@ class Close:
     def postpones(self, layer: Layer) -> bool:
         """Whether other layers above ``layer`` have to end before it does."""
         return not self.is_line and any(
-            upper.lifecycle.phase is not ENDED
+            upper.is_writer
+            and upper.lifecycle.phase is not ENDED
             and contains(self.layers, upper)
             and not contains(self._chain, upper)
             for upper in above(layer)
@@ -302,23 +320,22 @@ class Close:
             self.hardness = hardness
             self.was_late = self.was_late or late
             self.was_hurried = self.was_hurried or hurried
-            if self._scope is not None:
-                self._scope.cancel()
-            if self.was_hurried and self._lingering is not None:
-                self._lingering.cancel()
+            self._scope.cancel()
+            if self.was_hurried:
+                for scope in self._lingering:
+                    scope.cancel()
             self.tell()
 
     def on_hurry(self, scope: trio.CancelScope) -> None:
         """Cancel ``scope`` as soon as somebody hurries this close."""
-        self._lingering = scope
+        self._lingering.append(scope)
         if self.was_hurried:
             scope.cancel()
 
     def limit(self, deadline: float) -> None:
         """Stop sending at ``deadline``, if not before."""
         self.deadline = min(self.deadline, deadline)
-        if self._scope is not None:
-            self._scope.deadline = self.deadline
+        self._scope.deadline = self.deadline
 
     def state(self) -> State:
         """What the stack is like."""
@@ -331,6 +348,10 @@ class Close:
                 is_truncated = True
             if one.abandoned:
                 is_abandoned = True
+        for layer in self.sides:
+            one = layer.lifecycle
+            if one.torn is not None or one.unfinished is not None:
+                is_truncated = True
         if is_truncated:
             return State.TRUNCATED
         return State.ABANDONED if is_abandoned else State.WHOLE
@@ -379,6 +400,7 @@ class Close:
             try:
                 if not handed_over:
                     self.has_sent.set()
+                    self.tell()
                     with trio.CancelScope(shield=True):
                         try:
                             if linger is not None:
@@ -418,7 +440,6 @@ class Close:
         await news.wait()
 
     async def _linger(self) -> None:
-        self.tell()
         while self._bounded and not self.was_hurried:
             await self.next_news()
 
@@ -445,7 +466,6 @@ class Close:
                 except trio.BusyResourceError:
                     # A task that uses a foreign stream directly cannot be made to leave it.
                     await trio.sleep(_BUSY_PAUSE)
-            self._scope = None
             if trio.current_time() >= self.deadline:
                 self.harden(Hardness.CUT_OFF, hurried=False, late=True)
 
@@ -466,7 +486,10 @@ class Close:
         self._poll_sides()
         for layer in self.order():
             lifecycle = layer.lifecycle
-            if not layer.is_writer or lifecycle.phase is ENDED or lifecycle.released:
+            if not layer.is_writer or lifecycle.released:
+                continue
+            # After a shutdown, all that is left to do is what comes with its close.
+            if lifecycle.phase is ENDED and not layer.epilogue.comes_with_close:
                 continue
             inner = lifecycle.inner
             if inner is not None and inner.lifecycle.released:
@@ -479,14 +502,16 @@ class Close:
                 self._chain = writing_chain(layer)
             self._poll_layer(layer, "poll_shutdown")
             lifecycle.phase = ENDED
+        for layer in self.order():
+            if layer.overrides_poll_close and not layer.lifecycle.released:
+                self._poll_layer(layer, "poll_close")
         self.sent = True
 
     def _poll_flush(self) -> None:
         """Flush every layer whose bytes can still go, or raise."""
         # Not the exceptions: their tracebacks refer to this frame.
         wait: Callable[[], Awaitable[object]] | None = None
-        self._poll_sides()
-        for layer in self.order():
+        for layer in (*self.sides, *self.order()):
             lifecycle = layer.lifecycle
             if (
                 not layer.is_writer
@@ -510,7 +535,6 @@ class Close:
                 self._poll_layer(layer, "poll_flush")
 
     def _poll_layer(self, layer: Layer, name: str) -> None:
-        knew = layer.lifecycle.failure is not None
         before, lift.by = lift.by, self
         try:
             answer = getattr(layer, name)()
@@ -519,8 +543,7 @@ class Close:
         except NotReady:
             raise
         except BaseException as exc:
-            if not (knew and is_refusal(exc)):
-                fail(layer, exc)
+            fail(layer, exc)
             raise
         finally:
             lift.by = before
@@ -534,7 +557,7 @@ class Close:
             self._poll(self._poll_flush)
         for layer in self.order():
             # Its end was begun, by a wait that does the work: it may come to its end.
-            if layer.lifecycle.phase is ENDING and layer.close_patience:
+            if layer.lifecycle.phase is not OPEN and layer.close_patience:
                 wait = self._poll(self._poll_end)
                 if wait is not None and await self._wait_briefly(wait):
                     self._poll(self._poll_end)
@@ -545,12 +568,17 @@ class Close:
         patience = max((layer.close_patience for layer in self.layers), default=0.0)
         if not patience:
             return False
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + patience):
-            try:
+        if self._brief_deadline is None:
+            self._brief_deadline = trio.current_time() + patience
+        self.waits_briefly = True
+        try:
+            with trio.CancelScope(shield=True, deadline=self._brief_deadline):
                 await wait()
-            except Exception as exc:  # noqa: BLE001 - raised after the release
-                self.error = self.error or exc
-                return False
+        except Exception as exc:  # noqa: BLE001 - raised after the release
+            self.error = self.error or exc
+            return False
+        finally:
+            self.waits_briefly = False
         return True
 
     # ---- Releasing -------------------------------------------------------------------------
@@ -559,8 +587,8 @@ class Close:
         """Decide how the stack ends: by what is lost, and by what was begun."""
         state = self.state()
         self._counted = [layer for layer in self.layers if is_counted(layer)]
-        for layer in self.layers:
-            if layer.lifecycle.torn_text:
+        for layer in (*self.layers, *self.sides):
+            if layer.lifecycle.torn_text not in ("", _ABORTED_TEXT):
                 self.cut_short_text = layer.lifecycle.torn_text
             elif layer.lifecycle.unfinished is not None:
                 self.cut_short_text = "a Buf was begun and not finished"
@@ -603,8 +631,11 @@ class Close:
                 await layer.release(clean=plain is None or contains(plain, layer))
             except Exception as exc:  # noqa: BLE001 - raised below
                 fresh = trio.BrokenResourceError if isinstance(exc, OSError) else None
+                error = _from(fresh, layer, exc)
                 if self.error is None:
-                    self.error = _from(fresh, layer, exc)
+                    self.error = error
+                else:
+                    _add_context(self.error, error)
             except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
                 interrupt = interrupt or exc
         if interrupt is not None:
@@ -618,32 +649,39 @@ class Close:
         self.fell_short = not (self.sent or self.was_broken) and (
             self.hardness is not Hardness.CLEAN or self.error is not None
         )
-        for layer in self.layers:
-            lifecycle = layer.lifecycle
-            lifecycle.released = True
-            lifecycle.close = None
-            # Their tracebacks refer to the layers.
-            lifecycle.failure = lifecycle.read_failure = None
-            lifecycle.unfinished = None
-            lifecycle.holders = ()
-            lifecycle.update()
-        for layer in self.sides:
-            layer.lifecycle.side_close = _ENDED_SIDE
-            layer.lifecycle.update()
-        for layer in self.layers:
-            inner = layer.lifecycle.inner
-            # The original of a handle is not harmed by an abort that has lost nothing.
-            is_harmed = self.is_truncated or (
-                self.hardness is Hardness.ABORTED and layer.lifecycle.original is None
-            )
-            if is_harmed and inner is not None and not inner.lifecycle.released:
-                self._tear_below(inner)
-        self.done.set()
-        self.tell()
+        try:
+            for layer in self.layers:
+                lifecycle = layer.lifecycle
+                lifecycle.released = True
+                lifecycle.close = None
+                # Their tracebacks refer to the layers.
+                lifecycle.failure = lifecycle.read_failure = None
+                lifecycle.unfinished = None
+                lifecycle.holders = ()
+                lifecycle.update()
+            for layer in self.sides:
+                lifecycle = layer.lifecycle
+                lifecycle.side_close = _ENDED_SIDE
+                lifecycle.phase = ENDED
+                # It has been told now, and need not be told again when the other side is closed.
+                lifecycle.torn, lifecycle.torn_text = None, ""
+                lifecycle.unfinished = None
+                lifecycle.update()
+            for layer in self.layers:
+                inner = layer.lifecycle.inner
+                # The original of a handle is not harmed by an abort that has lost nothing.
+                is_harmed = self.is_truncated or (
+                    self.hardness is Hardness.ABORTED and layer.lifecycle.original is None
+                )
+                if is_harmed and inner is not None and not inner.lifecycle.released:
+                    self._tear_below(inner)
+        finally:
+            self.done.set()
+            self.tell()
 
     def _tear_below(self, inner: Layer) -> None:
         if inner.lifecycle.unfinished is None:
-            tear(inner, "a layer above it was closed before it had written everything")
+            tear(inner, _ABORTED_TEXT if self.hardness is Hardness.ABORTED else _CUT_OFF_TEXT)
 
     def lost_by(self, layer: Layer) -> int:
         """How many accepted bytes a layer still holds when all is over."""
@@ -662,6 +700,14 @@ def _from(
     error = kind(f"{layer!r}: {exc}")
     error.__cause__ = exc
     return error
+
+
+def _add_context(error: BaseException, later: BaseException) -> None:
+    """Let the traceback of ``error`` show ``later``, too."""
+    while (context := error.__cause__ or error.__context__) is not None:
+        error = context
+    if error is not later:
+        error.__context__ = later
 
 
 def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
@@ -734,7 +780,7 @@ async def close_layer(layer: Layer, hardness: Hardness, *, joins_gently: bool = 
     if close.is_running or not started:
         await _join(close, layer, gently=joins_gently)
     else:
-        await _run(close, layer)
+        await _run(close, layer, raises=not joins_gently)
     for other in others:
         await _join(other, layer, gently=joins_gently)
 
@@ -753,18 +799,20 @@ def _raise_if_lost(layer: Layer) -> None:
         )
 
 
-async def _run(close: Close, layer: Layer) -> None:
-    raises = False
+async def _run(close: Close, layer: Layer, *, raises: bool) -> None:
     try:
         await close.run()
-        raises = close.error is not None
     except trio.Cancelled:
+        raises = False
         if close.successor is not None:
             await _make_harder(close)
         raise
+    except BaseException:
+        raises = False  # an error of the close does not replace this one, so nobody hears of it
+        raise
     finally:
         if close.done.is_set() and close.successor is None:
-            _tell_losses(close, layer, told=close.was_broken or raises)
+            _tell_losses(close, layer, raises=raises and close.error is not None)
     if close.successor is not None:
         await _join(close, layer, gently=False)
         return
@@ -778,13 +826,15 @@ async def _run(close: Close, layer: Layer) -> None:
         raise ClosedRefusal(f"another task cut the close of {layer!r} short")
 
 
-def _tell_losses(close: Close, layer: Layer, *, told: bool) -> None:
+def _tell_losses(close: Close, layer: Layer, *, raises: bool) -> None:
+    """Warn of what was lost, unless an error or the report of a graceful close tells it."""
+    told = close.was_broken
     lost = close.lost_bytes()
     me = id(trio.lowlevel.current_task())
     for one in close.layers:
-        if one is not layer and not close.was_broken:
+        if one is not layer and not told:
             one.lifecycle.lost, one.lifecycle.lost_by = close.lost_by(one), me
-    if told or not close.is_truncated:
+    if told or raises or close.is_reported or not close.is_truncated:
         return
     if lost:
         unknown = any(one.loss_is_unknown for one in close.layers)
@@ -797,7 +847,7 @@ def _tell_losses(close: Close, layer: Layer, *, told: bool) -> None:
     warn_unraisably(f"{layer!r} was closed: {text}", layer)
 
 
-async def _wait_done(close: Close) -> Close:
+async def wait_done(close: Close) -> Close:
     """Wait for the end of a close, or of the one that it has become a part of."""
     await close.done.wait()
     while close.successor is not None:
@@ -812,13 +862,13 @@ async def _make_harder(close: Close) -> None:
         close = close.successor
     close.harden(Hardness.CUT_OFF)
     with trio.CancelScope(shield=True):
-        await _wait_done(close)
+        await wait_done(close)
 
 
 async def _join(close: Close, layer: Layer, *, gently: bool) -> None:
     was_clean = close.hardness is Hardness.CLEAN
     try:
-        close = await _wait_done(close)
+        close = await wait_done(close)
     except trio.Cancelled:
         if not gently:
             await _make_harder(close)

@@ -51,6 +51,11 @@ class Epilogue(enum.Enum):
     #: Nobody knows: it is written by the close of a stream that is not ours.
     WITH_CLOSE = "with its close"
 
+    @property
+    def comes_with_close(self) -> bool:
+        """Whether a shutdown leaves something to do for the last poll of a clean close."""
+        return self is Epilogue.WITH_CLOSE
+
 
 class _Inner:
     """``layer.inner``: the layer below. Setting it makes the layer known to that one."""
@@ -124,6 +129,7 @@ class Layer(trio.abc.AsyncResource):
     overrides_layers_below: bool = False
     overrides_owns_below: bool = False
     overrides_release: bool = False
+    overrides_poll_close: bool = False
     #: Whether it writes other bytes than it accepts, as TLS and compression do.
     encodes: bool = False
     #: Whether a message that was cut short makes it unusable. False for writers into memory.
@@ -148,6 +154,10 @@ class Layer(trio.abc.AsyncResource):
         cls.overrides_layers_below = cls.overrides_layers_below or "layers_below" in own
         cls.overrides_owns_below = cls.overrides_owns_below or "owns_below" in own
         cls.overrides_release = cls.overrides_release or "release" in own
+        # The trait itself, which says that it is a writer, has the default.
+        cls.overrides_poll_close = cls.overrides_poll_close or (
+            "poll_close" in own and "is_writer" not in own
+        )
         member = own.get("inner")
         if type(member).__name__ == "member_descriptor":
             cls.inner = _SlottedInner(member)
@@ -263,6 +273,13 @@ class Layer(trio.abc.AsyncResource):
             if inner is not None:
                 answer = inner.drain_source()
         return answer
+
+    def end_use_by_others(self) -> None:
+        """End the use of a transport through the object that it was made of, if that can be done.
+
+        Called before input is thrown away: a task that goes on reading there would get the rest,
+        with a hole.
+        """
 
     def arm_reset(self, *, on: bool) -> None:
         """Let the system reset the connection when the process ends now; for TCP."""

@@ -32,7 +32,7 @@ import contextvars
 import enum
 import threading
 import weakref
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol, final
+from typing import TYPE_CHECKING, Final, NoReturn, final
 
 import trio
 
@@ -79,11 +79,15 @@ ENDING: Final = Phase.ENDING
 ENDED: Final = Phase.ENDED
 
 
-class Closer(Protocol):
+class Closer:
     """A close that runs; see ``_close.py``."""
+
+    #: Whether it now makes its one wait of limited length, and has waited when that is cancelled.
+    waits_briefly = False
 
     def postpones(self, layer: Layer) -> bool:
         """Whether the layer's shutdown has to wait for other layers above it."""
+        return False
 
 
 class Call:
@@ -161,11 +165,6 @@ def lifted(by: object) -> Generator[None, None, None]:
         lift.by = before
 
 
-def describe_failure(exc: BaseException | None) -> str:
-    """What an error says; its name, if it says nothing."""
-    return str(exc) or repr(exc)
-
-
 @final
 class Lifecycle:
     """The state of one layer. Your own layers use its methods as the library's do."""
@@ -200,7 +199,7 @@ class Lifecycle:
     #: The close that this layer is part of.
     close: Closer | None = None
     #: The close of a layer below that ends one of this layer's two sides.
-    side_close: Closer | None = None
+    side_close: object = None
     released: bool = False
     #: What a closed layer says, if there is more to say.
     closed_text: str = ""
@@ -308,16 +307,15 @@ class Lifecycle:
             return not self.released
         if self.close is not None or self.released:
             return False
-        # A torn layer's flush: this one, and the layers below it.
-        return by is Torn.HERE
+        # A torn layer's flush: this one, and the layers below it. Or a close of a layer that does
+        # not own those below.
+        return by is Torn.HERE or isinstance(by, Closer)
 
     def refuse(self, layer: object) -> NoReturn:
         """Raise what a layer that refuses says."""
         refusal = self.refusal
         if refusal is Refusal.BROKEN:
-            raise BrokenRefusal(
-                f"{layer!r} has failed before: {describe_failure(self.failure)}"
-            ) from self.failure
+            raise BrokenRefusal(f"{layer!r} has failed before: {self.failure!r}") from self.failure
         if refusal is Refusal.TORN:
             raise BrokenRefusal(
                 f"{layer!r} is torn: {self.torn_text}. Nothing may follow, so close it"
@@ -408,6 +406,11 @@ class Lifecycle:
         """Whether the close that polls now has other layers to end before this one."""
         close = self.close
         return close is not None and close is lift.by and close.postpones(layer)
+
+    def is_polled_by_close(self, layer: Layer) -> bool:
+        """For ``poll_shutdown``: whether it is a close of this layer that polls, in its turn."""
+        close = self.close
+        return close is not None and close is lift.by and not close.postpones(layer)
 
     def end(self) -> None:
         """For ``poll_shutdown``: the shutdown is complete."""

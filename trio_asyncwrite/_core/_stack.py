@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVarTuple, Unpack
 
+    from ._async_write import AsyncWrite
     from ._layer import Layer
 
     Ts = TypeVarTuple("Ts")
@@ -58,7 +59,7 @@ def is_layer(thing: object) -> bool:
 
 def below(layer: Layer) -> list[Layer]:
     """The layers directly below, each once."""
-    if not layer.overrides_layers_below:
+    if not says_what_is_below(layer):
         inner = layer.lifecycle.inner
         return [] if inner is None else [inner]
     found: list[Layer] = []
@@ -66,6 +67,11 @@ def below(layer: Layer) -> list[Layer]:
         if is_layer(one) and not contains(found, one):
             found.append(one)  # type: ignore[arg-type]
     return found
+
+
+def says_what_is_below(layer: Layer) -> bool:
+    """Whether the layer, or its class, says itself what it is over: it may be several streams."""
+    return layer.overrides_layers_below or "layers_below" in vars(layer)
 
 
 def above(layer: Layer) -> list[Layer]:
@@ -118,10 +124,8 @@ def writers_above(layer: Layer) -> list[Layer]:
 
 
 def _forget(uppers: list[weakref.ref[Layer]], reference: weakref.ref[Layer]) -> None:
-    for number, one in enumerate(uppers):
-        if one is reference:
-            del uppers[number]
-            return
+    # In place: the callbacks of the others refer to this list.
+    uppers[:] = [one for one in uppers if one is not reference]
 
 
 def register(layer: Layer, lower: Layer) -> None:
@@ -138,10 +142,9 @@ def register(layer: Layer, lower: Layer) -> None:
 
 
 def _unregister(layer: Layer, lower: Layer) -> None:
-    lifecycle = lower.lifecycle
-    for reference in list(lifecycle.above):
-        if reference() is layer:
-            lifecycle.above = [one for one in lifecycle.above if one is not reference]
+    uppers = lower.lifecycle.above
+    if isinstance(uppers, list):
+        uppers[:] = [one for one in uppers if one() is not layer]
     _not_held_below(layer, lower)
 
 
@@ -361,7 +364,7 @@ def poll_below(layer: Layer, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts])
         is_shutdown = poll == layer.poll_shutdown  # type: ignore[attr-defined]
         if is_shutdown and not begin_shutdown(layer):
             return None  # type: ignore[return-value]
-        answer = poll()
+        answer = poll(*args)
         if answer is not None:
             _check_answer(layer, poll, answer)
         if is_shutdown:
@@ -547,7 +550,7 @@ def begin_shutdown(layer: Layer) -> bool:
         trio.BrokenResourceError: if it has failed or is torn.
     """
     lifecycle = layer.lifecycle
-    if lifecycle.phase is ENDED:
+    if lifecycle.phase is ENDED and not lifecycle.released:
         return False
     lifecycle.check_flush(layer)
     if lifecycle.postponed(layer):
@@ -560,6 +563,21 @@ def begin_shutdown(layer: Layer) -> bool:
                 upper.lifecycle.shut = True
                 upper.lifecycle.update()
     return True
+
+
+def shut_down(layer: AsyncWrite) -> None:
+    """For a layer's ``poll_shutdown``: shut down ``layer``, which is below it.
+
+    A layer of yours need not remember that it was shut down: this does.
+
+    Raises:
+        NotReady: until it is complete.
+        trio.ClosedResourceError: if it is closed.
+        trio.BrokenResourceError: if it fails, now or before.
+    """
+    if begin_shutdown(layer):
+        poll_below(layer, layer.poll_shutdown)
+        layer.lifecycle.end()
 
 
 # ---- Warnings ----------------------------------------------------------------------------------

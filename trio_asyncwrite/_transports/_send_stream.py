@@ -22,7 +22,7 @@ from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import byte_view
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._layer import Epilogue, answer
-from trio_asyncwrite._core._stack import begin_shutdown, is_layer, writing_chain
+from trio_asyncwrite._core._stack import begin_shutdown, fail, is_layer, writing_chain
 
 from ._fd import RESET_ON_CLOSE
 from ._tcp_info import unacknowledged_bytes
@@ -51,6 +51,7 @@ class SendStreamWriter(AsyncWrite):
         self._chunk = b""
         # Set while a task is inside one of the stream's methods; others wait for its end.
         self._sending: trio.Event | None = None
+        self._shield: trio.CancelScope | None = None
         self._eof_sent = False
         self._closed = False
         #: Whether a close ends a duplex stream by closing it; else somebody else says its end.
@@ -117,20 +118,27 @@ class SendStreamWriter(AsyncWrite):
                 raise NotReady(self._send_eof)
             self.lifecycle.end()
 
+    def poll_close(self) -> None:
+        """Close a duplex stream that cannot be half-closed: so it says its end.
+
+        See :meth:`AsyncWrite.poll_close`.
+        """
+        if not (self.half_closes or self._closed) and self.ends_by_closing:
+            self._poll_chunk()
+            raise NotReady(self._send_close)
+
     async def release(self, *, clean: bool) -> None:
-        """Close the stream: forcefully, unless it has ended. See :meth:`AsyncWrite.release`.
+        """Close the stream: forcefully, unless that was done. See :meth:`AsyncWrite.release`.
 
         Cancellation: nothing happened, since it is not cancelled: the shell shields it.
         """
+        if self._shield is not None:
+            self._shield.cancel()
+        self._error = None  # its traceback refers to us; nothing is sent any more
         if self._closed:
             return
         if not clean:
             reset_through(self.stream)
-        elif self._eof_sent:
-            # All was sent; the stream's own close may have more to do than to let go of it.
-            with trio.move_on_after(self._cancel_grace):
-                await self.stream.aclose()
-            return
         await trio.aclose_forcefully(self.stream)
 
     def drain_source(self) -> trio.abc.ReceiveStream | None:
@@ -175,6 +183,7 @@ class SendStreamWriter(AsyncWrite):
         if self._sending is not None:
             raise NotReady(self._sending.wait)
         if self._error is not None:
+            fail(self, self._error)  # also when somebody polls by hand
             if isinstance(self._error, trio.BrokenResourceError):
                 raise self._error
             raise trio.BrokenResourceError(f"{self!r}: {self._error!r}") from self._error
@@ -191,16 +200,19 @@ class SendStreamWriter(AsyncWrite):
         await self.stream.send_all(self._chunk)
         self._chunk = b""
 
+    async def _send_close(self) -> None:
+        await self._see_through(self._close)
+
     async def _end(self) -> None:
         if isinstance(self.stream, trio.abc.HalfCloseableStream):
             await self.stream.send_eof()
-        elif not isinstance(self.stream, trio.abc.ReceiveStream) or (
-            self.ends_by_closing and self.lifecycle.close is not None
-        ):
-            # A duplex stream that cannot be half-closed has no other way to say its end.
-            await self.stream.aclose()
-            self._closed = True
+        elif not isinstance(self.stream, trio.abc.ReceiveStream):
+            await self._close()
         self._eof_sent = True
+
+    async def _close(self) -> None:
+        await self.stream.aclose()
+        self._closed = True
 
     @trio.lowlevel.enable_ki_protection
     async def _see_through(self, operation: Callable[[], Awaitable[None]]) -> None:
@@ -219,7 +231,7 @@ class SendStreamWriter(AsyncWrite):
         self._error = trio.BrokenResourceError(
             f"{self!r}: a send was cut short, and an unknown part of {len(self._chunk)} bytes sent"
         )
-        shield = trio.CancelScope(shield=True)
+        self._shield = shield = trio.CancelScope(shield=True)
         interrupt: BaseException | None = None
 
         async def run() -> None:
@@ -228,16 +240,16 @@ class SendStreamWriter(AsyncWrite):
                 with shield:
                     await operation()
                     self._error = None
-            except trio.BusyResourceError as exc:
-                # Somebody uses the stream itself; by Trio's contract, nothing was sent.
-                self._error = None
-                interrupt = interrupt or exc
             except Exception as exc:  # noqa: BLE001 - the next poll raises it
-                self._error = exc
+                if isinstance(exc, trio.BusyResourceError) and not self._chunk:
+                    # Somebody uses the stream itself: its end can be tried again.
+                    self._error, interrupt = None, exc
+                else:
+                    self._error = None if self.lifecycle.released else exc
             except KeyboardInterrupt as exc:
-                interrupt = interrupt or exc
+                interrupt = exc
             finally:
-                self._sending = None
+                self._sending = self._shield = None
                 self.lifecycle.unbroken_task = None
                 done.set()
 
@@ -248,12 +260,17 @@ class SendStreamWriter(AsyncWrite):
             except (trio.Cancelled, KeyboardInterrupt) as exc:  # noqa: ASYNC103 - raised below
                 # Out of the nursery it would come in an ExceptionGroup.
                 interrupt = exc
-                shield.deadline = trio.current_time() + self._cancel_grace
+                shield.deadline = trio.current_time() + self._grace()
         if interrupt is not None:
             try:
                 raise interrupt
             finally:
                 interrupt = None  # it refers to this frame
+
+    def _grace(self) -> float:
+        close = self.lifecycle.close
+        is_over = close is not None and close.waits_briefly and self.lifecycle.lift_of() is close
+        return 0 if is_over else self._cancel_grace
 
     def __repr__(self) -> str:
         return f"<writer over {self.stream!r}>"

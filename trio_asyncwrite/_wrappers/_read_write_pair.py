@@ -53,7 +53,7 @@ class ReadWritePair(Wrapper[W], AsyncReadWrite, Generic[R, W]):
         if not isinstance(reader, trio.abc.ReceiveStream):
             raise TypeError(f"expected a trio.abc.ReceiveStream, got {type(reader).__name__}")
         self.reader = reader  # type: ignore[assignment]
-        self.inner = wrap_stream(writer)
+        self.inner = wrap_stream(writer)  # type: ignore[assignment]
         if is_layer(reader):
             register(self, reader)  # type: ignore[arg-type]
 

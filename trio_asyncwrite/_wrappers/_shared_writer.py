@@ -41,7 +41,7 @@ from trio_asyncwrite._core._shell import (
     write_from,
     write_message,
 )
-from trio_asyncwrite._core._stack import begin_shutdown, hold, let_go, poll_below
+from trio_asyncwrite._core._stack import begin_shutdown, hold, let_go, poll_below, shut_down
 from trio_asyncwrite._core._waits import Line, OneForAll
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
@@ -113,7 +113,7 @@ class SharedWriter(Wrapper[W]):
         self._rest = Buf()
         self._below_wait = OneForAll()
         self._line = self.lifecycle.line = Line()
-        self.inner = wrap_stream(inner)
+        self.inner = wrap_stream(inner)  # type: ignore[assignment]
 
     announces_held_bytes = True
 
@@ -216,7 +216,7 @@ class SharedWriter(Wrapper[W]):
         """Send the rest of a message, and shut down. See :meth:`AsyncWrite.poll_shutdown`."""
         if begin_shutdown(self):
             self.push_rest()
-            self._poll_below(self.inner.poll_shutdown)
+            self._poll_below(shut_down, self.inner)
             self.lifecycle.end()
 
     @property
