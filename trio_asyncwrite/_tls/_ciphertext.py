@@ -16,7 +16,6 @@ is not told of theirs.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from typing import TYPE_CHECKING, Final, final
 
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from trio_asyncwrite._core._async_write import AsyncWrite
+    from trio_asyncwrite._core._layer import Layer
 
     from ._engine import TlsEngine
 
@@ -66,6 +66,7 @@ class Ciphertext:
         self.failure: BaseException | None = None
         #: Whether something that reading has made TLS say has not been flushed yet.
         self.answering = False
+        self._receive_error: trio.BrokenResourceError | None = None
         self._sending = OneForAll()
         self._receiving = OneForAll()
         # Whether a task that waits to send can leave its wait at any time, without harm.
@@ -137,6 +138,10 @@ class Ciphertext:
             return None
         return None
 
+    def forget_failures(self) -> None:
+        """Their tracebacks refer to the stream."""
+        self.failure = self._receive_error = None
+
     def drop(self) -> None:
         """Forget the ciphertext that cannot be sent, and count the plaintext that is lost by it."""
         self.lost += min(self.queued, len(self._engine.out))
@@ -158,9 +163,11 @@ class Ciphertext:
             trio.BrokenResourceError: if the transport fails.
         """
         try:
-            self._engine.feed(poll_reader(self._reader, RECEIVE_SIZE))
+            self._feed(poll_reader(self._reader, RECEIVE_SIZE))
         except NotReady as not_ready:
-            receive_wait = functools.partial(self._receiving.wait, not_ready.wait)
+            receive_wait = functools.partial(
+                self._receiving.wait, functools.partial(self._receive, not_ready.wait)
+            )
         else:
             return
         if send_wait is None:
@@ -173,34 +180,51 @@ class Ciphertext:
             functools.partial(_wait_either, send_wait, receive_wait, must_send=must_send)
         )
 
-    def discard_below(self) -> None:
-        """Read and throw away what has arrived further below, without waiting.
-
-        A layer that can only be awaited hides the input of the one below it from our polls.
-        """
-        left = _ARRIVED_LIMIT
-        for layer in writing_chain(self._writer)[1:]:
-            if isinstance(layer, AsyncRead) and layer.drain_source() is not None:
-                with contextlib.suppress(NotReady, trio.BrokenResourceError):
-                    while left > 0 and (data := poll_reader(layer, min(left, RECEIVE_SIZE))):
-                        left -= len(data)
-
-    def receive_arrived(self) -> Exception | None:
-        """Feed the engine what has arrived, as far as it goes; the failure that it ends with."""
-        if self._reader.drain_source() is None:
-            return None  # somebody else goes on reading from the descriptor
-        left = _ARRIVED_LIMIT
+    async def _receive(self, wait: Wait) -> None:
         try:
-            while left > 0:
-                ciphertext = poll_reader(self._reader, min(left, RECEIVE_SIZE))
-                self._engine.feed(ciphertext)
-                if not ciphertext:
+            await wait()
+        except trio.BrokenResourceError as exc:
+            self._receive_error = exc
+            raise
+
+    def _feed(self, ciphertext: bytes) -> None:
+        if not ciphertext and self._receive_error is not None:
+            # A kernel reports a reset once, and then an end-of-file.
+            raise trio.BrokenResourceError(
+                f"receiving has failed before: {self._receive_error}"
+            ) from self._receive_error
+        self._engine.feed(ciphertext)
+
+    def receive_arrived(self, *, deeply: bool = False) -> Exception | None:
+        """Feed the engine what has arrived, as far as it goes; the failure that it ends with.
+
+        Args:
+            deeply: for a last time: also read from the layers further below. One in between that
+                can only be awaited hides their input from our polls.
+        """
+        layers: list[Layer] = [self._reader]
+        if deeply:
+            for layer in writing_chain(self._writer):
+                if layer.encodes:
                     break
-                left -= len(ciphertext)
-        except NotReady:
-            pass
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            return exc if isinstance(exc, trio.BrokenResourceError) else None
+                layers.append(layer)
+        left = _ARRIVED_LIMIT
+        for layer in layers:
+            if not isinstance(layer, AsyncRead):
+                continue
+            if layer.drain_source() is None:
+                break  # somebody else goes on reading from the descriptor
+            try:
+                while left > 0:
+                    ciphertext = poll_reader(layer, min(left, RECEIVE_SIZE))
+                    self._feed(ciphertext)
+                    if not ciphertext:
+                        return None
+                    left -= len(ciphertext)
+            except NotReady:
+                pass
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                return exc if isinstance(exc, trio.BrokenResourceError) else None
         return None
 
 

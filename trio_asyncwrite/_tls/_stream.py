@@ -52,7 +52,6 @@ from trio_asyncwrite._core._stack import (
     fail,
     forgive,
     hold,
-    is_refusal,
     let_go,
     writing_chain,
 )
@@ -401,7 +400,8 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
                 failure = self._discard_arrived()
         finally:
             # Their tracebacks refer to this stream.
-            self._handshake_error = self._engine.error = self._ciphertext.failure = None
+            self._handshake_error = self._engine.error = None
+            self._ciphertext.forget_failures()
         if failure is not None:
             try:
                 raise failure
@@ -417,8 +417,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
             The failure that was met, unless it costs nothing.
         """
         knew = self.lifecycle.failure is not None
-        failure = self._ciphertext.receive_arrived()
-        self._ciphertext.discard_below()
+        failure = self._ciphertext.receive_arrived(deeply=True)
         if self._handshook:
             with contextlib.suppress(ssl.SSLError):
                 while data := self._engine.decrypt(RECORD_SIZE):
