@@ -262,12 +262,17 @@ async def test_closed(kind: Any) -> None:
 @both_kinds
 @pytest.mark.parametrize("https_compatible", [False, True], ids=["strict", "https"])
 async def test_close_before_the_handshake(kind: Any, https_compatible: bool) -> None:
-    """The peer sees a clean end: by a handshake and a close_notify, or by nothing at all."""
+    """Trio's shakes hands first, to say that this is the end; ours ends its transport."""
     client, server = over(await memory_pair(), kind=kind, https_compatible=https_compatible)
+    strict = not https_compatible and kind is TlsStream
 
     async def expect_end() -> None:
         with assert_checkpoints():
-            assert await server.receive_some(10) == b""
+            if strict:
+                with pytest.raises(trio.BrokenResourceError, match="during the handshake"):
+                    await server.receive_some(10)
+            else:
+                assert await server.receive_some(10) == b""
         await server.aclose()
 
     await both(client.aclose, expect_end)
@@ -442,12 +447,13 @@ async def fail() -> None:
 
 @both_kinds
 async def test_a_failing_transport(kind: Any) -> None:
-    """Its error comes out as it is, once; then the stream is broken, and closes its transport."""
+    """Trio's lets its error through, ours says how far one has come; then the stream is broken."""
     client, server = await open_tls(memory_pair, kind=kind)
     transport = client.transport_stream
     transport.send_stream.send_all_hook = fail
-    with pytest.raises(TransportError):
+    with pytest.raises(trio.BrokenResourceError if kind is TlsStream else TransportError) as caught:
         await client.send_all(b"x")
+    assert isinstance(caught.value.__cause__ or caught.value, TransportError)
     with pytest.raises(trio.BrokenResourceError):
         await client.send_all(b"x")
     with pytest.raises(trio.BrokenResourceError):
@@ -460,7 +466,10 @@ async def test_a_failing_transport(kind: Any) -> None:
 
 @both_kinds
 @pytest.mark.parametrize("half", ["send", "receive"])
-async def test_a_failing_transport_during_the_handshake(kind: Any, half: str) -> None:
+async def test_a_failing_transport_during_the_handshake(
+    kind: Any, half: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """What receiving raises passes through ours, and breaks nothing: the transport may recover."""
     left, right = trio.testing.memory_stream_pair()
     client, server = over((left, right), kind=kind)
     if half == "send":
@@ -469,10 +478,13 @@ async def test_a_failing_transport_during_the_handshake(kind: Any, half: str) ->
         left.receive_stream.receive_some_hook = fail
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.do_handshake)
-        with pytest.raises(TransportError), assert_checkpoints():
-            await client.do_handshake()
+        wrapped = kind is TlsStream and half == "send"
+        with pytest.raises(trio.BrokenResourceError if wrapped else TransportError):
+            with assert_checkpoints():
+                await client.do_handshake()
+        passes = kind is TlsStream and half == "receive"
         for _ in range(2):
-            with pytest.raises(trio.BrokenResourceError):
+            with pytest.raises(TransportError if passes else trio.BrokenResourceError):
                 await client.do_handshake()
         nursery.cancel_scope.cancel()
     await trio.aclose_forcefully(client)
@@ -497,21 +509,20 @@ async def test_the_transport_is_closed_once_even_if_that_fails(kind: Any) -> Non
     await trio.aclose_forcefully(server)
 
 
-@both_kinds
-async def test_a_handshake_that_fails_in_aclose_is_an_error(kind: Any) -> None:
-    """Else one might talk to a peer without a certificate and never hear of it."""
-    left, right = await memory_pair()
-    client = kind(left, ssl.create_default_context(), server_hostname=HOST)
-    server = TlsStream(right, server_context(), server_side=True)
+async def test_a_handshake_that_fails_in_aclose_is_an_error() -> None:
+    """Else one might talk to a peer without a certificate and never hear of it.
+
+    A close needs a handshake only for bytes that are held above; else it ends the transport.
+    """
+    client, server = over(await duplex_4096(), client=ssl.create_default_context())
+    for stream in (client, server):
+        await BufWriter(stream).write(b"said before the handshake")
 
     async def fails(stream: Any) -> None:
-        with pytest.raises(trio.BrokenResourceError):
+        with pytest.raises(trio.BrokenResourceError, match="(?i)certificate verify|unknown ca"):
             await stream.aclose()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(fails, server)
-        await fails(client)
-        await trio.aclose_forcefully(right)
+    await both(partial(fails, client), partial(fails, server))
 
 
 @both_kinds
@@ -854,7 +865,8 @@ async def test_a_reader_sends_on_for_a_cancelled_writer() -> None:
         assert await read_exactly(server, accepted) == data[:accepted]
         assert client.unsent_bytes == 0
         await server.send_all(b"answer")
-    await trio.aclose_forcefully(client)
+    with lost():  # the Buf is unfinished
+        await trio.aclose_forcefully(client)
     await trio.aclose_forcefully(server)
 
 
@@ -1024,20 +1036,6 @@ async def test_waiting_to_send_is_no_conflict_with_an_answer(tmp_path: Path) -> 
     await trio.aclose_forcefully(right)
 
 
-async def test_a_reader_does_not_wait_for_what_another_task_has_received() -> None:
-    """Of two waits that are begun together, one begins a moment later: perhaps too late."""
-    raw, transport = duplex(4096)
-    stream = alone(transport)
-    stream._send_wait = trio.sleep_forever
-    with fair_scheduler:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(stream._wait_receive)
-            await wait_all_tasks_blocked()
-            await raw.write(b"anything")  # the other task is next, and then those of this wait
-            await stream._wait_either()
-    await trio.aclose_forcefully(stream)
-
-
 # ---- Half-close and the ends of both directions ---------------------------------------------
 
 
@@ -1082,9 +1080,9 @@ async def test_half_close_with_undelivered_plaintext_and_ciphertext(
     await server.send_all(b"four")
     assert await server.receive_some() == b""
     await server.aclose()
-    assert not client._close_notify_received
+    assert not client.close_notify_received
     assert await drain(client) == b"netwothreefour"
-    assert client._close_notify_received
+    assert client.close_notify_received
     assert await client.receive_some() == b""
     await client.aclose()
 
@@ -1175,19 +1173,15 @@ async def socket_stream_pair() -> Any:
 async def test_to_close_after_a_truncation_does_not_destroy_what_is_on_its_way(
     layer: Callable[[Any], Any],
 ) -> None:
-    """That the close_notify is missing tells the peer enough; a reset would cost it data."""
+    """The missing close_notify breaks the peer's direction, and not ours."""
     client, server = await open_tls(tcp_pair)
-    await client.transport_stream.send_eof()
+    client.transport_stream.socket.shutdown(trio.socket.SHUT_WR)
     answer = text(5000)
-    # The layer above has not been told of it.
-    with contextlib.suppress(trio.BrokenResourceError):
-        async with layer(server) as writer:
-            await writer.send_all(answer)
-            with pytest.raises(trio.BrokenResourceError, match="without a close_notify"):
-                await server.receive_some()
-    assert await read_exactly(client, len(answer)) == answer
-    with pytest.raises(trio.BrokenResourceError, match="without a close_notify"):
-        await client.receive_some()
+    async with layer(server) as writer:
+        await writer.send_all(answer)
+        with pytest.raises(trio.BrokenResourceError, match="without a close_notify"):
+            await server.receive_some()
+    assert await drain(client) == answer
     await trio.aclose_forcefully(client)
 
 
@@ -1362,9 +1356,10 @@ async def test_a_peer_that_does_not_read_is_told_for_five_seconds_only(
         nursery.cancel_scope.cancel()
     # A plain stream has to see through what it has begun, for another second.
     assert 5 + plain <= trio.current_time() - start < 5.2 + plain
-    await stream.aclose()
-    assert stream.unsent_bytes == 0
-    await trio.aclose_forcefully(raw)
+    with lost():  # a send_all was cancelled in either duplex stream
+        await stream.aclose()
+        await trio.aclose_forcefully(raw)
+    assert stream.held_bytes == 0
 
 
 async def test_a_peer_that_cannot_be_told() -> None:
@@ -1395,8 +1390,8 @@ async def test_a_bad_record_is_an_error_on_both_sides(reverse: bool) -> None:
     other._engine.out = memoryview(spoilt(take(other._engine)) + bytes(1000))
     await other.flush()
     assert await one.receive_some() == b"good"
-    for _ in range(2):
-        with pytest.raises(trio.BrokenResourceError, match=r"(?i)TLS failed.*bad.record.mac"):
+    for says in ("TLS failed", "has failed before"):
+        with pytest.raises(trio.BrokenResourceError, match=f"(?i){says}.*bad.record.mac"):
             await one.receive_some()
     for call in (partial(one.send_all, b"x"), one.flush, one.shutdown, one.unwrap):
         with pytest.raises(trio.BrokenResourceError):
@@ -1473,7 +1468,7 @@ async def test_a_peer_that_takes_no_more_of_a_handshake_may_say_why(
     raw._incoming.close_reader()
     if ended:
         await raw.send_eof()
-    reason = "closed the connection during the handshake" if ended else "failed before"
+    reason = "closed the connection during the handshake" if ended else "closed its end"
     with pytest.raises(trio.BrokenResourceError, match=reason):
         await stream.do_handshake()
     assert trio.current_time() == (0 if ended else 5)
@@ -1578,7 +1573,6 @@ class Clogged(AsyncReadWrite):
 
     def __init__(self, inner: Any, room: int) -> None:
         self.inner = inner
-        self._room = 0
         self._left = room
         self._changed = trio.Event()
         self.wait: Callable[[], Awaitable[object]] = self._changed.wait
@@ -1734,7 +1728,7 @@ async def test_a_reader_leaves_the_queue_alone_while_somebody_sends_past_it(
 
 
 async def test_what_the_wait_of_one_task_comes_upon_is_told_to_the_writer() -> None:
-    """The task that waits for all may be the reader."""
+    """The task that waits for all may be the reader. It breaks nothing, and ends a close."""
 
     async def fail() -> None:
         await wait_all_tasks_blocked()
@@ -1754,17 +1748,16 @@ async def test_what_the_wait_of_one_task_comes_upon_is_told_to_the_writer() -> N
         await wait_all_tasks_blocked()
         await wait_all_tasks_blocked()
         await peer.send_all(b"news")
-    for error in (TransportError, trio.BrokenResourceError):
-        with pytest.raises(error):
-            await stream.flush()
-    await stream.aclose()
+    for call in (stream.flush, stream.flush, stream.aclose):
+        with pytest.raises(TransportError):
+            await call()
     assert stream.unsent_bytes == 8
     await trio.aclose_forcefully(peer)
 
 
 async def test_busy_transport_is_no_failure() -> None:
-    """Somebody reads from the transport directly: his mistake, and it passes."""
-    client, server = await open_tls()
+    """Somebody reads from a foreign transport directly: their mistake, and it passes."""
+    client, server = await open_tls(memory_pair)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.transport_stream.receive_some)
         await wait_all_tasks_blocked()
@@ -1775,39 +1768,6 @@ async def test_busy_transport_is_no_failure() -> None:
     assert await client.receive_some() == b"x"
     await trio.aclose_forcefully(client)
     await trio.aclose_forcefully(server)
-
-
-class OnceBusy(SendAllOnly):
-    """Somebody else is sending when it is used for the first time."""
-
-    armed = False
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        if self.armed:
-            self.armed = False
-            await trio.sleep(0.5)
-            raise trio.BusyResourceError
-        await super().send_all(data)
-
-
-async def test_what_is_queued_when_others_send_is_accepted_and_goes_once(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    """Were the second write refused, whoever tries it again would send it twice."""
-    left, right = duplex(4096)
-    transport = OnceBusy(left)
-    client, server = over((transport, right))
-    await both(client.do_handshake, server.do_handshake)
-    transport.armed = True
-    assert await client.write(b"one") == 3
-    with trio.move_on_after(0.1):  # and so nobody hears of the error
-        await client.flush()
-    assert await client.write(b"two") == 3
-    assert client.unsent_bytes == 6
-    await client.flush()
-    assert await read_exactly(server, 6) == b"onetwo"
-    for stream in (client, server):
-        await trio.aclose_forcefully(stream)
 
 
 @pytest.mark.parametrize("layer", ["plain", "tls", "buffered"])
@@ -1825,9 +1785,15 @@ async def test_unsent_bytes_are_the_callers(
     stream: Tls = TlsStream(below, client_context(TLS12), server_hostname=HOST)
     with trio.move_on_after(0.01):
         await stream.do_handshake()
-    assert stream.unsent_bytes == 0
-    await trio.aclose_forcefully(stream)  # or there is a ResourceWarning
-    assert stream.unsent_bytes == 0
+    assert stream.unsent_bytes > 0  # each layer counts in its own unit
+    assert stream.held_bytes == 0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        await trio.aclose_forcefully(stream)
+    # The plain stream is made of one of ours, and its send_all was cut short.
+    assert all("<DuplexStream" in str(warning.message) for warning in caught)
+    assert len(caught) == (layer == "plain")
+    assert stream.held_bytes == 0
     await trio.aclose_forcefully(other or raw)
 
 
@@ -1846,23 +1812,25 @@ async def test_a_dropped_stream_warns_of_plaintext_only(
         stream = TlsStream(wrapped, client_context(TLS12), server_hostname=HOST)
         with trio.move_on_after(0.01):
             await stream.do_handshake()
-    del wrapped
+    del wrapped, transport  # which would keep a stream alive that holds bytes
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         del stream
         gc.collect()
-    messages = [str(warning.message) for warning in caught]
-    lost = f"was garbage-collected: {written} bytes that it had accepted were never sent"
+    messages = [str(warning.message) for warning in caught if "accepted" in str(warning.message)]
+    # A plain stream's writer has taken it, encrypted.
+    count = "1029" if plain else "1000"
+    lost = f"was garbage-collected: {count} bytes that it had accepted were never sent"
     assert [lost in message for message in messages] == [True] * bool(written)
     await trio.aclose_forcefully(other if written else raw)
-    await trio.aclose_forcefully(transport)
 
 
 async def test_unsent_bytes_of_a_plain_transport() -> None:
     client, server = established(await plain_pair(), TLS12)
     assert client.unsent_bytes == 0
     assert await client.write(text(10_000)) == 10_000
-    assert client.unsent_bytes == 10_000
+    assert client.held_bytes == 0
+    assert client.unsent_bytes == 10_029  # ciphertext
     await both(client.flush, partial(read_exactly, server, 10_000))
     assert client.unsent_bytes == 0
     for stream in (client, server):
@@ -1984,20 +1952,20 @@ class Flood(AsyncReadWrite):
     def __init__(self, flood: Iterator[bytes]) -> None:
         self._flood = flood
         self.said = 0
-        self.stream: Tls | None = None
+        self.tls: Tls | None = None
         self.most_queued = 0
         self.most_received = 0
 
     def poll_write(self, data: Any, /) -> int:
-        assert self.stream is not None
-        self.most_queued = max(self.most_queued, len(data), len(self.stream._engine.out))
+        assert self.tls is not None
+        self.most_queued = max(self.most_queued, len(data), len(self.tls._engine.out))
         raise NotReady(trio.sleep_forever)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        assert self.stream is not None
+        assert self.tls is not None
         assert max_bytes is not None
         await trio.lowlevel.checkpoint()
-        engine = self.stream._engine
+        engine = self.tls._engine
         self.most_received = max(self.most_received, engine._incoming.pending + max_bytes)
         said = bytearray()
         while len(said) < max_bytes - 100:
@@ -2011,7 +1979,7 @@ async def test_a_flood_that_wants_to_be_answered_is_not_read(
 ) -> None:
     """What is queued for a peer that does not read stays within what the module says."""
     transport = Flood(iter(()))
-    stream = transport.stream = alone(transport)
+    stream = transport.tls = alone(transport)
     peer = handmade_peer(stream._engine, tmp_path / "keys")
     transport._flood = (peer.key_update() for _ in itertools.count())
     await stream.do_handshake()
@@ -2030,7 +1998,7 @@ async def test_a_flood_that_wants_to_be_answered_is_not_read(
 
 async def test_a_flood_of_data_is_read_as_it_is_asked_for(tmp_path: Path) -> None:
     transport = Flood(iter(()))
-    stream = transport.stream = alone(transport)
+    stream = transport.tls = alone(transport)
     peer = handmade_peer(stream._engine, tmp_path / "keys")
     transport._flood = (peer.data(bytes(50)) for _ in itertools.count())
     await stream.do_handshake()
@@ -2049,7 +2017,7 @@ async def test_a_flood_of_data_is_read_as_it_is_asked_for(tmp_path: Path) -> Non
 def lost() -> Iterator[None]:
     """Something is lost on purpose here."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*were never sent", ResourceWarning)
+        warnings.filterwarnings("ignore", ".*(never sent|Buf was begun|accepted)", ResourceWarning)
         yield
 
 

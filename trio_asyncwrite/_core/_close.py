@@ -371,6 +371,7 @@ class Close(Closer):
         self.is_running = True
         self._lingers = linger is not None
         self.was_broken = any(layer.lifecycle.failure is not None for layer in self.layers)
+        self._take_untold()
         token = running_closes.set((*running_closes.get(), self))
         handed_over = False
         try:
@@ -415,6 +416,15 @@ class Close(Closer):
                 else:
                     self._finish()
                 running_closes.reset(token)
+
+    def _take_untold(self) -> None:
+        """A failure that no caller was told of is this close's to raise."""
+        for layer in self.layers:
+            lifecycle = layer.lifecycle
+            if lifecycle.untold and lifecycle.failure is not None:
+                self.was_broken = False
+                self.error = trio.BrokenResourceError(f"{layer!r}: {lifecycle.failure}")
+                self.error.__cause__ = lifecycle.failure
 
     def tell(self) -> None:
         """Wake those who wait in :meth:`next_news`."""
@@ -813,6 +823,8 @@ async def _run(close: Close, layer: Layer, *, raises: bool) -> None:
     finally:
         if close.done.is_set() and close.successor is None:
             _tell_losses(close, layer, raises=raises and close.error is not None)
+            if not raises:
+                close.error = None  # its traceback refers to the close
     if close.successor is not None:
         await _join(close, layer, gently=False)
         return

@@ -187,6 +187,8 @@ class Lifecycle:
     shut: bool = False
     #: The cause of the first failure of writing. Kept until the close: its traceback refers to us.
     failure: BaseException | None = None
+    #: Whether the failure was met by a call that did not raise it.
+    untold: bool = False
     torn: Torn | None = None
     #: What a torn layer says: how much of which message it accepted.
     torn_text: str = ""
@@ -315,6 +317,7 @@ class Lifecycle:
         """Raise what a layer that refuses says."""
         refusal = self.refusal
         if refusal is Refusal.BROKEN:
+            self._is_told()
             raise BrokenRefusal(f"{layer!r} has failed before: {self.failure!r}") from self.failure
         if refusal is Refusal.TORN:
             raise BrokenRefusal(
@@ -328,6 +331,12 @@ class Lifecycle:
         if refusal is Refusal.SHUT_DOWN:
             raise ClosedRefusal(f"{layer!r} was shut down")
         raise ClosedRefusal(self.closed_text or f"{layer!r} is closed, or being closed")
+
+    def _is_told(self) -> None:
+        one: Lifecycle | None = self
+        while one is not None:
+            one.untold = False
+            one = None if one.inner is None else one.inner.lifecycle
 
     # ---- Claims ----------------------------------------------------------------------------
 

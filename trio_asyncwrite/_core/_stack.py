@@ -334,6 +334,16 @@ def fail(layer: Layer, exc: BaseException) -> None:
         raise trio.BrokenResourceError(f"{layer!r}: {exc}") from exc
 
 
+def fail_because(layer: Layer, reason: BaseException) -> None:
+    """Writing to ``layer`` and all above it has failed, and ``reason`` says more than others do.
+
+    The peer's alert, for example, says more than the broken pipe that is met before it is read.
+    """
+    for one in (layer, *writers_above(layer)):
+        one.lifecycle.failure = reason
+        one.lifecycle.update()
+
+
 def forgive(layer: Layer) -> None:
     """A failure of ``layer`` and those below has cost nothing: they have ended, and are not broken.
 

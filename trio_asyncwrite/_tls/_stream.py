@@ -50,6 +50,7 @@ from trio_asyncwrite._core._stack import (
     check_nothing_held_above,
     detach,
     fail,
+    fail_because,
     forgive,
     hold,
     let_go,
@@ -237,6 +238,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
                 if not count:
                     self._break(exc)
                     raise
+                self.lifecycle.untold = True
             # Otherwise the transport has refused it for now: it is queued, too.
         if engine.out:
             ciphertext.queued = count
@@ -323,8 +325,11 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
                 raise
             send_wait = None
             if ciphertext.answering or self._engine.out:
+                knew = ciphertext.has_failed()
                 send_wait = ciphertext.answer()
                 self._note_held()
+                if ciphertext.has_failed() and not knew:
+                    self.lifecycle.untold = True
             if data is not None:
                 return data
             if send_wait is not None:
@@ -418,11 +423,14 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
         """
         knew = self.lifecycle.failure is not None
         failure = self._ciphertext.receive_arrived(deeply=True)
-        if self._handshook:
-            with contextlib.suppress(ssl.SSLError):
-                while data := self._engine.decrypt(RECORD_SIZE):
-                    self.discarded_bytes += len(data)
-        return None if failure is None or knew or self._is_forgivable() else failure
+        try:
+            if self._handshook:
+                with contextlib.suppress(ssl.SSLError):
+                    while data := self._engine.decrypt(RECORD_SIZE):
+                        self.discarded_bytes += len(data)
+            return None if failure is None or knew or self._is_forgivable() else failure
+        finally:
+            del failure  # its traceback refers to this frame
 
     def _read_ahead(self) -> None:
         """Decrypt what has arrived, for later reads: what comes last tells how the peer ended."""
@@ -518,7 +526,8 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
             except Exception as exc:
                 if not self._ciphertext.has_failed():
                     raise
-                self._poll_reason()
+                if isinstance(exc, (trio.BrokenResourceError, OSError)):
+                    self._poll_reason()
                 self._break(exc)
                 raise
             if complete:
@@ -606,10 +615,8 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
 
     def _end_session(self, exc: ssl.SSLError, text: str) -> trio.BrokenResourceError:
         """No direction of a session goes on after TLS itself has failed."""
-        error = trio.BrokenResourceError(f"{text}: {exc}")
-        error.__cause__ = exc
-        fail(self, error)
-        return error
+        fail_because(self, exc)
+        return trio.BrokenResourceError(f"{text}: {exc}")
 
     def _push(self, *, flush: bool = False) -> None:
         """Hand on what is queued; be ready once the queue is empty. For those who write."""
@@ -627,6 +634,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
         """Break the writing direction, and raise the peer's reason if it has told one."""
         if not self._ciphertext.has_failed():
             return
+        self.lifecycle.untold = False
         if isinstance(exc, Exception):
             try:
                 self._read_ahead()
