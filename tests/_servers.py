@@ -130,6 +130,8 @@ class Streamer:
             self.received.append(None)
         else:
             self.received.append(bytes(received))
+            with contextlib.suppress(trio.BrokenResourceError):
+                await stream.aclose()
         self.half_way.set()
         await trio.aclose_forcefully(stream)
 

@@ -326,3 +326,25 @@ async def test_limits_may_be_infinite() -> None:
     await right.aclose()
 
     assert (await close_gracefully(left, timeout=math.inf, linger=math.inf)).outcome is CLEAN
+
+
+# ---- Layers that somebody has forgotten --------------------------------------------------------
+
+CLOSES: dict[str, Any] = {
+    "aclose": lambda stream: stream.aclose(),
+    "aclose_forcefully": trio.aclose_forcefully,
+    "close_gracefully": close_gracefully,
+}
+
+
+@pytest.mark.parametrize("close", CLOSES.values(), ids=CLOSES)
+async def test_what_a_forgotten_buffer_holds_is_sent(close: Callable[[Any], Any]) -> None:
+    left, right = duplex(100)
+    await BufWriter(BufWriter(left)).write_all(b"hello")  # and nobody keeps them
+
+    async with trio.open_nursery() as nursery:
+        received = Result()
+        nursery.start_soon(into, received, lambda: read_and_close(right))
+        await close(left)
+
+    assert received.value == b"hello"

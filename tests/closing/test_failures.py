@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
+from typing import Any
 
 import pytest
 import trio
@@ -21,10 +22,11 @@ from trio_asyncwrite import (
 from trio_asyncwrite._closing._close import (
     close_gracefully,
 )
-from trio_asyncwrite._closing._report import CloseOutcome
+from trio_asyncwrite._closing._report import CloseOutcome, CloseReport
 
 from .._endings import (
     Hostile,
+    read_and_close,
 )
 from .._streams import (
     reset,
@@ -109,6 +111,60 @@ async def test_a_report_and_its_stream_are_freed_without_the_garbage_collector()
         assert gone() is None
     finally:
         gc.enable()
+
+
+def raising(name: str) -> type[AsyncReadWrite]:
+    """A layer whose answer to ``name`` raises."""
+
+    def __init__(self: Any, inner: DuplexStream) -> None:  # noqa: N807 - it becomes one
+        self.inner = inner
+
+    def fail(self: object) -> None:
+        raise ZeroDivisionError(name)
+
+    return type("Raising", (AsyncReadWrite,), {"__init__": __init__, name: property(fail)})
+
+
+@pytest.mark.parametrize("joins", [False, True])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "close_notify_received",
+        "descriptor",
+        "epilogue",
+        "half_closes",
+        "held_bytes",
+        "unacknowledged_bytes",
+        "was_reset",
+    ],
+)
+async def test_an_answer_that_raises_is_no_obstacle(
+    name: str, autojump_clock: trio.testing.MockClock, *, joins: bool
+) -> None:
+    """Nor does the report claim anything that it depends on."""
+    left, right = duplex(10)
+    writer: Any = raising(name)(left)
+    await left.send_all(bytes(10))
+    reports: list[CloseReport] = []
+
+    async def close() -> None:
+        reports.append(await close_gracefully(writer, timeout=3, linger=3))
+
+    async def read_late() -> None:
+        await trio.sleep(1)
+        assert await read_and_close(right) == bytes(10)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(close)
+        if joins:
+            nursery.start_soon(close)
+        nursery.start_soon(read_late)
+
+    assert len(reports) == 1 + joins
+    for report in reports:
+        assert report.error is None or str(report.error) == name
+        assert report.outcome is (BROKEN if report.error else CLEAN) or name == "half_closes"
+    assert left.lifecycle.released
 
 
 # ---- The hooks for layers that this module does not know ---------------------------------------

@@ -312,6 +312,34 @@ async def test_a_graceful_close_goes_on_for_an_aclose_that_is_cancelled(
     assert reports == [CloseReport(CLEAN, peer_closed=True, elapsed=3)] * 2
 
 
+async def test_the_close_of_a_stream_waits_for_those_of_its_handles(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Each of them has begun before, with limits of its own; and no byte is lost."""
+    left, right = duplex(10)
+    writers = [BufWriter(left.by_ref()) for _ in range(2)]
+    for writer in writers:
+        await writer.write_all(bytes(20))
+    reports: list[CloseReport] = []
+
+    async def close(stream: trio.abc.SendStream) -> None:
+        reports.append(await close_gracefully(stream))
+
+    async def read_late() -> None:
+        await trio.sleep(3)
+        assert await read_and_close(right) == bytes(40)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_late)
+        for stream in (*writers, left):
+            nursery.start_soon(close, stream)
+            await wait_all_tasks_blocked()
+
+    assert len(reports) == 3
+    assert all(report.unsent_bytes == 0 for report in reports)
+    assert reports[-1].outcome is CLEAN
+
+
 async def test_aclose_waits_for_a_graceful_close(autojump_clock: trio.testing.MockClock) -> None:
     left, _ = duplex(10)
     async with trio.open_nursery() as nursery:

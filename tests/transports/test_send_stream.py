@@ -527,7 +527,6 @@ async def test_a_failure_of_the_stream_stays(autojump_clock: MockClock) -> None:
     "error",
     [
         trio.TooSlowError("its own limit"),
-        trio.BusyResourceError(),
         trio.ClosedResourceError(),
         OSError("gone"),
         ValueError("a mistake"),
@@ -562,6 +561,24 @@ async def test_whatever_the_stream_raises_after_a_part_is_never_sent_again(
     await writer.aclose()
     assert line.sent == b"a"
     assert line.log == ["send_all", "aclose"]
+
+
+async def test_busy_below_is_told_and_goes_with_its_reason(autojump_clock: MockClock) -> None:
+    """Somebody else uses the stream: nothing was sent, nothing is lost, nothing is broken."""
+    line = Line()
+    writer = wrap_stream(line)
+    await writer.write(b"abc")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.send_all, b"them ")
+        await trio.sleep(0.5)
+        for _ in range(2):
+            with pytest.raises(trio.BusyResourceError):
+                await writer.flush()
+    assert writer.unsent_bytes == 3
+    await writer.flush()
+    await writer.aclose()
+
+    assert line.sent == b"them abc"
 
 
 async def test_a_limit_of_the_streams_own_breaks_the_writer(autojump_clock: MockClock) -> None:
@@ -610,7 +627,7 @@ async def test_no_cycle_is_left(autojump_clock: MockClock) -> None:
                 await writer.flush()
         await writer.aclose()
         line = Line()
-        line.failing = trio.BusyResourceError()
+        line.failing = OSError()
         writer = wrap_stream(line)
         with pytest.raises(trio.BrokenResourceError):
             await writer.send_all(b"abc")

@@ -43,7 +43,7 @@ class Discard:
         close: the close that runs; its refusals are lifted for the reading.
     """
 
-    def __init__(self, source: trio.abc.ReceiveStream | None, close: Close | None = None) -> None:
+    def __init__(self, source: trio.abc.ReceiveStream | None, close: Close) -> None:
         self.source = source
         self._close = close
         #: Whether the peer's end was seen; None if this stream cannot see it.
@@ -86,8 +86,7 @@ class Discard:
             raise
         except BaseException as exc:  # noqa: BLE001 - raised after the release
             self.interrupt = exc
-            if self._close is not None:
-                self._close.harden(Hardness.CUT_OFF)
+            self._close.harden(Hardness.CUT_OFF)
 
     async def _receive(self, source: trio.abc.ReceiveStream, size: int) -> bytes | bytearray:
         if not isinstance(source, AsyncRead):

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, final
 import trio
 import trio.abc
 
+from trio_asyncwrite._core._async_read import AsyncRead
 from trio_asyncwrite._core._close import Close, Hardness, State, enter, wait_done
 from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._lifecycle import running_closes
@@ -42,6 +43,7 @@ from trio_asyncwrite._transports._wrap_stream import wrap_stream
 from ._discard import Discard, persist
 from ._report import CloseOutcome, CloseReport
 from ._trio_ssl_stream import (
+    as_ssl_stream,
     exchanges_close_notify,
     is_truncation,
     readable_part,
@@ -49,7 +51,7 @@ from ._trio_ssl_stream import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
 
     from trio_asyncwrite._core._async_write import AsyncWrite
     from trio_asyncwrite._core._layer import Layer
@@ -86,6 +88,7 @@ class GracefulClose:
         self._others: list[Close] = []
         #: Whether another task has begun the close.
         self.joins = False
+        self.discard: Discard
         self.error: Exception | None = None
         self.was_reset = False
         self.state = State.WHOLE
@@ -114,10 +117,8 @@ class GracefulClose:
         return self._close
 
     def time_is_up(self) -> None:
-        """Send and wait no longer; all the same if it was not run yet."""
-        self._is_late = True
-        if self._close is not None:
-            self._close.harden(Hardness.CUT_OFF, late=True)
+        """Send and wait no longer."""
+        self.close.harden(Hardness.CUT_OFF, late=True)
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> CloseReport:
@@ -128,7 +129,6 @@ class GracefulClose:
         writer = self.writer
         if not writer.lifecycle.attached:
             attach(writer)
-        self.discard = Discard(None)
         has_begun = writer.lifecycle.close is not None
         self._close, self._others = close, _ = enter(writer, Hardness.CLEAN)
         self.joins = has_begun or close.is_running
@@ -137,8 +137,6 @@ class GracefulClose:
         try:
             with trio.CancelScope(shield=True):
                 interrupt = self._prepare()
-                if self._is_late:
-                    self.time_is_up()
                 if self._sent_at_once or (interrupt is not None and not self.joins):
                     await close.run(self._linger)
                 else:
@@ -178,6 +176,7 @@ class GracefulClose:
 
     def _look_at_the_stack(self) -> None:
         writer, close = self.writer, self.close
+        self.discard = Discard(None, close)
         close.delivers = close.is_reported = True
         close.limit(self.started + self.limits.timeout)
         if self._says_truncated:
@@ -240,11 +239,12 @@ class GracefulClose:
 
     def _wake_foreign_readers(self) -> None:
         """A task that waits for our descriptor through another object is in the way."""
-        source = self.discard.source
-        if source is not None:
-            for layer in self.close.layers:
-                layer.end_use_by_others()
-        fd: int | None = None if source is None else _answer(self.writer, "descriptor")
+        if not isinstance(self.discard.source, AsyncRead):
+            # A foreign stream might be broken by it.
+            return
+        for layer in self.close.layers:
+            layer.end_use_by_others()
+        fd: int | None = _answer(self.writer, "descriptor")
         if fd is not None and fd >= 0:
             trio.lowlevel.notify_closing(fd)
 
@@ -301,12 +301,13 @@ class GracefulClose:
     async def _end_ssl_stream(self, tls: trio.SSLStream[trio.abc.Stream]) -> None:
         """Exchange close_notify, and half-close the transport below, however deep TLS is."""
         current: trio.SSLStream[trio.abc.Stream] | None = tls
+        transport: trio.abc.Stream | None = None
         while current is not None:
-            transport: trio.abc.Stream | None = current.transport_stream
+            transport = current.transport_stream
             if exchanges_close_notify(current):
                 if not await self._exchange_close_notify(current):
                     return
-                if transport is not None and not self.discard.peer_closed:
+                if transport is not None and not self.discard.peer_closed:  # type: ignore[redundant-expr]
                     # The session is over, by some failure; but what we sent is on its way.
                     self._note(self.discard.error)
                     await self._discard_below(transport)
@@ -314,7 +315,7 @@ class GracefulClose:
                 self._note(trio.ClosedResourceError(f"{current!r} was unwrapped before"))
                 self.sent = False
                 return
-            current = transport if isinstance(transport, trio.SSLStream) else None
+            current = as_ssl_stream(transport)
         assert transport is not None
         self.current = wrap_stream(transport)
         self.sent = await self._within_time(self.current.shutdown)
@@ -335,6 +336,7 @@ class GracefulClose:
             except Exception as exc:  # noqa: BLE001 - it is reported
                 self._note_close_notify(exc)
                 return False
+        self._is_late = self._is_late or scope.cancelled_caught
         return not scope.cancelled_caught
 
     async def _exchange_close_notify(self, tls: trio.SSLStream[trio.abc.Stream]) -> bool:
@@ -346,10 +348,16 @@ class GracefulClose:
                 self._note_close_notify(exc)
         self.sent = not waiting.cancelled_caught
         if not self.sent:
+            self._is_late = True
             return False
         # unwrap reads as well.
         self.discard.scope.cancel()
         await self.discard.done.wait()
+        if self.limits.linger == 0:
+            # unwrap waits for the answer; its aclose sends close_notify and does not.
+            with trio.CancelScope(deadline=trio.current_time() + self.writer.close_patience):
+                await persist(tls.aclose)
+            return False
         with self._lingering() as lingering:
             try:
                 _, rest = await persist(tls.unwrap)
@@ -359,15 +367,18 @@ class GracefulClose:
                 self._note_close_notify(exc)
         return not lingering.cancelled_caught
 
-    def _lingering(self) -> trio.CancelScope:
+    @contextlib.contextmanager
+    def _lingering(self) -> Generator[trio.CancelScope, None, None]:
         """A scope for the time after sending, which begins with the first of them."""
         if self.linger_by is None:
             self.linger_by = min(
                 trio.current_time() + self.limits.linger, self.started + self.limits.total
             )
-        scope = trio.CancelScope(deadline=self.linger_by)
-        self.close.on_hurry(scope)
-        return scope
+        with trio.CancelScope() as scope:
+            # Now, and not before: without any time, what can be done at once still is.
+            scope.deadline = self.linger_by
+            self.close.on_hurry(scope)
+            yield scope
 
     def _unacknowledged_bytes(self) -> int | None:
         count: int | None = _answer(self.current, "unacknowledged_bytes")
@@ -411,9 +422,15 @@ class GracefulClose:
             # The TLS session has no proper end, but the transport below has.
             discard.peer_closed = True
         if self.was_reset:
-            # Somebody was told of it. From then on, reading gives end-of-file.
-            discard.peer_closed = False
-            self._note(trio.BrokenResourceError("the connection was reset"))
+            reset = trio.BrokenResourceError("the connection was reset")
+            has_ended = self.tls is not None and discard.peer_closed
+            if has_ended or _answer(self.writer, "close_notify_received"):
+                # The session had ended before, so at most our close_notify was lost.
+                self._note_close_notify(reset)
+            else:
+                # Somebody was told of it. From then on, reading gives end-of-file.
+                discard.peer_closed = False
+                self._note(reset)
         if close.was_hurried and not (was_cut_short or self.sent or self.error or is_aborted):
             self._note(trio.ClosedResourceError("another task cut the close short"))
         ended = bool(discard.peer_closed) and discard.error is None
@@ -447,7 +464,8 @@ class GracefulClose:
         if self.state is State.TRUNCATED or close.marked_truncated:
             return CloseOutcome.TRUNCATED
         if not self.sent and self.unheard is None:
-            return CloseOutcome.TIMED_OUT if close.was_late else CloseOutcome.BROKEN
+            is_late = close.was_late or self._is_late
+            return CloseOutcome.TIMED_OUT if is_late else CloseOutcome.BROKEN
         if ended and (self.delivered or self.unacknowledged == (0 if self.is_tcp else None)):
             return CloseOutcome.CLEAN
         return CloseOutcome.PEER_SILENT
@@ -481,6 +499,7 @@ def closed_before(writer: AsyncWrite | None) -> CloseReport:
     )
 
 
+@trio.lowlevel.enable_ki_protection
 @trio.lowlevel.enable_ki_protection
 async def end_stream(
     stream: trio.abc.SendStream, limits: Limits, *, truncated: bool = False

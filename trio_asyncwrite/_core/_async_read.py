@@ -7,7 +7,7 @@ and the next polls give that out.
 
 from __future__ import annotations
 
-from typing import final
+from typing import cast, final
 
 import trio
 import trio.abc
@@ -225,6 +225,7 @@ def _checked(data: object, size: int, reader: AsyncRead) -> bytes:
         raise TypeError(
             f"{name}.poll_read() must return bytes, it returned {describe_answer(data)}"
         )
-    if len(data) > size:
-        raise RuntimeError(f"{name}.poll_read() returned {len(data)} bytes, more than {size}")
-    return bytes(data)
+    found = bytes(cast("bytes | bytearray", data))
+    if len(found) > size:
+        raise RuntimeError(f"{name}.poll_read() returned {len(found)} bytes, more than {size}")
+    return found

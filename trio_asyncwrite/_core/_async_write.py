@@ -43,7 +43,7 @@ from ._async_read import AsyncRead
 from ._buf import Buf
 from ._checks import checked_buffers
 from ._errors import NotReady
-from ._layer import Epilogue, Layer
+from ._layer import Epilogue, Layer, answer
 from ._stack import begin_shutdown, fail, poll_below, shut_down
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         if inner is not None:
             poll_below(inner, _as_writer(self, inner).poll_ready)
 
-    @property
+    @answer
     def epilogue(self) -> Epilogue:
         """What it writes at its proper end; data, if you override :meth:`poll_shutdown`."""
         inherited = type(self).poll_shutdown is AsyncWrite.poll_shutdown
@@ -551,17 +551,17 @@ class ByRef(AsyncWrite, Generic[W]):
         """The original's."""
         return self.inner.spare_capacity
 
-    @property
+    @answer
     def shows_truncation(self) -> bool:
         """A handle has no end of its own that the peer could see."""
         return False
 
-    @property
+    @answer
     def half_closes(self) -> bool:
         """The peer does not see the end of a handle."""
         return False
 
-    @property
+    @answer
     def epilogue(self) -> Epilogue:
         """Nothing: it flushes."""
         return Epilogue.NOTHING

@@ -105,7 +105,7 @@ def _line_through(layer: Layer) -> list[Layer] | None:
         if upper.lifecycle.released or upper.lifecycle.inner is not top:
             return None
         top = upper
-    line = []
+    line: list[Layer] = []
     one: Layer | None = top
     while one is not None:
         lifecycle = one.lifecycle
@@ -176,6 +176,9 @@ class Close(Closer):
         self.hardness = Hardness.CLEAN
         #: Whether a truncated stack's accepted bytes are waited for.
         self.delivers = False
+        #: Other closes, of layers above ours, that go on beside this one. They may write through
+        #: our layers, and those wait for them.
+        self.guests: list[Close] = []
         #: Whether a graceful close makes a report of it.
         self.is_reported = False
         #: Whether a server or ``graceful`` has said that a message was cut short.
@@ -234,7 +237,8 @@ class Close(Closer):
         self._order = None
         unbroken = [one.lifecycle.unbroken_task for one in new if one.lifecycle.unbroken_task]
         for layer in (*new, *new_sides):
-            for call in layer.lifecycle.calls:
+            calls, layer.lifecycle.calls = layer.lifecycle.calls, ()
+            for call in calls:
                 settle(layer, call, closed=True)
         for layer in new:
             lifecycle = layer.lifecycle
@@ -458,6 +462,8 @@ class Close(Closer):
     async def _send(self) -> None:
         await trio.lowlevel.checkpoint()
         while self.hardness < Hardness.ABORTED and not self.sent and self.successor is None:
+            while self.hardness is Hardness.CLEAN and self.guests:
+                await self._wait_for(self.guests[0])
             state = self.state()
             is_short = state is State.TRUNCATED or state is State.BROKEN
             if self.hardness is Hardness.CUT_OFF or (is_short and not self.delivers):
@@ -478,6 +484,13 @@ class Close(Closer):
                     await trio.sleep(_BUSY_PAUSE)
             if trio.current_time() >= self.deadline:
                 self.harden(Hardness.CUT_OFF, hurried=False, late=True)
+
+    async def _wait_for(self, guest: Close) -> None:
+        with trio.CancelScope(deadline=self.deadline) as self._scope:
+            await guest.has_sent.wait()
+            self.guests.remove(guest)
+        if trio.current_time() >= self.deadline:
+            self.harden(Hardness.CUT_OFF, hurried=False, late=True)
 
     def _poll(self, poll: Callable[[], None]) -> Callable[[], Awaitable[object]] | None:
         """Poll once; the wait if there is one, and None if it is through or has failed."""
@@ -563,7 +576,9 @@ class Close(Closer):
         if self.hardness is Hardness.ABORTED:
             return
         wait = self._poll(self._poll_flush)
-        if wait is not None and await self._wait_briefly(wait):
+        if wait is not None:
+            if not await self._wait_briefly(wait):
+                return  # the time that there is has passed
             self._poll(self._poll_flush)
         for layer in self.order():
             # Its end was begun, by a wait that does the work: it may come to its end.
@@ -582,14 +597,14 @@ class Close(Closer):
             self._brief_deadline = trio.current_time() + patience
         self.waits_briefly = True
         try:
-            with trio.CancelScope(shield=True, deadline=self._brief_deadline):
+            with trio.CancelScope(shield=True, deadline=self._brief_deadline) as scope:
                 await wait()
         except Exception as exc:  # noqa: BLE001 - raised after the release
             self.error = self.error or exc
             return False
         finally:
             self.waits_briefly = False
-        return True
+        return not scope.cancelled_caught
 
     # ---- Releasing -------------------------------------------------------------------------
 
@@ -759,6 +774,7 @@ def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
             mine.absorb(close)
     mine.add(layers, sides)
     others = [one for one in met if one.successor is None]
+    mine.guests += [one for one in others if one.is_running and not one.has_sent.is_set()]
     for close in (mine, *others):
         close.harden(hardness, hurried=close.is_running)
     return mine, others

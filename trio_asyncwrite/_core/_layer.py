@@ -135,13 +135,17 @@ class Layer(trio.abc.AsyncResource):
     #: Whether a message that was cut short makes it unusable. False for writers into memory.
     can_be_torn: bool = True
 
-    def __new__(cls, *_args: object, **_kwargs: object) -> Self:
-        self = super().__new__(cls)
-        # Not by assignment, for frozen dataclasses.
-        object.__setattr__(self, "lifecycle", Lifecycle())
-        return self
+    # Hidden from type checkers: __new__ is at odds with every __init__.
+    if not TYPE_CHECKING:
 
-    inner: Any = _Inner()
+        def __new__(cls, *_args: object, **_kwargs: object) -> Self:
+            self = super().__new__(cls)
+            # Not by assignment, for frozen dataclasses.
+            object.__setattr__(self, "lifecycle", Lifecycle())
+            return self
+
+        # A class says what its own is: ``self.inner = wrap_stream(stream)``.
+        inner = _Inner()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -160,7 +164,7 @@ class Layer(trio.abc.AsyncResource):
         )
         member = own.get("inner")
         if type(member).__name__ == "member_descriptor":
-            cls.inner = _SlottedInner(member)
+            cls.inner = _SlottedInner(member)  # type: ignore[attr-defined]
 
     # ---- Where it stands -------------------------------------------------------------------
 
@@ -313,6 +317,7 @@ class Layer(trio.abc.AsyncResource):
         Checkpoints: not necessarily one.
         """
 
+    @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:
         """End the stack, with everything above this layer and all that these own below.
 
@@ -340,6 +345,7 @@ class Layer(trio.abc.AsyncResource):
             attach(self)
         await close_layer(self, Hardness.CLEAN)
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,

@@ -40,7 +40,7 @@ from ._budget import SPENT, Budget
 from ._errors import BrokenRefusal, BusyRefusal, ClosedRefusal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator, Sequence
 
     from ._buf import Buf
     from ._layer import Layer
@@ -81,6 +81,9 @@ ENDED: Final = Phase.ENDED
 
 class Closer:
     """A close that runs; see ``_close.py``."""
+
+    #: Other closes that may write through the layers of this one.
+    guests: Sequence[object] = ()
 
     #: Whether it now makes its one wait of limited length, and has waited when that is cancelled.
     waits_briefly = False
@@ -307,11 +310,14 @@ class Lifecycle:
             return False
         if by is self.close or by is self.side_close:
             return not self.released
+        if self.close is not None and any(by is one for one in self.close.guests):
+            return not self.released
         if self.close is not None or self.released:
             return False
-        # A torn layer's flush: this one, and the layers below it. Or a close of a layer that does
-        # not own those below.
-        return by is Torn.HERE or isinstance(by, Closer)
+        if by is Torn.HERE:
+            return True  # a torn layer's flush: this one, and the layers below it
+        # A close of a layer that does not own those below may flush torn ones.
+        return self.torn is not None and isinstance(by, Closer)
 
     def refuse(self, layer: object) -> NoReturn:
         """Raise what a layer that refuses says."""

@@ -243,7 +243,8 @@ class Server(Generic[S]):
                 if not connection.is_closed():
                     connection.mark_truncated()
                 connection.scope.cancel()
-            elif connection.closing is not None:
+            else:
+                assert connection.closing is not None
                 connection.closing.time_is_up()
         await trio.sleep(_TIME_TO_RETURN)
         async with trio.open_nursery() as nursery:

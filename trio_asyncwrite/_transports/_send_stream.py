@@ -25,7 +25,7 @@ from trio_asyncwrite._core._layer import Epilogue, answer
 from trio_asyncwrite._core._stack import begin_shutdown, fail, is_layer, writing_chain
 
 from ._fd import RESET_ON_CLOSE
-from ._tcp_info import unacknowledged_bytes
+from ._tcp_info import is_gone, unacknowledged_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -94,8 +94,9 @@ class SendStreamWriter(AsyncWrite):
 
     @answer
     def epilogue(self) -> Epilogue:
-        """Nobody knows, unless it is one of Trio's own streams, that write none."""
-        return Epilogue.NOTHING if self.half_closes else Epilogue.WITH_CLOSE
+        """Nobody knows, if the stream is ended by its own close."""
+        is_ended_by_close = self.ends_by_closing and not self.half_closes
+        return Epilogue.WITH_CLOSE if is_ended_by_close else Epilogue.NOTHING
 
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Take a chunk of ``data``. See :meth:`AsyncWrite.poll_write`."""
@@ -155,6 +156,18 @@ class SendStreamWriter(AsyncWrite):
                 sock = layer.socket
                 return unacknowledged_bytes(sock.fileno(), ended=sock.did_shutdown_SHUT_WR)
         return None
+
+    @answer
+    def was_reset(self) -> bool:
+        """Whether a TCP socket of Trio's, below the stream, is gone though we have not ended it."""
+        for layer in foreign_layers(self.stream):
+            if is_layer(layer):
+                return layer.was_reset  # type: ignore[attr-defined,no-any-return]
+            if isinstance(layer, trio.SocketStream):
+                fd, ended = layer.socket.fileno(), layer.socket.did_shutdown_SHUT_WR
+                is_tcp = unacknowledged_bytes(fd, ended=ended) is not None
+                return is_tcp and not ended and is_gone(fd) is True
+        return False
 
     @answer
     def descriptor(self) -> int | None:

@@ -12,7 +12,7 @@ import trio.abc
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import accepted, byte_view, positive_int
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._layer import Epilogue
+from trio_asyncwrite._core._layer import Epilogue, answer
 from trio_asyncwrite._core._stack import begin_shutdown, fail, hold, let_go, poll_below, shut_down
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
@@ -173,7 +173,7 @@ class BufWriter(AsyncWrite, Generic[W]):
             shut_down(self.inner)
             self.lifecycle.end()
 
-    @property
+    @answer
     def epilogue(self) -> Epilogue:
         """Nothing: it passes on what it was given."""
         return Epilogue.NOTHING

@@ -9,6 +9,7 @@ import trio
 import trio.abc
 
 from trio_asyncwrite._core._async_read import AsyncRead, poll_foreign_read, poll_reader
+from trio_asyncwrite._core._layer import answer
 from trio_asyncwrite._core._lifecycle import ENDED
 from trio_asyncwrite._core._stack import detach, is_layer, register, tear
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
@@ -55,7 +56,7 @@ class ReadHalf(AsyncRead, Generic[S]):
         register(self, whole.writer)
         whole.halves.append(weakref.ref(self))
 
-    @property
+    @answer
     def layers_below(self) -> tuple[object, ...]:
         """The stream that was split."""
         return (self._whole.writer,)
@@ -71,7 +72,7 @@ class ReadHalf(AsyncRead, Generic[S]):
                 return poll_reader(reader, size)
         return poll_foreign_read(self, self._whole.stream, size)
 
-    @property
+    @answer
     def peer_ended(self) -> bool | None:
         """Whether the peer has ended its direction, as far as was seen."""
         return self._whole.writer.peer_ended

@@ -32,7 +32,7 @@ import trio.abc
 
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._layer import Epilogue
+from trio_asyncwrite._core._layer import Epilogue, answer
 from trio_asyncwrite._core._stack import begin_shutdown, poll_below, shut_down
 from trio_asyncwrite._core._waits import OneForAll
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
@@ -193,7 +193,7 @@ class TimeoutWriter(Wrapper[W]):
             self._poll_timed(shut_down, self.inner)
             self.lifecycle.end()
 
-    @property
+    @answer
     def epilogue(self) -> Epilogue:
         """Nothing: it passes on what it was given."""
         return Epilogue.NOTHING
