@@ -227,6 +227,9 @@ class Close(Closer):
 
     # ---- The extent ------------------------------------------------------------------------
 
+    def is_host_of(self, other: object) -> bool:
+        return any(other is one for one in self.guests)
+
     def add(self, layers: list[Layer], sides: list[Layer]) -> None:
         """Take these into the close, and evict the tasks inside them."""
         self.is_line = False
