@@ -367,6 +367,25 @@ async def test_a_layer_that_was_made_before_start_tls_is_closed() -> None:
     await trio.aclose_forcefully(tls)
 
 
+class LastWords(BufWriter[Any]):
+    """A user's layer that says something in its release."""
+
+    async def release(self, *, clean: bool) -> None:
+        await self.inner.do_handshake()
+        self.said = True
+
+
+async def test_a_user_s_release_may_use_the_handshake_of_the_stream_below() -> None:
+    """The task that runs the close may use what is closed with it; nobody else may."""
+    client, server = await open_tls()
+    upper = LastWords(client)
+    await client.aclose()
+    assert upper.said
+    with pytest.raises(trio.ClosedResourceError):
+        await client.do_handshake()
+    await trio.aclose_forcefully(server)
+
+
 # ---- Input that nobody has read, below a user's layer ---------------------------------------
 
 

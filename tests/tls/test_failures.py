@@ -12,6 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import AsyncReadWrite, Buf, BufWriter, NotReady, TlsStream
 from trio_asyncwrite._core._errors import BusyRefusal, ClosedRefusal
+from trio_asyncwrite._core._stack import fail
 
 from .._tls_helpers import (
     HOST,
@@ -251,6 +252,120 @@ async def test_a_refusal_is_no_failure(refusal: type[Exception]) -> None:
     await stream.flush()
     assert decrypted(peer, transport) == TEXT[:5000]
     await trio.aclose_forcefully(stream)
+
+
+class MarksItself(Transport):
+    """A transport that is broken as soon as its poll has failed, as sockets are."""
+
+    def poll_write(self, data: Any, /) -> int:
+        try:
+            return super().poll_write(data)
+        except BaseException as exc:
+            fail(self, exc)
+            raise
+
+
+async def broken_and_unheard(met_by: str, tmp_path: Path) -> Tls:
+    """A stream whose transport has failed in a call that had something else to tell."""
+    transport = MarksItself()
+    stream: Tls = TlsStream(transport, server_context(TLS13), server_side=True)
+    peer = handmade_peer(stream._engine, tmp_path / "keys")
+    await stream.do_handshake()
+    transport.room = 20000 if met_by == "write" else 0
+    transport.poll_error = TransportError("gone")
+    if met_by == "write":
+        assert await stream.write(TEXT) < len(TEXT)
+    else:
+        transport.arrive(peer.key_update() + peer.key_update() + peer.data(b"news"))
+        assert await stream.receive_some() == b"news"
+    return stream
+
+
+@pytest.mark.parametrize("met_by", ["write", "reader"])
+async def test_a_failure_that_nobody_was_told_of_is_raised_by_aclose(
+    met_by: str, tmp_path: Path
+) -> None:
+    """A write that had a count to return, or a reader with an answer of its own, has met it."""
+    stream = await broken_and_unheard(met_by, tmp_path)
+    with pytest.raises(trio.BrokenResourceError, match="gone") as caught:
+        await stream.aclose()
+    assert isinstance(caught.value.__cause__, TransportError)
+
+
+@pytest.mark.parametrize("layer", [lambda tls: tls, BufWriter], ids=["bare", "buffered"])
+@pytest.mark.parametrize("met_by", ["write", "reader"])
+async def test_a_failure_is_told_once(
+    met_by: str, layer: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    """Also through a layer above."""
+    stream = await broken_and_unheard(met_by, tmp_path)
+    with pytest.raises(trio.BrokenResourceError, match="gone"):
+        await layer(stream).write(b"x")
+    await stream.aclose()
+
+
+async def test_a_mistake_in_a_transport_is_no_reason_to_wait_for_the_peer_s() -> None:
+    """A handshake that cannot be sent waits for an alert; not if the transport itself is wrong."""
+    transport = Transport()
+    stream: Tls = TlsStream(transport, client_context(), server_hostname=HOST)
+    transport.room, transport.poll_error = 0, TransportError("gone")
+    with pytest.raises(TransportError):
+        await stream.do_handshake()
+    assert trio.current_time() < 1
+    await stream.aclose()
+
+
+async def test_a_peer_that_does_not_take_our_last_flight_may_say_why() -> None:
+    """The handshake is complete by then as far as OpenSSL is concerned."""
+    transport = Transport()
+    stream: Tls = TlsStream(transport, client_context(), server_hostname=HOST)
+    _, server = engine_pair()
+    async with trio.open_nursery() as nursery:
+
+        async def shake() -> None:
+            with pytest.raises(trio.BrokenResourceError, match="the peer closed the connection"):
+                await stream.do_handshake()
+
+        nursery.start_soon(shake)
+        await wait_all_tasks_blocked()
+        server.feed(bytes(transport.sent))
+        server.handshake()
+        transport.room, transport.poll_error = 0, trio.BrokenResourceError("gone")
+        transport.arrive(take(server), b"")
+    await stream.aclose()
+
+
+class Trickle(Transport):
+    """It gives what has arrived byte by byte, and has some more at any time."""
+
+    def poll_read(self, size: int, /) -> bytes:
+        if not self.incoming:
+            raise NotReady(trio.sleep_forever)
+        thing = self.incoming.popleft()
+        assert isinstance(thing, bytes)
+        if thing[1:]:
+            self.incoming.appendleft(thing[1:])
+        return thing[:1]
+
+
+async def test_a_reader_of_a_trickle_lets_other_tasks_run() -> None:
+    transport = Trickle()
+    stream, peer = client_over(transport)
+    transport.arrive(said(peer, TEXT[:1000]))
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        assert await stream.receive_some() == TEXT[:1000]
+        nursery.cancel_scope.cancel()
+    assert turns > 30
+    await stream.aclose()
 
 
 # ---- A wait that fails ----------------------------------------------------------------------

@@ -90,8 +90,11 @@ async def test_half_close_with_undelivered_plaintext_and_ciphertext(
     assert await server.receive_some() == b""
     await server.aclose()
     assert not client.close_notify_received
+    assert not client.peer_ended
+    client.poll_shutdown()  # nothing is left to do
     assert await drain(client) == b"netwothreefour"
     assert client.close_notify_received
+    assert client.peer_ended
     assert await client.receive_some() == b""
     await client.aclose()
 
