@@ -442,7 +442,7 @@ class GracefulClose:
         error = first or second or (None if ended else self.unheard)
         return CloseReport(
             self._outcome(error, ended=ended),
-            unsent_bytes=sum(held_by(layer) or 0 for layer in close.layers),
+            unsent_bytes=close.lost_bytes(),
             unacknowledged_bytes=self.unacknowledged,
             discarded_bytes=self.discarded_before
             + discard.discarded

@@ -39,6 +39,7 @@ from ._stack import (
     contains,
     fail,
     held_by,
+    is_counted,
     is_layer,
     says_what_is_below,
     settle,
@@ -221,6 +222,8 @@ class Close(Closer):
         self.guests: list[Close] = []
         #: The layer that is shut down now, and those that its shutdown reaches.
         self._chain: list[Layer] = []
+        #: The layers whose bytes are somebody's; known before the release.
+        self._counted: list[Layer] = []
 
     # ---- The extent ------------------------------------------------------------------------
 
@@ -394,6 +397,8 @@ class Close(Closer):
         self.is_running = True
         self._lingers = linger is not None
         self.was_broken = self.state() is State.BROKEN
+        if self.was_broken:
+            self._take_untold()
         token = running_closes.set((*running_closes.get(), self))
         handed_over = False
         try:
@@ -441,6 +446,15 @@ class Close(Closer):
                 else:
                     self._finish()
                 running_closes.reset(token)
+
+    def _take_untold(self) -> None:
+        """A failure that no caller was told of is this close's to raise."""
+        for layer in self.layers:
+            lifecycle = layer.lifecycle
+            if lifecycle.untold and lifecycle.failure is not None:
+                self.was_broken = False
+                self.error = trio.BrokenResourceError(f"{layer!r}: {lifecycle.failure}")
+                self.error.__cause__ = lifecycle.failure
 
     def tell(self) -> None:
         """Wake those who wait in :meth:`next_news`."""
@@ -626,6 +640,7 @@ class Close(Closer):
     def note_truncation(self) -> None:
         """Decide how the stack ends: by what is lost, and by what was begun."""
         state = self.state()
+        self._counted = [layer for layer in self.layers if is_counted(layer)]
         for layer in (*self.layers, *self.sides):
             if layer.lifecycle.torn_text not in ("", _ABORTED_TEXT):
                 self.cut_short_text = layer.lifecycle.torn_text
@@ -635,7 +650,7 @@ class Close(Closer):
         self.is_truncated = (
             state is State.TRUNCATED
             or (state is State.BROKEN and not self.sent)
-            or any(held_by(layer) != 0 for layer in (*self.layers, *self.sides))
+            or any(held_by(layer) != 0 for layer in (*self._counted, *self.sides))
         )
 
     def ends_plainly(self, layer: Layer) -> bool:
@@ -725,9 +740,13 @@ class Close(Closer):
         if inner.lifecycle.unfinished is None:
             tear(inner, _ABORTED_TEXT if self.hardness is Hardness.ABORTED else _CUT_OFF_TEXT)
 
+    def lost_by(self, layer: Layer) -> int:
+        """How many accepted bytes a layer still holds when all is over."""
+        return (held_by(layer) or 0) if contains(self._counted, layer) else 0
+
     def lost_bytes(self) -> int:
         """How many accepted bytes the layers still hold, over all; what is unknown adds 0."""
-        return sum(held_by(layer) or 0 for layer in self.layers)
+        return sum(held_by(layer) or 0 for layer in self._counted)
 
 
 def _from(
@@ -851,6 +870,8 @@ async def _run(close: Close, layer: Layer, *, raises: bool) -> None:
     finally:
         if close.is_done and close.successor is None:
             _tell_losses(close, layer, raises=raises and close.error is not None)
+            if not raises:
+                close.error = None  # its traceback refers to the close
     if close.successor is not None:
         await _join(close, layer, gently=False)
         return
@@ -873,7 +894,7 @@ def _tell_losses(close: Close, layer: Layer, *, raises: bool) -> None:
     me = id(trio.lowlevel.current_task())
     for one in close.layers:
         if one is not layer and not told:
-            one.lifecycle.lost, one.lifecycle.lost_by = held_by(one) or 0, me
+            one.lifecycle.lost, one.lifecycle.lost_by = close.lost_by(one), me
     if told or raises or close.is_reported:
         return
     if lost:

@@ -236,6 +236,15 @@ class Layer(trio.abc.AsyncResource):
         return answer
 
     @answer
+    def carries_data(self) -> bool:
+        """Whether bytes that the layers below hold may stand for some that were written to it.
+
+        Asked of layers that encode. If not, those are a handshake or an alert, which nobody wrote,
+        and so nobody has lost.
+        """
+        return True
+
+    @answer
     def keeps_messages(self) -> bool:
         """Whether a message is accepted whole or not at all, however many parts it has."""
         answer: bool = _ask(self, "keeps_messages", otherwise=False)
@@ -367,7 +376,7 @@ class Layer(trio.abc.AsyncResource):
 
     def __del__(self) -> None:
         lifecycle = getattr(self, "lifecycle", None)
-        if lifecycle is not None and not lifecycle.released:
+        if lifecycle is not None and not (lifecycle.released or lifecycle.holds_nobodys):
             count = held_by(self)
             if count:
                 fate = "may be lost" if self.loss_is_unknown else "were never sent"

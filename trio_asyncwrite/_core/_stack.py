@@ -327,6 +327,14 @@ def held_by(layer: Layer) -> int | None:
         return None
 
 
+def is_counted(layer: Layer) -> bool:
+    """Whether what ``layer`` holds was written by somebody, as far as the layers above know.
+
+    TLS sends a handshake and alerts of which its user knows nothing.
+    """
+    return not any(upper.encodes and not upper.carries_data for upper in writers_above(layer))
+
+
 def unsent_below(layer: Layer) -> int:
     """The bytes that ``layer`` and all below it hold; an unknown count adds nothing."""
     return sum(held_by(one) or 0 for one in writing_chain(layer))
@@ -359,6 +367,16 @@ def fail(layer: Layer, exc: BaseException) -> None:
             one.lifecycle.update()
     if isinstance(exc, OSError):
         raise trio.BrokenResourceError(f"{layer!r}: {exc}") from exc
+
+
+def fail_because(layer: Layer, reason: BaseException) -> None:
+    """Writing to ``layer`` and all above it has failed, and ``reason`` says more than others do.
+
+    The peer's alert, for example, says more than the broken pipe that is met before it is read.
+    """
+    for one in (layer, *writers_above(layer)):
+        one.lifecycle.failure = reason
+        one.lifecycle.update()
 
 
 def forgive(layer: Layer) -> None:
