@@ -75,7 +75,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
 
     is_writer = True
     #: A :meth:`poll_write` of fewer bytes than this is taken whole and does not touch the
-    #: transport. A writer that has a buffer sets it, at any time, as a plain attribute.
+    #: transport: the fast path. A writer with a buffer sets it, at any time, as a plain attribute.
     spare_capacity: int = 0
 
     # ---- The poll core: what a writer implements -------------------------------------------
