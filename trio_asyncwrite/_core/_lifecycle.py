@@ -301,8 +301,9 @@ class Lifecycle:
             return not self.released
         if self.close is not None or self.released:
             return False
-        # A torn layer's flush: this one, and the layers below it.
-        return by is Torn.HERE
+        # A torn layer's flush: this one, and the layers below it. Or the close of a handle whose
+        # message was cut short, which leaves its torn original open.
+        return by is Torn.HERE or self.torn is Torn.BELOW
 
     def refuse(self, layer: object) -> NoReturn:
         """Raise what a layer that refuses says."""
