@@ -406,7 +406,7 @@ class Safe(AsyncWrite):
         self.rested = False
 
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
-        self._check_open()
+        self.lifecycle.check_write(self)
         self.rested = not self.rested
         if self.rested:
             raise NotReady(trio.lowlevel.checkpoint)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
+import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from trio_asyncwrite import (
     SharedWriter,
     Sink,
     TcpStream,
+    abort,
     simplex,
 )
 from trio_asyncwrite.testing import _check_tools, check_async_write
@@ -384,17 +387,18 @@ class KeepsTheReaderWaiting(Good):
     def poll_shutdown(self) -> None:
         self.poll_flush()
 
-    async def release(self, *, clean: bool) -> None:
-        pass
+    def owns_below(self, is_closing: object) -> bool:
+        return False
 
 
 @breaks("a closed writer's reader must see end-of-file after the last byte: there came 1024 for ")
 class EndsUncleanly(Good):
-    def poll_shutdown(self) -> None:
-        self.poll_flush()
-
-    async def release(self, *, clean: bool) -> None:
-        await super().release(clean=False)
+    async def aclose(self) -> None:
+        try:
+            if not self.closed:
+                await self.flush()
+        finally:
+            await abort(self)
 
 
 @breaks("aclose() after aclose() must do nothing: it raised ClosedResourceError")
@@ -438,6 +442,13 @@ class ClosesWithAnError(Good):
 
 
 @breaks("a cancelled aclose() must give one ResourceWarning if it loses bytes, and say how many: ")
+class WarnsTwice(Good):
+    async def release(self, *, clean: bool) -> None:
+        if not clean:
+            warnings.warn("it loses bytes", ResourceWarning, source=self, stacklevel=1)
+
+
+@breaks("what a cancelled aclose() has lost must be in unsent_bytes: there came")
 class LosesSilently(Good):
     async def release(self, *, clean: bool) -> None:
         self.held.clear()
@@ -460,6 +471,18 @@ class StaysOpenWhenCancelled(Good):
         return await super().write(data)
 
 
+@breaks("what arrives before a cancelled aclose() must be what was written: there came")
+class WritesWhenItIsReleased(Good):
+    async def release(self, *, clean: bool) -> None:
+        with contextlib.suppress(trio.ClosedResourceError):
+            await self.inner.write(b"the end")
+
+
+@breaks("aclose() of the layer below must flush a writer that was forgotten: there came")
+class AnnouncesNothing(Good):
+    announces_held_bytes = True
+
+
 # ---- Failing -------------------------------------------------------------------------------
 
 
@@ -472,13 +495,25 @@ class NeverBreaks(Good):
             await trio.lowlevel.checkpoint()
 
 
-@breaks("when the reader has closed, writing must end in BrokenResourceError: it raised OSError")
-class BreaksWithAnOSError(Good):
+@breaks("when the reader has closed, writing must end in BrokenResourceError: it raised ValueEr")
+class BreaksWithAnotherError(Good):
     def push(self) -> None:
         try:
             super().push()
         except trio.BrokenResourceError:
-            raise OSError from None
+            raise ValueError from None
+
+
+@breaks("a write that raises must have accepted nothing: unsent_bytes has grown from ")
+class AcceptsAndBreaks(Good):
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        if len(self.held) == 8:
+            self.push()
+        part = bytes(data[: 8 - len(self.held)])
+        self.held += part
+        with contextlib.suppress(NotReady):
+            self.push()
+        return len(part)
 
 
 @breaks("write_all() after such an error must raise BrokenResourceError: it raised nothing")
@@ -626,6 +661,51 @@ class FlushesIntoTheVoid(Good):
             raise ValueError
 
 
+# ---- Messages that are cut short -----------------------------------------------------------
+
+
+@breaks("write() after a message was cut short must raise BrokenResourceError: it raised None")
+class WritesPieceByPiece(Good):
+    async def write_all(self, data: Any) -> None:
+        if not isinstance(data, bytes) or not data:
+            await super().write_all(data)
+        else:
+            while data:
+                data = data[await self.write(data) :]
+
+
+@breaks("aclose() after a message was cut short must not wait for the reader")
+class FlushesBeforeItCloses(Good):
+    async def aclose(self) -> None:
+        try:
+            with contextlib.suppress(Exception):
+                await self.flush()
+        finally:
+            await super().aclose()
+
+
+@breaks("write() while a Buf is unfinished must raise BrokenResourceError: it raised None")
+class WritesBufsPieceByPiece(Good):
+    async def write_all_buf(self, buf: Buf) -> None:
+        if not isinstance(buf, Buf) or not buf.remaining:
+            await super().write_all_buf(buf)
+        while buf.remaining:
+            await self.write_buf(buf)
+
+
+@breaks("an unfinished Buf must be finished by write_all_buf() of the same: it raised Broken")
+class WritesACopyOfTheBuf(Good):
+    async def write_all_buf(self, buf: Buf) -> None:
+        if not isinstance(buf, Buf):
+            await super().write_all_buf(buf)
+        copy = Buf(*buf.chunks())
+        try:
+            await super().write_all_buf(copy)
+        finally:
+            left, _ = copy.remaining, copy.release()
+            buf.advance(buf.remaining - left)
+
+
 # ---- Borrowing -----------------------------------------------------------------------------
 
 
@@ -642,8 +722,8 @@ class Careless(AsyncWrite):
     def poll_shutdown(self) -> None:
         pass
 
-    async def release(self, *, clean: bool) -> None:
-        pass
+    def owns_below(self, is_closing: object) -> bool:
+        return False
 
 
 @breaks("aclose() of a by_ref() must flush its original: there came")
@@ -703,6 +783,25 @@ class LosesInAWait(Waits):
         except trio.Cancelled:
             self.held.clear()
             raise
+
+
+@breaks("after flush(), an exception that a wait raises must break nothing: there came")
+class LosesWhenAWaitFails(Waits):
+    async def wait(self, wait: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await wait()
+        except Exception:
+            self.held.clear()
+            raise
+
+
+@breaks("write() must raise what a wait raises: it raised BrokenResourceError")
+class BreaksWhenAWaitFails(Waits):
+    async def wait(self, wait: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await wait()
+        except Exception as exc:
+            raise trio.BrokenResourceError from exc
 
 
 @breaks("wait_send_all_might_not_block() must always be a full checkpoint: it hung")
@@ -825,7 +924,7 @@ class Ends(Good):
         super().poll_shutdown()
 
 
-@breaks("what arrives must be a beginning of what was written: there came 22 for 40 bytes")
+@breaks("cancelled and resumed, every byte must arrive exactly once: there came")
 class RepeatsItsEpilogue(Ends):
     def poll_shutdown(self) -> None:
         self.ending = False

@@ -19,10 +19,12 @@ nobody knows how many; there, the end of what arrives is compared.
 from __future__ import annotations
 
 import contextlib
+import types
 import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import outcome
 import trio
 import trio.abc
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
@@ -147,6 +149,14 @@ class Link:
         """What has arrived, in words."""
         return f"there came {len(self._arrived)} for {len(self.accepted)} bytes{self.end or ''}"
 
+    def count(self) -> int:
+        """How many bytes have arrived."""
+        return len(self._arrived)
+
+    def forget_writer(self) -> None:
+        """Drop the writer; what is below it stays."""
+        self.writer = self.writer.inner
+
     async def discard(self) -> None:
         """Close both ends, whatever state they are in."""
         self._reading.cancel()
@@ -177,6 +187,27 @@ class Task:
         self.done.set()
 
 
+class _WaitError(Exception):
+    """Raised in a wait, for a test of what it breaks."""
+
+
+@types.coroutine
+def _fail_if_cancelled(call: Call) -> Generator[Any, Any, object]:
+    """Make a call; where Trio delivers a cancellation, the call meets another exception.
+
+    So it seems to come out of the very wait that the call makes, however deep.
+    """
+    coroutine: Any = call()
+    answer: Any = None
+    try:
+        while True:
+            answer = yield coroutine.send(answer)
+            if isinstance(answer, outcome.Error) and isinstance(answer.error, trio.Cancelled):
+                answer = outcome.Error(_WaitError())
+    except StopIteration as stop:
+        return stop.value
+
+
 class Tools:
     """What a check does to writers, and how it finds out what comes of it."""
 
@@ -197,6 +228,7 @@ class Tools:
         writer, receiver = await maker()
         link = Link(writer, receiver, clogged=clogged)
         require(isinstance(writer, AsyncWrite), f"a maker must return an AsyncWrite: {writer!r}")
+        del writer  # a check may forget it
         require(link.stream or not clogged, f"clogged_maker must return a stream: {receiver!r}")
         if reading:
             self._start_reading(link)
@@ -352,6 +384,14 @@ class Tools:
             f"many: unsent_bytes is {unsent}, the warnings are {reports}",
         )
         await self._require_closed(link, "a cancelled aclose()")
+
+    async def _fail_waiting(self, call: Call, text: str) -> None:
+        """Let the wait that a call makes raise something."""
+        task = self._start(partial(_fail_if_cancelled, call))
+        await self._rest()
+        task.scope.cancel()
+        # Where several tasks wait for one call, some meet the cancellation itself.
+        await self._join(task, text, _WaitError, type(None))
 
     async def _cancel_waiting(self, call: Call, name: str) -> None:
         """Cancel a call while it waits."""
