@@ -46,7 +46,7 @@ html_title = "trio_asyncwrite"
 # The lifecycle has a page of its own; the rest is what the library notes about classes.
 NOT_SHOWN = (
     "announces_held_bytes", "lifecycle", "overrides_held_bytes", "overrides_layers_below",
-    "overrides_owns_below", "overrides_release",
+    "overrides_owns_below", "overrides_poll_close", "overrides_release",
 )  # fmt: skip
 
 autodoc_default_options = {

@@ -1,4 +1,4 @@
-"""A server as a process of its own, which SIGTERM ends: see test_serve.py.
+"""A server as a process of its own, which SIGTERM ends: see serving/test_processes.py.
 
 Arguments: the grace in seconds, and for TLS a file with the certificate and its key. It prints its
 port, and in the end its report, as JSON. To a request, a line with a number, it sends half of so

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 import trio.abc
+import trio.testing
 
-from trio_asyncwrite import AsyncReadWrite, TcpStream
+from trio_asyncwrite import AsyncReadWrite, AsyncWrite, DuplexStream, TcpStream, duplex
 
-from ._streams import drain
+from ._streams import drain, tcp_pair
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+
+S = TypeVar("S", bound=AsyncWrite)
+
+Pair = tuple[trio.abc.SendStream, trio.abc.Stream]
 
 
 async def read_and_close(stream: trio.abc.Stream) -> bytes:
@@ -44,6 +50,37 @@ async def unread_pipe() -> trio.lowlevel.FdStream:
     reading, writing = os.pipe()
     os.close(reading)
     return trio.lowlevel.FdStream(writing)
+
+
+async def over_tcp(make: Callable[[TcpStream], trio.abc.SendStream]) -> Pair:
+    left, right = await tcp_pair()
+    return make(left), right
+
+
+async def over_memory(make: Callable[[Any], trio.abc.SendStream]) -> Pair:
+    left, right = trio.testing.memory_stream_pair()
+    return make(left), right
+
+
+async def over_duplex(make: Callable[[DuplexStream], trio.abc.SendStream]) -> Pair:
+    left, right = duplex(1000)
+    return make(left), right
+
+
+class One(trio.abc.Listener[S]):
+    """Accepts these streams, one after the other."""
+
+    def __init__(self, *streams: S) -> None:
+        self.streams = [*streams]
+
+    async def accept(self) -> S:
+        if not self.streams:
+            await trio.sleep_forever()
+        await trio.lowlevel.checkpoint()
+        return self.streams.pop()
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
 
 
 class Hostile(AsyncReadWrite):

@@ -28,7 +28,6 @@ from trio_asyncwrite._closing._report import CloseOutcome, CloseReport
 from .._endings import Hostile, Result, into, plain, read_and_close, unread_pipe
 from .._streams import (
     clog,
-    drain,
     tcp_pair,
 )
 
@@ -40,6 +39,7 @@ PEER_SILENT = CloseOutcome.PEER_SILENT
 TIMED_OUT = CloseOutcome.TIMED_OUT
 BROKEN = CloseOutcome.BROKEN
 ABORTED = CloseOutcome.ABORTED
+TRUNCATED = CloseOutcome.TRUNCATED
 
 
 # ---- graceful ----------------------------------------------------------------------------------
@@ -61,7 +61,7 @@ async def test_graceful_closes_at_the_end_of_the_block() -> None:
     assert received.value == b"hello"
 
 
-async def test_graceful_is_graceful_when_its_block_is_cancelled(
+async def test_what_a_cancelled_block_of_graceful_wrote_arrives_and_is_truncated(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     left, right = duplex(100)
@@ -73,12 +73,14 @@ async def test_graceful_is_graceful_when_its_block_is_cancelled(
                 nursery.start_soon(trio.sleep_forever)
                 nursery.start_soon(trio.sleep_forever)
 
-    assert ending.report == CloseReport(PEER_SILENT, peer_closed=False, elapsed=2)
-    assert await drain(right) == b"hello"
+    assert ending.report == CloseReport(TRUNCATED, peer_closed=False, elapsed=2)
+    assert await right.receive_some() == b"hello"
+    with pytest.raises(trio.BrokenResourceError):
+        await right.receive_some()
 
 
 @pytest.mark.parametrize("beside", ["alone", "beside a cancellation"])
-async def test_graceful_is_forceful_when_its_block_fails(beside: str) -> None:
+async def test_what_a_failed_block_of_graceful_wrote_arrives_and_is_truncated(beside: str) -> None:
     left, right = await tcp_pair()
     writer = BufWriter(left)
 
@@ -96,10 +98,11 @@ async def test_graceful_is_forceful_when_its_block_fails(beside: str) -> None:
                     nursery.start_soon(fail)
                     scope.cancel()
 
-    assert ending.report.outcome is ABORTED
-    assert ending.report.unsent_bytes == len(b"half a mess")
+    assert ending.report.outcome is TRUNCATED
+    assert ending.report.unsent_bytes == 0
+    assert await right.receive_some() == b"half a mess"
     with pytest.raises(trio.BrokenResourceError, match="reset"):
-        await drain(right)
+        await right.receive_some()
     await right.aclose()
 
 
@@ -119,17 +122,44 @@ async def test_a_group_of_cancellations_and_failures_is_a_failure() -> None:
             await wait_all_tasks_blocked()
             scope.cancel()
 
-    assert ending.report.outcome is ABORTED
+    assert ending.report.outcome is TRUNCATED
 
 
-async def test_graceful_over_a_unread_pipe_still_reports() -> None:
+async def test_graceful_over_a_pipe_that_was_closed_still_reports() -> None:
     pipe = await unread_pipe()
     await pipe.aclose()
     with pytest.raises(ZeroDivisionError):
         async with graceful(pipe) as ending:
             raise ZeroDivisionError
 
-    assert ending.report.outcome is ABORTED
+    assert ending.report.outcome is BROKEN
+    assert isinstance(ending.report.error, trio.ClosedResourceError)
+
+
+@pytest.mark.parametrize("leaves", [False, True], ids=["waits", "is cancelled"])
+async def test_a_failed_block_of_graceful_only_waits_for_a_close_that_has_begun(
+    autojump_clock: trio.testing.MockClock, *, leaves: bool
+) -> None:
+    """It makes it no harder, truncates nothing, and its exception is the one that is raised."""
+    left, right = duplex(10)
+    writer = BufWriter(left)
+    await writer.write_all(bytes(11))
+
+    async def read_late() -> None:
+        await trio.sleep(5)
+        assert await read_and_close(right) == bytes(11)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.aclose)
+        nursery.start_soon(read_late)
+        await wait_all_tasks_blocked()
+        with pytest.raises(ZeroDivisionError), trio.move_on_after(1 if leaves else 9):
+            async with graceful(writer, timeout=2) as ending:
+                raise ZeroDivisionError
+        assert trio.current_time() == (1 if leaves else 5)
+
+    assert ending.report.outcome is BROKEN
+    assert isinstance(ending.report.error, trio.ClosedResourceError)
 
 
 # ---- close_all_gracefully ----------------------------------------------------------------------
@@ -296,3 +326,25 @@ async def test_limits_may_be_infinite() -> None:
     await right.aclose()
 
     assert (await close_gracefully(left, timeout=math.inf, linger=math.inf)).outcome is CLEAN
+
+
+# ---- Layers that somebody has forgotten --------------------------------------------------------
+
+CLOSES: dict[str, Any] = {
+    "aclose": lambda stream: stream.aclose(),
+    "aclose_forcefully": trio.aclose_forcefully,
+    "close_gracefully": close_gracefully,
+}
+
+
+@pytest.mark.parametrize("close", CLOSES.values(), ids=CLOSES)
+async def test_what_a_forgotten_buffer_holds_is_sent(close: Callable[[Any], Any]) -> None:
+    left, right = duplex(100)
+    await BufWriter(BufWriter(left)).write_all(b"hello")  # and nobody keeps them
+
+    async with trio.open_nursery() as nursery:
+        received = Result()
+        nursery.start_soon(into, received, lambda: read_and_close(right))
+        await close(left)
+
+    assert received.value == b"hello"

@@ -191,7 +191,7 @@ async def test_a_peer_of_https_may_leave_without_a_goodbye(make: Maker, *, befor
     async def peer() -> None:
         if not before:
             await wait_all_tasks_blocked()
-        await server.transport_stream.aclose()
+        await trio.aclose_forcefully(server.transport_stream)
 
     if before:
         await peer()

@@ -13,7 +13,7 @@ import trio.abc
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from trio_asyncwrite import AsyncReadWrite, NotReady
-from trio_asyncwrite._core._async_read import AsyncRead, poll_foreign_read
+from trio_asyncwrite._core._async_read import AsyncRead, ForeignReader, poll_foreign_read
 
 from ._fakes import Run, Wire, begin, run_cancelled
 
@@ -329,3 +329,9 @@ async def test_two_layers_over_a_foreign_reader_wait_for_one_receive() -> None:
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert b"".join(run.result for run in runs if isinstance(run.result, bytes)) == b"abcd"
+
+
+async def test_a_foreign_stream_is_read_through_a_reader_of_ours() -> None:
+    reader = Over(ForeignReader(Foreign(b"abcd")))
+    assert await reader.receive_some(3) == b"abc"
+    assert await reader.receive_some(3) == b"d"

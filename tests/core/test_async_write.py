@@ -22,9 +22,12 @@ from trio_asyncwrite import (
     WriteZeroError,
     simplex,
 )
+from trio_asyncwrite._core._budget import current_budget
+from trio_asyncwrite._core._waits import Line
 from trio_asyncwrite.testing import check_async_write
 
 from ._fakes import (
+    BUDGETED,
     CLAIMS,
     WRITES,
     Layer,
@@ -454,3 +457,143 @@ async def test_what_is_no_failure_of_the_original_is_none_of_the_handle() -> Non
         await handle.write_all(b"de")
 
     assert cursor.getvalue() == b"de"
+
+
+# ---- What a writer says of itself ----------------------------------------------------------------
+
+
+@each(BUDGETED)
+async def test_a_users_writer_with_spare_capacity_skips_the_scheduler(
+    operation: Operation,
+) -> None:
+    """It is an attribute that may change at any time."""
+
+    class Roomy(AsyncWrite):
+        spare_capacity = 8
+        sent = b""
+
+        def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+            self.lifecycle.check_write(self)
+            self.sent += data
+            self.spare_capacity -= len(data)
+            return len(data)
+
+    writer = Roomy()
+    await writer.write(b"x")
+    with trio.testing.assert_no_checkpoints():
+        await operation(writer)
+    writer.spare_capacity = 0
+    with trio.testing.assert_checkpoints():
+        await operation(writer)
+    await writer.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await operation(writer)
+
+
+@pytest.mark.parametrize("error", [OSError("failed"), KeyboardInterrupt(), None])
+async def test_spare_capacity_that_is_not_true_is_forgiven_and_a_failure_is_not(
+    error: BaseException | None,
+) -> None:
+    wire = Wire()
+    wire.spare_capacity = 8
+    wire.error = error
+    data = bytearray(b"abc")  # not the fastest path
+    if error is None:
+        async with trio.open_nursery() as nursery:
+            run = await begin(nursery, partial(wire.write, data))
+            wire.give(3)
+        assert run.outcome == "returned 3"
+        return
+    with pytest.raises((trio.BrokenResourceError, KeyboardInterrupt)):
+        await wire.write(data)
+    with pytest.raises(trio.BrokenResourceError) as later:
+        await wire.write(data)
+    assert later.value.__cause__ is error
+
+
+async def test_parts_of_a_message_that_is_kept_whole_are_joined() -> None:
+    class Keeping(Wire):
+        keeps_messages = True
+
+    wire = Keeping(math.inf)
+    await wire.write_all_vectored([b"ab", b"", b"cd"])
+
+    assert wire.sent == b"abcd"
+    assert wire.log == ["write"]
+
+
+@pytest.mark.parametrize("data", [b"abc", bytearray(b"abc"), memoryview(b"abc"), "abc"], ids=type)
+async def test_bytes_where_a_sequence_is_wanted_are_refused(data: Any) -> None:
+    wire = Wire(math.inf)
+    for operation in (wire.write_vectored, wire.write_all_vectored):
+        with pytest.raises(TypeError, match=r"expected a sequence .* give \[data\]"):
+            await operation(data)
+    assert not wire.log
+
+
+async def test_a_handle_is_shut_down_by_polls_as_well() -> None:
+    wire = Wire()
+    handle = wire.by_ref()
+    with pytest.raises(NotReady):
+        handle.poll_shutdown()
+    wire.give(1)
+    handle.poll_shutdown()
+    handle.poll_shutdown()
+
+    assert wire.log == ["flush", "flush"]
+
+
+async def test_a_foreign_inner_is_told_at_a_write() -> None:
+    layer = Layer(object())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"it is a object: use wrap_stream\(\)"):
+        await layer.write(b"x")
+
+
+# ---- Writers for many tasks ----------------------------------------------------------------------
+
+
+class Many(Wire):
+    """Several tasks may use it; their messages do not mix."""
+
+    def __init__(self, room: float = 0) -> None:
+        super().__init__(room)
+        self.lifecycle.line = Line()
+        self.lifecycle.update()
+
+
+async def test_tasks_in_line_come_in_their_order() -> None:
+    wire = Many(room=1)
+    async with trio.open_nursery() as nursery:
+        runs = [
+            await begin(nursery, partial(wire.write_all, letter * 3))
+            for letter in (b"a", b"b", b"c")
+        ]
+        runs[1].scope.cancel()
+        await wait_all_tasks_blocked()
+        wire.give(math.inf)
+
+    assert wire.sent == b"aaaccc"
+    assert [run.outcome for run in runs] == ["returned None", "cancelled", "returned None"]
+    await wire.aclose()
+
+
+async def test_a_small_write_waits_in_line_only_if_somebody_is_there() -> None:
+    wire = Many(math.inf)
+    wire.spare_capacity = 8
+    data = bytearray(b"x")
+    await wire.write(data)
+    with trio.testing.assert_no_checkpoints():
+        await wire.write(data)
+    current_budget().left = 0
+    with trio.testing.assert_checkpoints():
+        await wire.write(data)
+    await wire.aclose()
+
+
+async def test_a_task_in_line_is_evicted_by_a_close() -> None:
+    wire = Many()
+    async with trio.open_nursery() as nursery:
+        runs = [await begin(nursery, partial(wire.write_all, b"abc")) for _ in range(2)]
+        await run_cancelled(wire.aclose)
+
+    assert [run.outcome for run in runs] == ["ClosedResourceError"] * 2

@@ -211,3 +211,11 @@ async def test_the_wait_that_does_the_work_may_raise(
         run = await begin(nursery, wire.aclose)
     assert run.error is wire.wait_error
     assert wire.releases == ["release False"]
+
+
+async def test_an_aborted_close_that_is_cancelled_polls_nothing() -> None:
+    wire = Wire(math.inf)
+    close, _ = enter(wire, Hardness.ABORTED)
+    assert (await run_cancelled(close.run)).outcome == "cancelled"
+
+    assert wire.log == ["release False"]

@@ -669,3 +669,74 @@ async def test_a_close_below_one_that_is_at_its_release_is_a_close_of_its_own() 
     assert log == ["shutdown", "release True"]
     assert outcomes == ["returned not finished"] * 2
     assert [run.outcome for run in runs] == ["returned None"] * 2
+
+
+async def test_a_cancelled_closer_that_is_absorbed_at_once_makes_it_harder_all_the_same() -> None:
+    wire = Wire()
+    with resource_warnings():
+        async with trio.open_nursery() as nursery:
+            writers, runs = await two_closes(nursery, wire)
+            runs[0].scope.cancel()
+            closing = Run(wire.aclose)
+            await closing()
+
+    assert [run.outcome for run in runs] == ["cancelled", "ClosedResourceError"]
+    assert closing.outcome == "ClosedResourceError"
+    assert wire.releases == ["release False"]
+    assert all(writer.closed for writer in writers)
+
+
+async def test_the_sides_of_a_close_go_with_it() -> None:
+    wire, other = Wire(), Wire(math.inf)
+    handle = wire.by_ref()
+    tee = Tee(handle, other)
+    await tee.write(b"abc")
+    async with trio.open_nursery() as nursery:
+        runs = [await begin(nursery, one.aclose) for one in (handle, wire)]
+        wire.give(math.inf)
+
+    assert [run.outcome for run in runs] == ["returned None"] * 2
+    assert wire.sent == other.sent == b"abc"
+    assert not tee.closed
+    with pytest.raises(trio.ClosedResourceError):
+        await tee.write(b"x")
+    await tee.aclose()
+
+
+@pytest.mark.parametrize("state", ["broken", "torn", "not ready"])
+async def test_a_side_that_cannot_be_flushed_does_not_hold_the_others_up(state: str) -> None:
+    inner, other = Wire(), Wire(math.inf)
+    middle = Layer(inner)
+    tee = Tee(middle, other)
+    beside = BufWriter(inner)
+    await tee.write(b"abc")
+    await beside.write(b"d")
+    if state == "broken":
+        inner.give(1)
+        tee.lifecycle.failure = OSError("failed")
+        tee.lifecycle.update()
+    elif state == "torn":
+        inner.give(1)
+        await cut_short(partial(middle.write_all, b"xyz"))
+    inner.room = math.inf if state == "broken" else 0
+    with resource_warnings() as messages:
+        if state == "broken":
+            await inner.aclose()
+        else:
+            assert (await run_cancelled(inner.aclose)).outcome == "cancelled"
+        await run_cancelled(tee.aclose)
+
+    assert inner.sent == {"broken": b"d", "torn": b"x", "not ready": b""}[state]
+    assert bool(messages) == (state != "broken")  # of which the failure has told
+
+
+async def test_what_a_release_raises_is_raised_as_it_is_unless_the_system_says_it() -> None:
+    class Failing(Wire):
+        async def release(self, *, clean: bool) -> None:
+            await super().release(clean=clean)
+            raise ValueError("release")
+
+    wire = Failing(math.inf)
+    with pytest.raises(ValueError, match="release"):
+        await Layer(wire).aclose()
+    assert wire.releases == ["release True"]

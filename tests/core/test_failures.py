@@ -20,7 +20,7 @@ from trio_asyncwrite import (
     Sink,
     WriteZeroError,
 )
-from trio_asyncwrite._core._stack import poll_below
+from trio_asyncwrite._core._stack import forgive, poll_below
 
 from .._streams import reset, tcp_pair
 from ._fakes import (
@@ -569,3 +569,16 @@ async def test_a_layer_may_poll_below_by_what_is_no_poll_of_the_trait() -> None:
     wire = Wire()
 
     assert poll_below(wire, lambda: 7) == 7
+
+
+async def test_a_failure_that_has_cost_nothing_can_be_forgiven() -> None:
+    wire = Wire(math.inf)
+    layers = [wire, Layer(wire), Layer(wire)]
+    wire.error = OSError("failed")
+    with pytest.raises(trio.BrokenResourceError):
+        await layers[1].flush()
+    forgive(layers[1])
+
+    assert [layer.lifecycle.failure for layer in layers] == [None] * 3
+    with pytest.raises(trio.ClosedResourceError):
+        await wire.write(b"x")

@@ -147,7 +147,11 @@ async def test_nothing_refers_to_a_closed_writer(operation: Operation) -> None:
 
 
 @pytest.mark.parametrize("operation", [copy.copy, copy.deepcopy, pickle.dumps])
-@pytest.mark.parametrize("make", [Wire, lambda: Layer(Wire()), lambda: Wire().by_ref()], ids=["own", "over", "handle"])
+@pytest.mark.parametrize(
+    "make",
+    [Wire, lambda: Layer(Wire()), lambda: Wire().by_ref()],
+    ids=["own", "over", "handle"],
+)
 def test_a_layer_cannot_be_copied_or_pickled(
     operation: Callable[[object], object], make: Callable[[], object]
 ) -> None:
@@ -248,3 +252,15 @@ async def test_a_block_whose_first_use_is_its_end_closes_the_whole_stack() -> No
         pass
 
     assert wire.releases == ["release True"]
+
+
+async def test_a_layer_over_a_foreign_stream_says_so_and_names_it_as_it_likes() -> None:
+    class OverForeign(AsyncWrite):
+        def __init__(self, stream: object) -> None:
+            self.stream = stream
+            self.foreign_below = (stream,)
+
+    layer = OverForeign(Wire())
+    await layer.flush()
+    assert layer.discarded_bytes == 0
+    await layer.aclose()

@@ -14,7 +14,14 @@ import pytest
 import trio
 
 from trio_asyncwrite import AsyncReadWrite, AsyncWrite, BufWriter, Sink
-from trio_asyncwrite._core._stack import above, check_nothing_held_above, hold, let_go, set_inner
+from trio_asyncwrite._core._stack import (
+    above,
+    check_nothing_held_above,
+    detach,
+    hold,
+    let_go,
+    set_inner,
+)
 
 from ._fakes import Encoding, Holding, Layer, Wire, begin, cut_short, each, resource_warnings
 
@@ -521,3 +528,113 @@ async def test_who_goes_on_with_a_shutdown_is_not_asked_again() -> None:
     await layer.shutdown()
     with pytest.raises(trio.ClosedResourceError):
         await beside.write(b"a")
+
+
+async def test_a_layer_over_one_that_was_shut_down_may_be_shut_down_as_well() -> None:
+    wire = Wire(math.inf)
+    layer = Layer(wire)
+    await wire.shutdown()
+    await layer.shutdown()
+
+    assert wire.log.count("shutdown") == 1
+
+
+async def test_what_a_torn_layer_holds_is_lost_and_no_hindrance() -> None:
+    wire = Wire()
+    below = Layer(wire)
+    holder = BufWriter(below.by_ref())
+    await holder.write(b"a")
+    wire.give(1)
+    await cut_short(partial(below.write_all, b"abc"))
+    with pytest.raises(trio.BrokenResourceError, match="torn"):
+        await below.shutdown()
+    other = Encoding(wire)
+    with pytest.raises(trio.BrokenResourceError, match="torn"):
+        await other.shutdown()
+    with resource_warnings():
+        await wire.aclose()
+
+
+async def test_the_layers_above_a_torn_one_do_not_hinder_a_layer_below_that_is_whole() -> None:
+    wire = Wire(room=1)
+    below = Layer(wire)
+    encoder = Encoding(below)
+    holder = BufWriter(encoder)
+    await holder.write(b"lost")
+    await cut_short(partial(encoder.write_all, b"abc"))
+    wire.give(math.inf)
+    await encoder.flush()
+    await below.shutdown()
+
+    assert wire.sent == b"AB"
+    assert holder.unsent_bytes == 4
+    with resource_warnings() as messages:
+        await wire.aclose()
+    assert len(messages) == 1
+
+
+# ---- Layers over two streams ---------------------------------------------------------------------
+
+
+class Tee(AsyncWrite):
+    """Over two writers, or twice over the same."""
+
+    def __init__(self, inner: AsyncWrite, other: AsyncWrite) -> None:
+        self.inner = inner
+        self.layers_below = (inner, other)
+
+
+async def test_a_layer_over_the_same_writer_by_two_ways_is_known_once() -> None:
+    wire = Holding(Wire(math.inf))
+    both = Layer(wire), Layer(wire)
+    tee = Tee(*both)
+    await tee.write(b"a")
+    assert [above(one) for one in both] == [[tee], [tee]]
+    assert tee.lifecycle.watched == (wire.inner, wire)
+    double = Tee(both[0], both[0])
+    await double.write(b"b")
+    assert above(both[0]) == [tee, double]
+    hold(tee)
+    assert (wire.lifecycle.holding, both[0].lifecycle.holding) == (3, 1)
+    hold(double)
+    let_go(tee)
+    let_go(double)
+    assert wire.lifecycle.holding == 1
+    await wire.aclose()
+
+
+async def test_a_layer_that_is_detached_is_closed_and_nothing_below_knows_it() -> None:
+    wires = [Wire(math.inf), Wire(math.inf)]
+    for attached in (False, True):
+        tee = Tee(*wires)
+        if attached:
+            await tee.write(b"a")
+            hold(tee)
+        detach(tee)
+        assert [above(wire) for wire in wires] == [[], []]
+        assert [wire.lifecycle.holding for wire in wires] == [0, 0]
+        with pytest.raises(trio.ClosedResourceError):
+            await tee.write(b"x")
+        await tee.aclose()
+    await wires[0].write(b"b")
+    assert not wires[0].releases
+
+
+def test_references_to_layers_that_are_gone_leave_the_list_whatever_left_before() -> None:
+    wire = Wire()
+    layers = [Layer(wire) for _ in range(3)]
+    layers[1].inner = Wire()
+    layers.clear()
+
+    assert wire.lifecycle.above == []
+
+
+async def test_a_layer_that_holds_bytes_is_held_once_by_each_layer_below() -> None:
+    wires = [Wire(math.inf), Wire(math.inf)]
+    tee = Tee(*wires)
+    hold(tee)
+    tee.inner = wires[1]
+
+    assert [len(wire.lifecycle.holders) for wire in wires] == [0, 1]
+    let_go(tee)
+    assert [wire.lifecycle.holding for wire in wires] == [0, 0]

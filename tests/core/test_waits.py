@@ -9,7 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import NotReady
-from trio_asyncwrite._core._waits import Line, OneForAll
+from trio_asyncwrite._core._waits import Line, OneForAll, first_of
 
 from ._fakes import Run, begin
 
@@ -84,3 +84,45 @@ def test_a_poll_that_fails_keeps_its_place_in_the_line() -> None:
     with pytest.raises(ZeroDivisionError):
         line.poll(place, lambda: 1 // 0)
     assert not line.is_empty()
+
+
+@pytest.mark.parametrize("first", ["here", "beside"])
+@pytest.mark.parametrize("error", [None, ValueError("wait"), KeyboardInterrupt()])
+async def test_the_first_of_two_waits_ends_both(first: str, error: BaseException | None) -> None:
+    """It raises what that one raises, and not in a group."""
+
+    async def ends() -> None:
+        await wait_all_tasks_blocked()
+        if error is not None:
+            raise error
+
+    waits = (ends, trio.sleep_forever) if first == "here" else (trio.sleep_forever, ends)
+    seen: BaseException | None = None
+    try:
+        await first_of(*waits)
+    except (ValueError, KeyboardInterrupt) as exc:
+        seen = exc
+    assert seen is error
+
+
+async def test_a_cancellation_ends_both_waits() -> None:
+    async with trio.open_nursery() as nursery:
+        run = await begin(nursery, partial(first_of, trio.sleep_forever, trio.sleep_forever))
+        run.scope.cancel()
+    assert run.outcome == "cancelled"
+
+
+async def test_of_two_errors_that_beside_comes_first() -> None:
+    async def fails(error: Exception) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise error
+
+    async def fails_first(error: Exception) -> None:
+        await trio.lowlevel.checkpoint()
+        raise error
+
+    errors = ValueError("here"), KeyError("beside")
+    with pytest.raises(KeyError, match="beside"):
+        await first_of(partial(fails, errors[0]), partial(fails_first, errors[1]))

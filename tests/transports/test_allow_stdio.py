@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import errno
 import functools
 import gc
 import gzip
 import io
 import itertools
+import signal
 import sys
 import tempfile
 import threading
@@ -458,7 +460,7 @@ async def test_a_cancelled_close_says_what_a_blocked_buffer_may_have_lost(*, off
     await writer.write(b"abc")
     with trio.move_on_after(0):
         await writer.flush()
-    with pytest.warns(ResourceWarning, match="closed by a cancelled aclose: 3 bytes"):
+    with pytest.warns(ResourceWarning, match="was closed: 3 bytes .*(never sent|may be lost)"):
         await trio.aclose_forcefully(writer)
     await file.wait_closed()
     assert await read_and_close(reader) == bytes(4096)
@@ -480,7 +482,7 @@ async def test_closing_while_the_thread_writes_never_closes_under_it(*, clean: b
             file.gate.set()
         assert writer.unsent_bytes == 0
     else:
-        with pytest.warns(ResourceWarning, match="cancelled aclose: 5 bytes .* may be lost"):
+        with pytest.warns(ResourceWarning, match="was closed: 5 bytes .* may be lost"):
             await trio.aclose_forcefully(writer)
         with pytest.raises(trio.ClosedResourceError):
             await writer.write(b"x")
@@ -518,14 +520,6 @@ async def test_garbage_collection_with_a_thread_at_work_warns_of_what_may_be_los
     with pytest.warns(ResourceWarning, match="garbage-collected: 3 bytes .* may be lost"):
         writers.clear()
     file.gate.set()
-
-
-async def test_bytes_that_the_thread_has_written_since_they_were_counted_are_not_lost() -> None:
-    file = Scripted()
-    writer = AllowStdIo(file, offload=True)
-    await writer.send_all(b"abc")
-    writer._warn_unsent(3, "was closed")  # which would be an error
-    await writer.aclose()
 
 
 async def test_bytes_that_a_thread_could_not_write_are_lost_for_certain() -> None:
@@ -644,3 +638,202 @@ async def test_cancelled_anywhere_and_resumed_it_delivers_every_byte_once(
         assert received == data
 
     assert await cancel_everywhere(scenario) > 5
+
+
+# ---- The close of the file is part of a clean close -----------------------------------------
+
+
+class FullAtTheEnd(Gated):
+    """Its trailer finds the disk full."""
+
+    def close(self) -> None:
+        super().close()
+        raise OSError(errno.ENOSPC, "No space left")
+
+
+@both_modes
+async def test_after_a_shutdown_the_close_still_finds_the_disk_full(*, offload: bool) -> None:
+    """The trailer comes with the file's own close, so a shutdown leaves that to do."""
+    file = FullAtTheEnd()
+    file.gate.set()
+    writer = AllowStdIo(file, offload=offload)
+    await writer.send_all(b"abc")
+    await writer.shutdown()
+    assert not file.closed
+    with pytest.raises(trio.BrokenResourceError, match="No space left"):
+        await writer.aclose()
+    assert file.closed
+
+
+@both_modes
+async def test_a_shutdown_by_a_layer_above_leaves_the_file_open(*, offload: bool) -> None:
+    file = Scripted()
+    writer = AllowStdIo(file, offload=offload)
+    outer = BufWriter(writer)
+    await outer.write_all(b"abc")
+    await outer.shutdown()
+    assert (file.written, file.closed) == (b"abc", False)
+    await outer.aclose()
+    assert file.closed
+
+
+async def test_nobody_else_can_close_the_file_while_a_close_waits() -> None:
+    """A poll by hand after the shutdown of a running close is refused."""
+
+    class SlowEnd(Scripted):
+        gate = threading.Event()
+
+        def close(self) -> None:
+            assert self.gate.wait(60)
+            super().close()
+
+    file = SlowEnd()
+    writer = AllowStdIo(file, offload=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.aclose)
+        await wait_all_tasks_blocked()
+        with pytest.raises(trio.ClosedResourceError):
+            writer.poll_write(b"x")
+        with contextlib.suppress(trio.ClosedResourceError):
+            writer.poll_shutdown()
+        assert not file.closed
+        file.gate.set()
+    assert file.closed
+
+
+@both_modes
+async def test_a_file_is_closed_once_though_that_fails(*, offload: bool) -> None:
+    class Counting(Scripted):
+        closes = 0
+
+        def close(self) -> None:
+            self.closes += 1
+            raise OSError(errno.EIO, "bad sector")
+
+    file = Counting()
+    with pytest.raises(trio.BrokenResourceError, match="bad sector"):
+        await AllowStdIo(file, offload=offload).aclose()
+    assert file.closes == 1
+
+
+@lost_on_purpose
+def test_ctrl_c_in_the_close_of_a_file_does_not_leave_it_open() -> None:
+    """Nobody knows what its first close has lost, so its bytes go on counting as unsent."""
+
+    class Interrupted(io.BufferedIOBase):  # whose flush does nothing
+        was_interrupted = False
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any, /) -> int:
+            return len(data)
+
+        def close(self) -> None:
+            if not self.was_interrupted:
+                self.was_interrupted = True
+                signal.raise_signal(signal.SIGINT)
+            super().close()
+
+    file = Interrupted()
+
+    async def main() -> AllowStdIo:
+        writer = AllowStdIo(file)
+        await writer.write_all(b"abc")
+        with pytest.raises(KeyboardInterrupt):
+            await writer.aclose()
+        return writer
+
+    assert trio.run(main).unsent_bytes == 3
+    assert file.closed
+
+
+def no_threads(*_: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+async def test_without_a_thread_to_be_had_the_file_is_closed_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = Scripted()
+    writer = AllowStdIo(file, offload=True)
+    await writer.send_all(b"abc")
+    monkeypatch.setattr(trio.lowlevel, "start_thread_soon", no_threads)
+    with pytest.raises(RuntimeError, match="new thread"):
+        await writer.aclose()
+    assert file.closed
+
+
+@lost_on_purpose
+async def test_without_a_thread_a_file_is_not_closed_under_the_one_that_writes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = Gated()
+    writer = AllowStdIo(file, offload=True)
+    await writer.write(b"abc")
+    with monkeypatch.context() as patch:
+        patch.setattr(trio.lowlevel, "start_thread_soon", no_threads)
+        await trio.aclose_forcefully(writer)
+    assert not file.closed
+    file.gate.set()
+    assert writer._job is not None
+    await writer._job.wait()
+    assert file.written == b"abc"
+
+
+@both_modes
+@lost_on_purpose
+@pytest.mark.parametrize("way", ["cancelled", "an exception"])
+async def test_a_close_that_cannot_raise_its_error_warns_of_the_bytes(
+    way: str, *, offload: bool
+) -> None:
+    """Nobody hears of the error, so the warning must say that bytes are lost."""
+
+    class Keeping(Scripted):
+        def flush(self) -> None:
+            raise would_block()
+
+        def close(self) -> None:
+            super().close()
+            raise OSError(errno.ENOSPC, "No space left")
+
+    async def close() -> None:
+        if way == "cancelled":
+            await trio.aclose_forcefully(writer)
+        else:
+            with pytest.raises(ZeroDivisionError):
+                async with writer:
+                    raise ZeroDivisionError
+
+    writer = AllowStdIo(Keeping(), offload=offload)
+    await writer.write(b"abc")
+    with pytest.warns(ResourceWarning, match="was closed: 3 bytes"):
+        await close()
+
+
+@lost_on_purpose
+async def test_a_cancelled_close_does_not_wait_for_the_thread() -> None:
+    """Not even for its grace: what the thread does is reported as unknown."""
+    file = Gated()
+    writer = AllowStdIo(file, offload=True)
+    await writer.write(b"abc")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await writer.aclose()
+    assert writer.loss_is_unknown
+    assert not file.closed
+    file.gate.set()
+    await file.wait_closed()
+
+
+async def test_a_flush_given_up_makes_a_later_close_not_wait_for_the_thread() -> None:
+    """A ``send_all`` that was cancelled: the stack is abandoned."""
+    file = Gated()
+    writer = AllowStdIo(file, offload=True)
+    with trio.move_on_after(0.01):
+        await writer.send_all(b"abc")
+    with pytest.warns(ResourceWarning, match="3 bytes .* may be lost"):
+        await writer.aclose()
+    assert not file.closed
+    file.gate.set()
+    await file.wait_closed()

@@ -6,6 +6,7 @@ import array
 import ctypes
 import gc
 import io
+import pickle
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -308,3 +309,22 @@ def test_any_writes_at_any_positions_equal_the_model(
             model.write(data[:room])
         assert cursor.position == model.tell()
         assert cursor.getvalue() == model.getvalue()
+
+
+async def test_its_errors_can_be_pickled() -> None:
+    """As those of Python, which they are: another process need not know the library."""
+    buffer = bytearray()
+    writer = Cursor(buffer)
+    with memoryview(buffer), pytest.raises(BufferError) as info:
+        await writer.write(b"x")
+    copy = pickle.loads(pickle.dumps(info.value))
+    assert type(copy) is BufferError
+    assert copy.args == info.value.args
+    writer.position = 2**62
+    with pytest.raises(MemoryError) as no_memory:
+        await writer.write(b"x")
+    assert type(pickle.loads(pickle.dumps(no_memory.value))) is MemoryError
+    writer.position = 0
+    await writer.write_all(b"x")
+
+    assert writer.getvalue() == b"x"

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 import ssl
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,8 +12,8 @@ import trio
 import trio.testing
 import trustme
 
-from trio_asyncwrite import AsyncWrite, Buf, BufWriter, NotReady, wrap_stream
-from trio_asyncwrite._core._phase import ENDED
+from trio_asyncwrite import AsyncWrite, Buf, BufWriter, NotReady, TimeoutWriter, wrap_stream
+from trio_asyncwrite._core._lifecycle import ENDED
 from trio_asyncwrite._transports._send_stream import SendStreamWriter
 from trio_asyncwrite.testing import Sweep, cancel_everywhere, check_async_write
 
@@ -84,12 +86,12 @@ class HalfCloseable(Duplex, trio.abc.HalfCloseableStream):
 
 async def lockstep_pair() -> tuple[AsyncWrite, trio.abc.ReceiveStream]:
     left, right = trio.testing.lockstep_stream_one_way_pair()
-    return wrap_stream(left, math.inf), right
+    return wrap_stream(left, 100), right
 
 
 async def memory_pair() -> tuple[AsyncWrite, trio.abc.ReceiveStream]:
     left, right = trio.testing.memory_stream_one_way_pair()
-    return wrap_stream(left, math.inf), right
+    return wrap_stream(left, 100), right
 
 
 # ---- Trio's contract, and ours ---------------------------------------------------------------
@@ -107,7 +109,7 @@ async def test_it_keeps_the_contract(
     await check_async_write(maker)
 
 
-async def test_no_cancellation_loses_a_byte() -> None:
+async def test_no_cancellation_loses_a_byte(autojump_clock: MockClock) -> None:
     """As long as the grace does not run out."""
 
     async def scenario(sweep: Sweep) -> None:
@@ -148,7 +150,7 @@ def test_a_grace_that_is_no_time(grace: float) -> None:
         wrap_stream(Line(), cancel_grace=grace)
 
 
-@pytest.mark.parametrize("grace", ["1", None])
+@pytest.mark.parametrize("grace", ["1", b"", [1]])
 def test_a_grace_that_is_no_number(grace: Any) -> None:
     with pytest.raises(TypeError):
         wrap_stream(Line(), cancel_grace=grace)
@@ -520,6 +522,47 @@ async def test_a_failure_of_the_stream_stays(autojump_clock: MockClock) -> None:
     await writer.aclose()
 
 
+@pytest.mark.parametrize("duplex", [True, False])
+@pytest.mark.parametrize(
+    "error",
+    [
+        trio.TooSlowError("its own limit"),
+        trio.ClosedResourceError(),
+        OSError("gone"),
+        ValueError("a mistake"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_whatever_the_stream_raises_after_a_part_is_never_sent_again(
+    error: Exception, autojump_clock: MockClock, *, duplex: bool
+) -> None:
+    """Not even if the stream would work again: nobody knows how far it came."""
+    line = Duplex() if duplex else Line()
+    writer = wrap_stream(line)
+    await writer.write(b"abc")
+    async with trio.open_nursery() as nursery:
+
+        async def fail() -> None:
+            await trio.sleep(1.5)
+            line.failing = error
+
+        nursery.start_soon(fail)
+        with pytest.raises(trio.BrokenResourceError) as info:
+            await writer.flush()
+    assert info.value.__cause__ is error
+    line.failing = None
+
+    for _ in range(2):
+        for call in (writer.flush, lambda: writer.send_all(b"d"), writer.shutdown):
+            with pytest.raises(trio.BrokenResourceError) as info:
+                await call()
+            assert info.value.__cause__ is error
+    assert writer.unsent_bytes == 3
+    await writer.aclose()
+    assert line.sent == b"a"
+    assert line.log == ["send_all", "aclose"]
+
+
 async def test_busy_below_is_told_and_goes_with_its_reason(autojump_clock: MockClock) -> None:
     """Somebody else uses the stream: nothing was sent, nothing is lost, nothing is broken."""
     line = Line()
@@ -538,16 +581,36 @@ async def test_busy_below_is_told_and_goes_with_its_reason(autojump_clock: MockC
     assert line.sent == b"them abc"
 
 
+async def test_a_limit_of_the_streams_own_breaks_the_writer(autojump_clock: MockClock) -> None:
+    """Also through layers above: a second flush does not send the chunk again."""
+
+    class Impatient(Line):
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            with trio.fail_after(2.5):
+                await super().send_all(data)
+
+    line = Impatient()
+    writer = BufWriter(line)
+    await writer.write_all(b"abcdef")
+    for _ in range(2):
+        with pytest.raises(trio.BrokenResourceError):
+            await writer.flush()
+    await writer.aclose()
+
+    assert line.sent == b"ab"
+
+
 async def test_a_stream_closed_behind_our_back(autojump_clock: MockClock) -> None:
+    """A foreign stream's own error is a failure of it, as any other one."""
     line = Line()
     writer = wrap_stream(line)
     await line.aclose()
     await writer.write(b"abc")
     for _ in range(2):
-        with pytest.raises(trio.ClosedResourceError):
+        with pytest.raises(trio.BrokenResourceError) as info:
             await writer.flush()
-    with pytest.raises(trio.ClosedResourceError):
-        await writer.aclose()
+        assert type(info.value.__cause__) is trio.ClosedResourceError
+    await writer.aclose()
 
     assert writer.unsent_bytes == 3
 
@@ -557,16 +620,19 @@ async def test_no_cycle_is_left(autojump_clock: MockClock) -> None:
         line = Line()
         writer = wrap_stream(line, cancel_grace=1)
         await writer.send_all(b"abc")
-        line.failing = trio.BusyResourceError()
-        with pytest.raises(trio.BusyResourceError):
-            await writer.send_all(b"abc")
-        line.failing = None
         with trio.move_on_after(1):
-            await writer.flush()
+            await writer.send_all(b"abc")
         for _ in range(2):
             with pytest.raises(trio.BrokenResourceError):
                 await writer.flush()
         await writer.aclose()
+        line = Line()
+        line.failing = OSError()
+        writer = wrap_stream(line)
+        with pytest.raises(trio.BrokenResourceError):
+            await writer.send_all(b"abc")
+        await writer.aclose()
+        line.failing = None
 
     await assert_leaves_no_cycle(scenario)
 
@@ -595,51 +661,96 @@ async def test_two_tasks_at_once(autojump_clock: MockClock) -> None:
     assert line.sent == b"first"
 
 
-async def test_closing_in_the_middle_of_another_tasks_send(autojump_clock: MockClock) -> None:
-    """The send is finished first, within the grace; the other task learns that it is over."""
-    line = Line()
-    writer = wrap_stream(line, cancel_grace=10)
-
-    async def send() -> None:
-        with pytest.raises(trio.ClosedResourceError):
-            await writer.send_all(b"abc")
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(send)
-        await trio.sleep(0.5)
-        await writer.aclose()
-
-    assert line.sent == b"abc"
-    assert line.log.count("send_all") == 1
-    assert line.closed
-    assert writer.unsent_bytes == 0
-
-
-async def test_closing_in_the_middle_of_a_send_that_takes_too_long(
-    autojump_clock: MockClock,
+@pytest.mark.parametrize("above", [False, True])
+async def test_a_close_in_the_middle_of_another_tasks_send_waits_for_it(
+    autojump_clock: MockClock, *, above: bool
 ) -> None:
+    """As long as it takes, since eviction is no cancellation; the task then learns of the close."""
     line = Line()
-    writer = wrap_stream(line, cancel_grace=1)
+    inner = wrap_stream(line, cancel_grace=1)
+    writer = TimeoutWriter(BufWriter(inner), idle=60) if above else inner
 
     async def send() -> None:
         with pytest.raises(trio.ClosedResourceError):
             await writer.send_all(b"abcdef")
+        assert trio.current_time() == 6
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
-        await trio.sleep(1.5)
-        with pytest.raises(trio.BrokenResourceError, match="unknown part"):
-            await writer.aclose()
+        await trio.sleep(0.5)
+        await inner.aclose()
+        assert trio.current_time() == 6
 
-    assert line.sent == b"ab"
+    assert line.sent == b"abcdef"
+    assert line.log == ["send_all", "aclose"]
+    assert writer.unsent_bytes == 0
+
+
+@pytest.mark.parametrize("who", ["sender", "closer", "both"])
+async def test_a_cancellation_starts_the_clock_of_a_send_that_a_close_waits_for(
+    autojump_clock: MockClock, who: str
+) -> None:
+    """Of the task that sends, and of the one that closes."""
+    line = Line()
+    writer = wrap_stream(line, cancel_grace=2)
+
+    async def send(task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+        with trio.CancelScope() as scope:
+            task_status.started(scope)
+            with contextlib.suppress(trio.ClosedResourceError):
+                await writer.send_all(b"abcdefghi")
+
+    async def close(task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+        with trio.CancelScope() as scope:
+            task_status.started(scope)
+            with contextlib.suppress(trio.BrokenResourceError):
+                await writer.aclose()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        async with trio.open_nursery() as nursery:
+            sender = await nursery.start(send)
+            await trio.testing.wait_all_tasks_blocked()
+            closer = await nursery.start(close)
+            await trio.sleep(3.5)
+            if who != "closer":
+                sender.cancel()
+            if who != "sender":
+                closer.cancel()
+
+    assert trio.current_time() == 5.5
+    assert line.sent == b"abcde"
     assert line.closed
-    assert writer.unsent_bytes == 6
+    assert writer.unsent_bytes == 9
+    # An uncancelled close raises it; a cancelled one has to warn.
+    told = [str(one.message) for one in caught if one.category is ResourceWarning]
+    assert len(told) == (who != "sender")
 
 
-async def test_a_cancelled_close_in_the_middle_of_another_tasks_send(
+async def test_a_close_whose_grace_is_over_ends_a_send_that_does_not_notice(
     autojump_clock: MockClock,
 ) -> None:
-    """It waits for nobody: the stream is closed under the send, and the warning says so."""
+    """One whose stream sleeps on although it was closed."""
+    line = Line(math.inf)
+    writer = wrap_stream(line, cancel_grace=2)
+
+    async def send() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await writer.send_all(b"abc")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.warns(ResourceWarning, match="3 bytes"):
+            await trio.aclose_forcefully(writer)
+
+    assert trio.current_time() == 2
+    assert line.closed
+
+
+async def test_a_cancelled_close_lets_another_tasks_send_end_within_the_grace(
+    autojump_clock: MockClock,
+) -> None:
     line = Line()
     writer = wrap_stream(line, cancel_grace=10)
 
@@ -650,13 +761,12 @@ async def test_a_cancelled_close_in_the_middle_of_another_tasks_send(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
         await trio.sleep(1.5)
-        with pytest.warns(ResourceWarning, match="3 bytes"):
-            await trio.aclose_forcefully(writer)
-        assert trio.current_time() == 1.5
+        await trio.aclose_forcefully(writer)
+        assert trio.current_time() == 3
         assert line.closed
 
-    assert line.sent == b"a"
-    assert writer.unsent_bytes == 3
+    assert line.sent == b"abc"
+    assert writer.unsent_bytes == 0
 
 
 # ---- How it ends -----------------------------------------------------------------------------
@@ -687,13 +797,13 @@ async def test_raw_polls_know_the_end_as_well(autojump_clock: MockClock) -> None
     for _ in range(2):  # the chunk, the end
         with pytest.raises(NotReady) as info:
             writer.poll_shutdown()
-        for poll in (lambda: writer.poll_write(b"d"), writer._poll_ready):
+        for poll in (lambda: writer.poll_write(b"d"), writer.poll_ready):
             with pytest.raises(trio.ClosedResourceError):
                 poll()
         await info.value.wait()
     writer.poll_shutdown()
     writer.poll_flush()
-    assert writer._phase is ENDED
+    assert writer.lifecycle.phase is ENDED
     with pytest.raises(trio.ClosedResourceError):
         writer.poll_write(b"d")
     with pytest.raises(trio.ClosedResourceError):
@@ -764,28 +874,98 @@ async def test_an_end_of_file_that_takes_too_long_breaks_the_writer(
 
 
 class SlowToClose(Duplex):
-    """One that says goodbye for as long as it is let."""
+    """One whose close takes a hundred seconds."""
 
     async def aclose(self) -> None:
+        self.log.append("aclose begins")
         self.closed = True
-        await trio.sleep_forever()
+        await trio.sleep(100)
+        self.log.append("aclose")
 
 
-@pytest.mark.parametrize("clean", [True, False])
-async def test_a_goodbye_has_the_grace_and_only_after_a_whole_message(
-    autojump_clock: MockClock, *, clean: bool
+@pytest.mark.parametrize("shut_down_before", [False, True])
+async def test_a_clean_close_waits_for_the_close_of_a_duplex_stream(
+    autojump_clock: MockClock, *, shut_down_before: bool
+) -> None:
+    """Which may write an epilogue: as long as it takes, and after all of the layers above."""
+    stream = SlowToClose()
+    writer = BufWriter(wrap_stream(stream, cancel_grace=7))
+    await writer.write_all(b"abc")
+    if shut_down_before:
+        await writer.shutdown()
+    await writer.aclose()
+
+    assert stream.log == ["send_all", "aclose begins", "aclose"]
+    assert trio.current_time() == 3 + 100
+
+
+async def test_a_cancelled_close_gives_the_close_of_a_duplex_stream_the_grace(
+    autojump_clock: MockClock,
 ) -> None:
     stream = SlowToClose()
     writer = wrap_stream(stream, cancel_grace=7)
-    if not clean:
-        writer.poll_write(b"lost")
-        with pytest.warns(ResourceWarning, match="4 bytes"):
-            await trio.aclose_forcefully(writer)
-    else:
+    with trio.move_on_after(10) as scope:
         await writer.aclose()
 
+    assert scope.cancelled_caught
+    assert stream.log[:1] == ["aclose begins"]
+    assert "aclose" not in stream.log
     assert stream.closed
-    assert trio.current_time() == (7 if clean else 0)
+    assert trio.current_time() == 17
+
+
+async def test_a_stream_that_cannot_be_closed_is_told_of(autojump_clock: MockClock) -> None:
+    class Unclosable(Duplex):
+        async def aclose(self) -> None:
+            await super().aclose()
+            raise OSError("no space left")
+
+    stream = Unclosable()
+    writer = wrap_stream(stream)
+    with pytest.raises(trio.BrokenResourceError, match="no space left"):
+        await writer.aclose()
+    assert stream.closed
+
+
+@pytest.mark.parametrize("size", [4, 40])
+async def test_a_forceful_close_sends_a_chunk_for_no_longer_than_the_grace(
+    autojump_clock: MockClock, size: int
+) -> None:
+    """The send is the poll, so it gets a chance; nothing is lost by it if it succeeds."""
+    line = Line()
+    writer = wrap_stream(line, cancel_grace=7)
+    writer.poll_write(bytes(size))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        await trio.aclose_forcefully(writer)
+
+    assert line.closed
+    assert len(line.sent) == trio.current_time() == min(size, 7)
+    assert [str(one.message).split(": ")[-1] for one in caught] == (
+        ["40 bytes that it had accepted were never sent"] if size == 40 else []
+    )
+
+
+@pytest.mark.parametrize("clean", [True, False])
+async def test_a_send_all_that_was_given_up_is_not_waited_for(
+    autojump_clock: MockClock, *, clean: bool
+) -> None:
+    """An HTTP client that timed out gets out of a shielded aclose: in the grace, at the latest."""
+    line = Line(0.1)
+    writer = BufWriter(wrap_stream(line, cancel_grace=2))
+    with trio.move_on_after(1) as scope:
+        await writer.send_all(bytes(5 if clean else 100))
+    assert scope.cancelled_caught is not clean
+    began = trio.current_time()
+    if clean:
+        await writer.aclose()
+    else:
+        # Nobody knows how much of the chunk was sent: it is broken, and aclose tells it first.
+        with pytest.raises(trio.BrokenResourceError):
+            await writer.aclose()
+
+    assert trio.current_time() - began <= 2
+    assert line.closed
 
 
 async def tls_pair() -> tuple[trio.SSLStream[Any], trio.SSLStream[Any]]:
@@ -819,7 +999,7 @@ async def test_trios_tls_says_goodbye_after_a_whole_message() -> None:
 
 async def test_trios_tls_says_no_goodbye_after_a_truncated_message() -> None:
     client, server = await tls_pair()
-    writer = BufWriter(client)
+    writer = BufWriter(wrap_stream(client, cancel_grace=0))
     await writer.write_all(b"trunca")
     with pytest.warns(ResourceWarning, match="6 bytes"):
         await trio.aclose_forcefully(writer)

@@ -104,3 +104,49 @@ async def test_every_constructor_that_takes_a_writer_wraps_it() -> None:
     assert type(BufWriter(left).inner) is SendStreamWriter
     assert type(ReadWritePair(right, left).inner) is SendStreamWriter
     assert type(split(left)[1].inner) is SendStreamWriter
+
+
+class Foreign(trio.abc.SendStream):
+    """One that cannot be hashed, and not be referred to weakly."""
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        raise AssertionError
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        raise AssertionError
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise AssertionError
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("make", [Foreign, trio.testing.MemorySendStream])
+async def test_the_same_stream_has_one_writer_while_that_lives(make: Any) -> None:
+    """So the bytes that wait in it are not passed over by a second one."""
+    stream = make()
+    writer = wrap_stream(stream)
+    assert wrap_stream(stream) is writer
+    assert BufWriter(stream).inner is writer
+    assert wrap_stream(make()) is not writer
+    await writer.aclose()
+    other = wrap_stream(stream)
+    assert other is not writer
+    await trio.aclose_forcefully(other)
+
+
+def test_a_living_writer_keeps_its_grace() -> None:
+    """None is any for it, and one second for a new writer."""
+    stream = Foreign()
+    writer = wrap_stream(stream)
+    assert isinstance(writer, SendStreamWriter)
+    assert writer.cancel_grace == 1.0
+    assert wrap_stream(stream, 1.0) is wrap_stream(stream, None) is writer
+    with pytest.raises(ValueError, match="exists already, with another cancel_grace"):
+        wrap_stream(stream, 2.0)
+    del writer
+    assert wrap_stream(stream, 2.0).cancel_grace == 2.0  # type: ignore[attr-defined]

@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
 
-from trio_asyncwrite import Buf, BufWriter, ReadHalf, ReadWritePair, TcpStream, WriteHalf, split
+from trio_asyncwrite import (
+    Buf,
+    BufWriter,
+    ReadHalf,
+    ReadWritePair,
+    TcpStream,
+    WriteHalf,
+    split,
+    wrap_stream,
+)
 from trio_asyncwrite.testing import Sweep, cancel_everywhere, check_async_write
 
 from .._streams import clog, clogged, connected, drain, drain_while, tcp_pair, unix_pair
@@ -71,14 +81,15 @@ async def test_no_cancellation_loses_a_byte() -> None:
                 with sweep:
                     await writer.write_all_buf(buf)
                     await writer.aclose()
-                if sweep.cancelled and not writer._released:
+                if sweep.cancelled and not writer.closed:
                     await writer.write_all_buf(buf)
                     await writer.aclose()
                 await peer.send_all(b"answer")
                 await peer.send_eof()
             assert received == [b"answer"]
-            assert await drain(peer) == data[: len(data) - buf.remaining]
+            # A cancelled close of one half sends no end-of-file, the close of the second one does.
             await reader.aclose()
+            assert await drain(peer) == data[: len(data) - buf.remaining]
 
     assert await cancel_everywhere(scenario) > 3
 
@@ -147,12 +158,12 @@ async def test_two_tasks_in_one_half(tcp: Pair) -> None:
 async def test_nothing_sneaks_into_the_buffer_of_an_ended_half(tcp: Pair) -> None:
     stream, peer = tcp
     _, writer = split(ReadWritePair(stream, BufWriter(stream, 64)))
-    assert writer._room == 64
+    assert writer.spare_capacity == 64
     assert await writer.write(b"data") == 4
-    assert writer._room == 60
+    assert writer.spare_capacity == 60
     await writer.shutdown()
     for _ in range(2):
-        assert writer._room == 0
+        assert not writer.lifecycle.fast.left
         with pytest.raises(trio.ClosedResourceError):
             await writer.write(b"x")
         with pytest.raises(trio.ClosedResourceError):
@@ -268,11 +279,14 @@ async def test_an_unclean_close_resets_with_the_second_half(
     clog(writer)
     if not write_first:
         await reader.aclose()
-    with pytest.warns(ResourceWarning, match="64 bytes"):
-        await trio.aclose_forcefully(writer)
     if write_first:
+        await trio.aclose_forcefully(writer)
         assert stream.fileno() >= 0
-        await reader.aclose()
+        with pytest.raises(trio.BrokenResourceError, match="torn: its write half was closed"):
+            await buffered.write_all(b"x")
+    close = reader.aclose if write_first else partial(trio.aclose_forcefully, writer)
+    with pytest.warns(ResourceWarning, match="64 bytes"):
+        await close()
 
     assert stream.fileno() == -1
     with pytest.raises(trio.BrokenResourceError):
@@ -289,25 +303,96 @@ async def test_a_cancelled_close_still_closes(tcp: Pair) -> None:
     assert await drain(peer) == b""
 
 
-async def test_the_stream_is_closed_when_it_cannot_be_released() -> None:
-    """Trio's own stream, which fails to close at the second time of asking."""
-    left, _right = trio.testing.memory_stream_pair()
-    reader, writer = split(left)
-    calls = 0
+class Unclosable(trio.abc.HalfCloseableStream):
+    """A foreign stream whose close fails."""
 
-    def fail_at_the_second_call() -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            raise OSError("cannot")
+    def __init__(self) -> None:
+        self.log: list[str] = []
 
-    left.send_stream.close_hook = fail_at_the_second_call
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        raise AssertionError
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise AssertionError
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        raise AssertionError
+
+    async def send_eof(self) -> None:
+        self.log.append("send_eof")
+
+    async def aclose(self) -> None:
+        self.log.append("aclose")
+        raise OSError("cannot")
+
+
+async def test_a_stream_that_cannot_be_released_is_told_of_by_the_second_half() -> None:
+    stream = Unclosable()
+    reader, writer = split(stream)
     await writer.aclose()
-    assert calls == 1
-    with pytest.raises(OSError, match="cannot"):
+    assert stream.log == ["send_eof"]
+    with pytest.raises(trio.BrokenResourceError, match="cannot"):
         await reader.aclose()
 
-    assert calls == 3
+    assert stream.log == ["send_eof", "aclose"]
+    assert reader.closed
+    assert wrap_stream(stream).closed is False  # a new one: the old one has been closed
+
+
+async def test_a_half_that_was_dropped_counts_as_closed(tcp: Pair) -> None:
+    """The stream is closed with the one that is left, whichever that is."""
+    for stream, other, write_first in zip(tcp, tcp[::-1], (True, False), strict=True):
+        if stream.closed:
+            continue
+        reader, writer = split(stream)
+        if write_first:
+            del reader
+            await writer.send_all(b"data")
+            await writer.aclose()
+            assert await drain(other) == b"data"
+        else:
+            del writer
+            await reader.aclose()
+        assert stream.closed
+
+
+async def test_a_dropped_write_half_leaves_what_was_written(tcp: Pair) -> None:
+    """It stays in the buffer below, and the close of the read half flushes it."""
+    stream, peer = tcp
+    reader, writer = split(ReadWritePair(stream, BufWriter(stream)))
+    await writer.write_all(b"buffered")
+    del writer
+    await reader.aclose()
+
+    assert await drain(peer) == b"buffered"
+
+
+async def test_a_torn_write_half_tears_the_whole(tcp: Pair) -> None:
+    """It is reset when both are closed; until then the read half goes on."""
+    stream, peer = tcp
+    reader, writer = split(stream)
+    clog(writer)
+    with trio.move_on_after(0):
+        await writer.write_all(bytes(1000))  # not a byte of it: not torn
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.write_all, bytes(10_000_000))
+        await peer.receive_some()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        nursery.cancel_scope.cancel()
+    for layer in (writer, stream):
+        with pytest.raises(trio.BrokenResourceError, match="torn"):
+            await layer.write_all(b"x")
+    with pytest.warns(ResourceWarning, match="of a message were accepted"):
+        await writer.aclose()
+    await peer.send_all(b"answer")
+    assert await reader.receive_some() == b"answer"
+    assert stream.fileno() >= 0
+    with pytest.warns(ResourceWarning):
+        await reader.aclose()
+
+    assert stream.fileno() == -1
+    with pytest.raises(trio.BrokenResourceError):
+        await drain(peer)
 
 
 # ---- Joining again ---------------------------------------------------------------------------
@@ -417,7 +502,7 @@ async def test_a_half_that_is_being_closed_is_refused(tcp: Pair) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.aclose)
         await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(trio.BusyResourceError):
+        with pytest.raises(trio.ClosedResourceError):
             reader.unsplit(writer)
 
         assert await drain(peer) == bytes(count)

@@ -16,14 +16,12 @@ from trio_asyncwrite import (
     BufWriter,
     Cursor,
     NotReady,
-    PollEvented,
     SharedWriter,
     SimplexReader,
     TcpStream,
     simplex,
     wrap_stream,
 )
-from trio_asyncwrite._wrappers import _timeout_writer
 from trio_asyncwrite._wrappers._timeout_writer import TimeoutWriter
 from trio_asyncwrite.testing import Sweep, cancel_everywhere, check_async_write
 
@@ -305,7 +303,7 @@ async def test_small_writes_into_a_buffer_below_need_no_checkpoint() -> None:
             await writer.write_all(b"c")
         await writer.flush()
         assert cursor.getvalue() == b"abc"
-    assert writer._room == 0
+    assert not writer.lifecycle.fast.left
 
 
 @pytest.mark.parametrize("maker", [tcp_pair, unix_pair])
@@ -336,43 +334,40 @@ async def test_a_real_peer_that_never_reads_and_then_does(
 class Kernel(AsyncWrite):
     """A writer that is never ready, over a TCP stream whose kernel has its own pace."""
 
-    def __init__(self, inner: AsyncWrite) -> None:
+    def __init__(self, inner: AsyncWrite, held: Iterator[int | None]) -> None:
         self.inner = inner
+        self.held = held
+
+    @property
+    def unacknowledged_bytes(self) -> int | None:  # type: ignore[override]
+        return next(self.held)
 
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         raise NotReady(trio.sleep_forever)
 
 
-@pytest.mark.parametrize(
-    "of_socket",
-    [TcpStream, PollEvented],
-    ids=["TcpStream", "PollEvented"],
-)
-async def test_bytes_that_leave_the_kernel_have_moved(
-    of_socket: Callable[[trio.socket.SocketType], AsyncWrite],
-    autojump_clock: MockClock,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_bytes_that_leave_the_kernel_have_moved(autojump_clock: MockClock) -> None:
     """Long before the socket is writable again."""
-    held: Iterator[int] = iter([*range(100, 0, -1), *[0] * 100])
-    async with connected(tcp_pair) as (owner, _):
-        stream = of_socket(owner.socket)
-
-        def unacknowledged_bytes(fd: int, *, ended: bool) -> int:
-            assert fd == owner.fileno()
-            assert ended is False
-            return next(held)
-
-        monkeypatch.setattr(_timeout_writer, "unacknowledged_bytes", unacknowledged_bytes)
-        writer = TimeoutWriter(Kernel(stream), idle=8)
+    held = iter([*range(100, 0, -1), *[0] * 100])
+    async with connected(tcp_pair) as (stream, _):
+        writer = TimeoutWriter(Kernel(stream, held), idle=8)
         with pytest.raises(trio.TooSlowError):
             await writer.write_all(b"x")
         # A look each second, of which 100 saw something move.
         assert 107 <= trio.current_time() <= 109
 
-        await trio.aclose_forcefully(stream)
+
+async def test_a_kernel_that_cannot_tell_is_not_asked_in_between(
+    autojump_clock: MockClock,
+) -> None:
+    """One wait as long as the limit."""
+    held = iter([None, None])
+    async with connected(unix_pair) as (stream, _):
+        writer = TimeoutWriter(Kernel(stream, held), idle=8)
         with pytest.raises(trio.TooSlowError):
             await writer.write_all(b"x")
+        assert trio.current_time() == 8
+        assert list(held) == []
 
 
 async def test_a_failure_is_none_of_time(autojump_clock: MockClock) -> None:
@@ -396,7 +391,7 @@ async def test_it_leaves_no_cycle(autojump_clock: MockClock) -> None:
         writer, reader = pair(idle=3)
         for _ in range(2):
             with contextlib.suppress(trio.TooSlowError):
-                await writer.write_all(bytes(20))
+                await writer.write(bytes(20))
         await reader.aclose()
         with contextlib.suppress(trio.BrokenResourceError):
             await writer.write_all(bytes(20))
@@ -413,7 +408,7 @@ async def test_after_shutdown_nothing_is_written() -> None:
     with pytest.raises(trio.ClosedResourceError):
         writer.poll_write_vectored([b"x"])
     with pytest.raises(trio.ClosedResourceError):
-        writer._poll_ready()
+        writer.poll_ready()
     await writer.aclose()
 
 

@@ -7,7 +7,7 @@ import contextlib
 import trio
 import trio.abc
 
-from trio_asyncwrite._core._close import Hardness, enter
+from trio_asyncwrite._core._close import Hardness, enter, wait_done
 from trio_asyncwrite._core._stack import attach
 
 from ._graceful_close import writer_of
@@ -27,5 +27,5 @@ async def abort_stream(stream: trio.abc.SendStream) -> None:
                 if not close.is_running:
                     await close.run()
             for one in (close, *others):
-                await one.done.wait()
+                await wait_done(one)
         await trio.lowlevel.checkpoint()

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=trio.abc.SendStream)
 
 
+@trio.lowlevel.enable_ki_protection
+@trio.lowlevel.enable_ki_protection
 async def close_gracefully(
     stream: trio.abc.SendStream,
     *,
@@ -46,18 +48,22 @@ async def close_gracefully(
     each other and unread input cannot make the kernel send a reset. Then the stream is closed;
     if not all could be sent, in the way that shows the peer that it is truncated.
 
-    It takes any writer of this library and any Trio stream. Of a write-only layer, the stream
-    below it is drained, if closing the one closes the other. A write-only stream is only
-    written to: its peer's end cannot be seen. A duplex stream that cannot be half-closed has no
-    way to announce the end but to be closed: it is, without lingering. TLS that has not shaken
-    hands, and has nothing to send, ends as its transport: there is nobody to say goodbye to. A
-    handle of :meth:`~AsyncWrite.by_ref` and a half of :func:`split` end as their own shutdown
-    has it, and leave the rest of the stream to its owner.
+    It takes any writer of this library and any Trio stream. Of a write-only layer, the stream below
+    it is drained, if closing the one closes the other. A write-only stream is only written to: its
+    peer's end cannot be seen. A duplex stream that cannot be half-closed has no way to announce the
+    end but to be closed: it is, without lingering. TLS that has not shaken hands, and has nothing
+    to send, ends as its transport, without a close_notify. A handle of :meth:`~AsyncWrite.by_ref`
+    and a half of :func:`split` end as their own shutdown has it, and leave the rest of the stream
+    to its owner.
 
     Other tasks inside the stream, reading or writing, get :exc:`trio.ClosedResourceError`, as
-    they would from ``aclose``; what they were writing ends where it is. Streams in memory,
-    halves, and streams that are not this library's cannot be taken away from a task: it is
-    waited for, within the limits.
+    they would from ``aclose``; what they were writing ends where it is. A stream that is not this
+    library's cannot be taken from a task that uses it directly: it is waited for, within the
+    limits. If another task is closing the stream already, this call brings its limits and makes a
+    report of its own.
+
+    A stack whose last message was cut short is truncated: its accepted bytes are delivered, and
+    then it ends so that the peer can tell.
 
     Args:
         stream: the stream to end. It is closed in every case.
@@ -86,6 +92,7 @@ async def close_gracefully(
     return await end_stream(stream, Limits(timeout, linger, linger_bytes))
 
 
+@trio.lowlevel.enable_ki_protection
 async def close_all_gracefully(
     streams: Iterable[trio.abc.SendStream],
     *,
@@ -121,6 +128,7 @@ async def close_all_gracefully(
         check_stream(stream)
     reports: dict[int, CloseReport] = {}
 
+    @trio.lowlevel.enable_ki_protection
     async def close(number: int, stream: trio.abc.SendStream) -> None:
         reports[number] = await end_stream(stream, limits)
 
@@ -131,10 +139,12 @@ async def close_all_gracefully(
     return [reports[number] for number in range(len(streams))]
 
 
+@trio.lowlevel.enable_ki_protection
+@trio.lowlevel.enable_ki_protection
 async def abort(stream: trio.abc.SendStream) -> None:
     """Close a stream at once, through all layers, and let the peer of a TCP stream see a reset.
 
-    Nothing is sent any more, neither what is buffered nor a goodbye, and the kernel discards
+    Nothing is sent any more, neither what is buffered nor an epilogue, and the kernel discards
     what it had not sent yet; there is no warning about it. It is right when what was sent must
     not be taken for complete, or when the peer is known to misbehave and should cost nothing
     more, not even the kernel's memory. Otherwise it is not: a reset may destroy what the peer
@@ -214,6 +224,8 @@ class graceful(Generic[S]):  # noqa: N801 - reads as contextlib.closing does
     async def __aenter__(self) -> Self:
         return self
 
+    @trio.lowlevel.enable_ki_protection
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,

@@ -10,6 +10,7 @@ import trio.abc
 
 from trio_asyncwrite._core._async_read import AsyncRead, poll_reader
 from trio_asyncwrite._core._checks import RECEIVE_SIZE
+from trio_asyncwrite._core._close import Hardness
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._lifecycle import lifted
 
@@ -51,15 +52,20 @@ class Discard:
         #: Once more than this is discarded, it is enough.
         self.limit: float = math.inf
         self.error: Exception | None = None
+        #: What a reader has raised that nobody reports: Ctrl-C. Raised after the release.
+        self.interrupt: BaseException | None = None
         self.scope = trio.CancelScope()
         self.done = trio.Event()
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Read until there is nothing more to read, or ``scope`` is cancelled."""
-        with self.scope:
-            if self.source is not None:
-                await self._read(self.source)
-        self.done.set()
+        try:
+            with self.scope:
+                if self.source is not None:
+                    await self._read(self.source)
+        finally:
+            self.done.set()
 
     async def _read(self, source: trio.abc.ReceiveStream) -> None:
         try:
@@ -76,6 +82,11 @@ class Discard:
             self.peer_closed = None
         except Exception as exc:  # noqa: BLE001 - it is reported
             self.error = exc
+        except trio.Cancelled:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - raised after the release
+            self.interrupt = exc
+            self._close.harden(Hardness.CUT_OFF)
 
     async def _receive(self, source: trio.abc.ReceiveStream, size: int) -> bytes | bytearray:
         if not isinstance(source, AsyncRead):

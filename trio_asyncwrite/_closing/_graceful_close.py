@@ -25,13 +25,15 @@ delivered, within the limits, and then the end that shows the truncation.
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import trio
 import trio.abc
 
-from trio_asyncwrite._core._close import Hardness, State, enter
+from trio_asyncwrite._core._async_read import AsyncRead
+from trio_asyncwrite._core._close import Close, Hardness, State, enter, wait_done
 from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._lifecycle import running_closes
 from trio_asyncwrite._core._stack import attach, held_by
@@ -41,6 +43,7 @@ from trio_asyncwrite._transports._wrap_stream import wrap_stream
 from ._discard import Discard, persist
 from ._report import CloseOutcome, CloseReport
 from ._trio_ssl_stream import (
+    as_ssl_stream,
     exchanges_close_notify,
     is_truncation,
     readable_part,
@@ -48,10 +51,10 @@ from ._trio_ssl_stream import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
 
     from trio_asyncwrite._core._async_write import AsyncWrite
-    from trio_asyncwrite._core._close import Close
+    from trio_asyncwrite._core._layer import Layer
 
     from ._limits import Limits
 
@@ -75,32 +78,115 @@ class GracefulClose:
     """
 
     def __init__(self, writer: AsyncWrite, limits: Limits, *, truncated: bool = False) -> None:
+        # Nothing is begun before run(), whose first `try` guarantees the release.
         self.writer = writer
         self.limits = limits
         self.started = trio.current_time()
+        self._says_truncated = truncated
+        self._close: Close | None = None
+        self._is_late = False
+        self._others: list[Close] = []
+        #: Whether another task has begun the close.
+        self.joins = False
+        self.discard: Discard
         self.error: Exception | None = None
         self.was_reset = False
+        self.state = State.WHOLE
+        self.tls: trio.SSLStream[trio.abc.Stream] | None = None
+        #: What was discarded above, before the discarding moved to a layer below.
+        self.discarded_before = 0
+        self.is_tcp = False
+        #: Whether all data is known to have arrived, so that only a close_notify can be lost now.
+        self.delivered = False
+        self.unacknowledged: int | None = None
+        self.linger_by: float | None = None
+        self.sent = False
+        self._sent_at_once = False
+        self.unwrapped = False
+        #: Where the evidence is: the writer, or after an unwrap the transport below.
+        self.current: AsyncWrite = writer
+        #: A failure that cost no more than our close_notify, which a peer that has ended does not
+        #: need.
+        self.unheard: Exception | None = None
+        self._nursery: trio.Nursery | None = None
+
+    @property
+    def close(self) -> Close:
+        """The close that runs, or that was joined."""
+        assert self._close is not None
+        return self._close
+
+    def time_is_up(self) -> None:
+        """Send and wait no longer."""
+        self.close.harden(Hardness.CUT_OFF, late=True)
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> CloseReport:
+        """Close, and report. Not cancelled; bounded by the limits.
+
+        Checkpoints: other tasks run meanwhile, but a cancellation is delivered at the next one.
+        """
+        writer = self.writer
         if not writer.lifecycle.attached:
             attach(writer)
-        self.joins = writer.lifecycle.close is not None
-        source = None if self.joins else writer.drain_source()
-        self.close, self._others = enter(writer, Hardness.CLEAN)
-        close = self.close
-        close.delivers = True
-        close.limit(self.started + limits.timeout)
-        if truncated and not self.joins:
+        has_begun = writer.lifecycle.close is not None
+        self._close, self._others = close, _ = enter(writer, Hardness.CLEAN)
+        self.joins = has_begun or close.is_running
+        token = running_closes.set((*running_closes.get(), close))
+        interrupt: BaseException | None = None
+        try:
+            with trio.CancelScope(shield=True):
+                interrupt = self._prepare()
+                if self._sent_at_once or (interrupt is not None and not self.joins):
+                    await close.run(self._linger)
+                else:
+                    interrupt = await self._run_beside_discarding() or interrupt
+                for other in self._others:
+                    await wait_done(other)
+        finally:
+            running_closes.reset(token)
+        if not isinstance(close.error, Exception):
+            interrupt = interrupt or close.error
+        interrupt = interrupt or self.discard.interrupt
+        if interrupt is not None:
+            try:
+                raise interrupt
+            finally:
+                interrupt = None
+        report = self._make_report()
+        # Exceptions refer to the frames they went through, and those to this object.
+        self.error = self.unheard = self.discard.error = None
+        return report
+
+    def _prepare(self) -> BaseException | None:
+        """Look at the stack; whatever its layers raise, it is closed.
+
+        Returns:
+            What interrupts: Ctrl-C, for example.
+        """
+        try:
+            self._look_at_the_stack()
+        except BaseException as exc:  # noqa: BLE001 - reported, or raised after the release
+            if not self.joins:
+                self.close.harden(Hardness.CUT_OFF, hurried=False)
+            if not isinstance(exc, Exception):
+                return exc
+            self._note(exc)
+        return None
+
+    def _look_at_the_stack(self) -> None:
+        writer, close = self.writer, self.close
+        self.discard = Discard(None, close)
+        close.delivers = close.is_reported = True
+        close.limit(self.started + self.limits.timeout)
+        if self._says_truncated:
             close.marked_truncated = True
         self.state = close.state()
         self.tls = ssl_stream_of(close.layers)
-        if self.joins:
-            source = writer.drain_source()
-        self.discard = Discard(readable_part(source), close)
-        #: What was discarded above, before the discarding moved to a layer below.
-        self.discarded_before = 0
-        #: Whether all data is known to have arrived, so that only a close_notify can be lost now.
-        #: Nobody but the close can write any more.
+        self.discard = Discard(readable_part(writer.drain_source()), close)
         unacknowledged = writer.unacknowledged_bytes
         self.is_tcp = unacknowledged is not None
+        # Nobody but the close can write any more.
         self.delivered = (
             unacknowledged == 0
             and self.state is State.WHOLE
@@ -117,59 +203,21 @@ class GracefulClose:
             self.state = State.BROKEN
         elif self.state is State.BROKEN:
             self._note(_failure_of(close))
-        self.unacknowledged: int | None = None
-        self.linger_by: float | None = None
-        self.sent = False
-        self.unwrapped = False
-        #: Where the evidence is: the writer, or after an unwrap the transport below.
-        self.current: AsyncWrite = writer
-        #: A failure that cost no more than our close_notify, which a peer that has ended does not
-        #: need.
-        self.unheard: Exception | None = None
-        self._nursery: trio.Nursery | None = None
-
-    @trio.lowlevel.enable_ki_protection
-    async def run(self) -> CloseReport:
-        """Close, and report. Not cancelled; bounded by the limits.
-
-        Checkpoints: other tasks run meanwhile, but a cancellation is delivered at the next one.
-        """
-        close = self.close
-        token = running_closes.set((*running_closes.get(), close))
-        interrupt: BaseException | None = None
-        try:
-            with trio.CancelScope(shield=True):
-                if self.joins:
-                    await self._run_joined()
-                elif not self._waits() and close.try_at_once():
-                    await close.run(self._linger)
-                else:
-                    interrupt = await self._run_beside_discarding()
-                for other in self._others:
-                    await other.done.wait()
-        finally:
-            running_closes.reset(token)
-        if interrupt is not None:
-            try:
-                raise interrupt
-            finally:
-                interrupt = None
-        report = self._make_report()
-        # Exceptions refer to the frames they went through, and those to this object.
-        self.error = self.unheard = self.discard.error = None
-        return report
-
-    def _waits(self) -> bool:
-        """Whether sending is surely no matter of one poll."""
-        return bool(self.writer.close_patience)
+        if not self.joins:
+            # Where the waits do the sending, it is no matter of one poll.
+            self._sent_at_once = not writer.close_patience and close.try_at_once()
+            if not self._sent_at_once:
+                self._wake_foreign_readers()
 
     async def _run_beside_discarding(self) -> BaseException | None:
-        self._wake_foreign_readers()
         interrupt: BaseException | None = None
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self.discard.run)
             try:
-                await self.close.run(self._linger)
+                if self.joins:
+                    await self._run_joined()
+                else:
+                    await self.close.run(self._linger)
             except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised outside of the nursery
                 interrupt = exc
             self._nursery.cancel_scope.cancel()
@@ -178,23 +226,25 @@ class GracefulClose:
     async def _run_joined(self) -> None:
         """Another task closes already: bring the limits, and go on if it is cancelled."""
         close = self.close
-        async with trio.open_nursery() as self._nursery:
-            self._nursery.start_soon(self.discard.run)
-            with close.bounded():
-                while close.is_running and not close.has_sent.is_set():
-                    await close.next_news()
-                has_sent = close.has_sent.is_set()
-                if has_sent:
-                    await self._linger()
+        with close.bounded():
+            while close.is_running and not close.has_sent.is_set():
+                await close.next_news()
+            has_sent = close.has_sent.is_set()
             if has_sent:
-                await close.done.wait()
-            else:
-                await close.run(self._linger)
-            self._nursery.cancel_scope.cancel()
+                await self._linger()
+        if has_sent:
+            await close.done.wait()
+        else:
+            await close.run(self._linger)
 
     def _wake_foreign_readers(self) -> None:
         """A task that waits for our descriptor through another object is in the way."""
-        fd = self.writer.descriptor if self.discard.source is not None else None
+        if not isinstance(self.discard.source, AsyncRead):
+            # A foreign stream might be broken by it.
+            return
+        for layer in self.close.layers:
+            layer.end_use_by_others()
+        fd: int | None = _answer(self.writer, "descriptor")
         if fd is not None and fd >= 0:
             trio.lowlevel.notify_closing(fd)
 
@@ -203,7 +253,8 @@ class GracefulClose:
     async def _linger(self) -> None:
         close = self.close
         self.sent = close.sent
-        if isinstance(close.error, Exception):
+        # When time is up, what is cut short fails: that is no news.
+        if isinstance(close.error, Exception) and not close.was_late:
             self._note_sending(close.error)
         if self.tls is not None and self.sent:
             await self._end_ssl_stream(self.tls)
@@ -215,13 +266,15 @@ class GracefulClose:
                 await self._discard_to_the_end()
                 if self.sent:
                     await self._wait_acknowledged()
+        # Before the release: a read that this ends would look like a stream that cannot be read.
+        self.discard.scope.cancel()
         # The evidence comes last, when nothing can change it any more.
-        self.was_reset = self.writer.was_reset
+        self.was_reset = bool(_answer(self.writer, "was_reset"))
         self.unacknowledged = self._unacknowledged_bytes()
 
     def _is_worth_lingering(self) -> bool:
         if self.sent:
-            return self.writer.half_closes or self.tls is not None
+            return self.tls is not None or bool(_answer(self.writer, "half_closes"))
         # Has the peer ended properly, and closed before it could hear our close_notify?
         return self.unheard is not None
 
@@ -248,12 +301,13 @@ class GracefulClose:
     async def _end_ssl_stream(self, tls: trio.SSLStream[trio.abc.Stream]) -> None:
         """Exchange close_notify, and half-close the transport below, however deep TLS is."""
         current: trio.SSLStream[trio.abc.Stream] | None = tls
+        transport: trio.abc.Stream | None = None
         while current is not None:
-            transport: trio.abc.Stream | None = current.transport_stream
+            transport = current.transport_stream
             if exchanges_close_notify(current):
                 if not await self._exchange_close_notify(current):
                     return
-                if transport is not None and not self.discard.peer_closed:
+                if transport is not None and not self.discard.peer_closed:  # type: ignore[redundant-expr]
                     # The session is over, by some failure; but what we sent is on its way.
                     self._note(self.discard.error)
                     await self._discard_below(transport)
@@ -261,7 +315,7 @@ class GracefulClose:
                 self._note(trio.ClosedResourceError(f"{current!r} was unwrapped before"))
                 self.sent = False
                 return
-            current = transport if isinstance(transport, trio.SSLStream) else None
+            current = as_ssl_stream(transport)
         assert transport is not None
         self.current = wrap_stream(transport)
         self.sent = await self._within_time(self.current.shutdown)
@@ -282,6 +336,7 @@ class GracefulClose:
             except Exception as exc:  # noqa: BLE001 - it is reported
                 self._note_close_notify(exc)
                 return False
+        self._is_late = self._is_late or scope.cancelled_caught
         return not scope.cancelled_caught
 
     async def _exchange_close_notify(self, tls: trio.SSLStream[trio.abc.Stream]) -> bool:
@@ -293,10 +348,16 @@ class GracefulClose:
                 self._note_close_notify(exc)
         self.sent = not waiting.cancelled_caught
         if not self.sent:
+            self._is_late = True
             return False
         # unwrap reads as well.
         self.discard.scope.cancel()
         await self.discard.done.wait()
+        if self.limits.linger == 0:
+            # unwrap waits for the answer; its aclose sends close_notify and does not.
+            with trio.CancelScope(deadline=trio.current_time() + self.writer.close_patience):
+                await persist(tls.aclose)
+            return False
         with self._lingering() as lingering:
             try:
                 _, rest = await persist(tls.unwrap)
@@ -306,16 +367,22 @@ class GracefulClose:
                 self._note_close_notify(exc)
         return not lingering.cancelled_caught
 
-    def _lingering(self) -> trio.CancelScope:
+    @contextlib.contextmanager
+    def _lingering(self) -> Generator[trio.CancelScope, None, None]:
         """A scope for the time after sending, which begins with the first of them."""
         if self.linger_by is None:
-            self.linger_by = trio.current_time() + self.limits.linger
-        scope = trio.CancelScope(deadline=self.linger_by)
-        self.close.on_hurry(scope)
-        return scope
+            self.linger_by = min(
+                trio.current_time() + self.limits.linger, self.started + self.limits.total
+            )
+        with trio.CancelScope() as scope:
+            # Now, and not before: without any time, what can be done at once still is.
+            scope.deadline = self.linger_by
+            self.close.on_hurry(scope)
+            yield scope
 
     def _unacknowledged_bytes(self) -> int | None:
-        return self.current.unacknowledged_bytes
+        count: int | None = _answer(self.current, "unacknowledged_bytes")
+        return count
 
     async def _wait_acknowledged(self) -> None:
         """After the peer's end: see whether its kernel takes the last bytes, or resets."""
@@ -347,20 +414,32 @@ class GracefulClose:
 
     def _make_report(self) -> CloseReport:
         close, discard = self.close, self.discard
-        if isinstance(close.error, Exception) and not (self.error or self.unheard):
+        is_aborted = close.hardness is Hardness.ABORTED
+        was_cut_short = close.was_late and not self.sent
+        if isinstance(close.error, Exception) and not (was_cut_short or self.error or self.unheard):
             self._note_sending(close.error)
         if discard.error is not None and is_truncation(discard.error):
             # The TLS session has no proper end, but the transport below has.
             discard.peer_closed = True
         if self.was_reset:
-            # Somebody was told of it. From then on, reading gives end-of-file.
-            discard.peer_closed = False
-            self._note(trio.BrokenResourceError("the connection was reset"))
-        if close.was_hurried and not (close.was_late or self.sent or self.error):
+            reset = trio.BrokenResourceError("the connection was reset")
+            has_ended = self.tls is not None and discard.peer_closed
+            if has_ended or _answer(self.writer, "close_notify_received"):
+                # The session had ended before, so at most our close_notify was lost.
+                self._note_close_notify(reset)
+            else:
+                # Somebody was told of it. From then on, reading gives end-of-file.
+                discard.peer_closed = False
+                self._note(reset)
+        if close.was_hurried and not (was_cut_short or self.sent or self.error or is_aborted):
             self._note(trio.ClosedResourceError("another task cut the close short"))
         ended = bool(discard.peer_closed) and discard.error is None
-        # Discarding goes on only while the sender is well: if both failed, it was the first.
-        error = discard.error or self.error or (None if ended else self.unheard)
+        # A failure of before was the first. Discarding goes on only while the sender is well: if
+        # both failed, its failure was the first.
+        first, second = discard.error, self.error
+        if self.state is State.BROKEN:
+            first, second = second, first
+        error = first or second or (None if ended else self.unheard)
         return CloseReport(
             self._outcome(error, ended=ended),
             unsent_bytes=sum(held_by(layer) or 0 for layer in close.layers),
@@ -369,13 +448,15 @@ class GracefulClose:
             + discard.discarded
             + sum(layer.discarded_bytes for layer in close.layers),
             peer_closed=discard.peer_closed,
-            close_notify_received=self.unwrapped or self.writer.close_notify_received,
+            close_notify_received=self.unwrapped or _answer(self.writer, "close_notify_received"),
             error=error,
             elapsed=trio.current_time() - self.started,
         )
 
     def _outcome(self, error: Exception | None, *, ended: bool) -> CloseOutcome:
         close = self.close
+        if close.hardness is Hardness.ABORTED:
+            return CloseOutcome.ABORTED
         if isinstance(error, trio.TooSlowError):
             return CloseOutcome.TIMED_OUT
         if error is not None or self.state is State.BROKEN:
@@ -383,10 +464,19 @@ class GracefulClose:
         if self.state is State.TRUNCATED or close.marked_truncated:
             return CloseOutcome.TRUNCATED
         if not self.sent and self.unheard is None:
-            return CloseOutcome.TIMED_OUT if close.was_late else CloseOutcome.BROKEN
+            is_late = close.was_late or self._is_late
+            return CloseOutcome.TIMED_OUT if is_late else CloseOutcome.BROKEN
         if ended and (self.delivered or self.unacknowledged == (0 if self.is_tcp else None)):
             return CloseOutcome.CLEAN
         return CloseOutcome.PEER_SILENT
+
+
+def _answer(layer: Layer, name: str) -> Any:
+    """What ``layer`` answers; None, which is unknown, if it raises."""
+    try:
+        return getattr(layer, name)
+    except Exception:  # noqa: BLE001 - a user's property; the report says what is known
+        return None
 
 
 def _failure_of(close: Close) -> Exception:
@@ -394,7 +484,7 @@ def _failure_of(close: Close) -> Exception:
     failure = next(
         one.lifecycle.failure for one in close.layers if one.lifecycle.failure is not None
     )
-    error = trio.BrokenResourceError(f"{close.layers[0]!r} has failed before")
+    error = trio.BrokenResourceError(f"{close.layers[0]!r} has failed before: {failure!r}")
     error.__cause__ = failure
     return error
 
@@ -404,18 +494,38 @@ def closed_before(writer: AsyncWrite | None) -> CloseReport:
     return CloseReport(
         CloseOutcome.BROKEN,
         unsent_bytes=0 if writer is None else writer.unsent_bytes,
-        close_notify_received=None if writer is None else writer.close_notify_received,
+        close_notify_received=None if writer is None else _answer(writer, "close_notify_received"),
         error=trio.ClosedResourceError("it was closed before, and not by close_gracefully"),
     )
 
 
+@trio.lowlevel.enable_ki_protection
+@trio.lowlevel.enable_ki_protection
 async def end_stream(
     stream: trio.abc.SendStream, limits: Limits, *, truncated: bool = False
 ) -> CloseReport:
-    """See :func:`close_gracefully`."""
+    """See :func:`close_gracefully`.
+
+    Args:
+        stream: the stream to end.
+        limits: how long it may take.
+        truncated: whether the body of ``graceful`` has raised. Then a close that another task has
+            begun is waited for, and no more.
+    """
     writer = writer_of(stream)
-    if writer is None or (writer.lifecycle.released and writer.lifecycle.close is None):
+    if (
+        writer is None
+        or (writer.lifecycle.released and writer.lifecycle.close is None)
+        # Called from inside of the running close, which does the rest.
+        or writer.lifecycle.lift_of() is not None
+    ):
         with trio.CancelScope(shield=True):
             await trio.lowlevel.checkpoint()
+        return closed_before(writer)
+    running = writer.lifecycle.close
+    if truncated and isinstance(running, Close):
+        # The exception of the body is on its way, and no Cancelled replaces it.
+        with contextlib.suppress(trio.Cancelled):
+            await wait_done(running)
         return closed_before(writer)
     return await GracefulClose(writer, limits, truncated=truncated).run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final, TypeVar, final
 
 import trio.abc
@@ -17,11 +18,21 @@ DEFAULT_LINGER_BYTES: Final = 64 * 1024 * 1024
 
 @final
 class Limits:
-    """Checked limits, in seconds and bytes."""
+    """Checked limits, in seconds and bytes.
 
-    __slots__ = ("linger", "linger_bytes", "timeout")
+    Args:
+        timeout: how long to try to send.
+        linger: how long to wait for the peer's end after that.
+        linger_bytes: how much to discard after that.
+        total: how long both may take together; servers set it.
+    """
 
-    def __init__(self, timeout: float, linger: float, linger_bytes: int) -> None:
+    __slots__ = ("linger", "linger_bytes", "timeout", "total")
+
+    def __init__(
+        self, timeout: float, linger: float, linger_bytes: int, *, total: float = math.inf
+    ) -> None:
+        self.total = total
         self.timeout = not_negative(timeout, "timeout")
         self.linger = not_negative(linger, "linger")
         self.linger_bytes = not_negative(linger_bytes, "linger_bytes")
@@ -29,8 +40,9 @@ class Limits:
             raise TypeError(f"linger_bytes must be an integer, got {linger_bytes!r}")
 
     def at_most(self, seconds: float) -> Limits:
-        """The same limits, none of them longer than ``seconds``."""
-        return Limits(min(self.timeout, seconds), min(self.linger, seconds), self.linger_bytes)
+        """The same limits, and all of it within ``seconds``."""
+        timeout, linger = min(self.timeout, seconds), min(self.linger, seconds)
+        return Limits(timeout, linger, self.linger_bytes, total=seconds)
 
 
 def not_negative(value: T, name: str) -> T:

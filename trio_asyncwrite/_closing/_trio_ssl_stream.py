@@ -17,13 +17,22 @@ if TYPE_CHECKING:
     from trio_asyncwrite._core._layer import Layer
 
 
+def as_ssl_stream(stream: object) -> trio.SSLStream[trio.abc.Stream] | None:
+    """``stream``, if it is an SSLStream."""
+    if isinstance(stream, trio.SSLStream):
+        return cast("trio.SSLStream[trio.abc.Stream]", stream)
+    return None
+
+
 def ssl_stream_of(layers: list[Layer]) -> trio.SSLStream[trio.abc.Stream] | None:
     """The SSLStream at the bottom of a stack that is closed; None if there is another transport."""
     for layer in layers:
-        if isinstance(layer, SendStreamWriter) and isinstance(layer.stream, trio.SSLStream):
-            # From now on the close says its end, and not its aclose().
-            layer.ends_by_closing = False
-            return cast("trio.SSLStream[trio.abc.Stream]", layer.stream)
+        if isinstance(layer, SendStreamWriter):
+            tls = as_ssl_stream(layer.stream)
+            if tls is not None:
+                # From now on the close says its end, and not its aclose().
+                layer.ends_by_closing = False
+                return tls
     return None
 
 
@@ -45,11 +54,8 @@ def exchanges_close_notify(tls: trio.SSLStream[trio.abc.Stream]) -> bool:
 
 def readable_part(source: trio.abc.ReceiveStream | None) -> trio.abc.ReceiveStream | None:
     """``source``, or the transport of an SSLStream that has no session."""
-    while isinstance(source, trio.SSLStream) and not has_session(
-        cast("trio.SSLStream[trio.abc.Stream]", source)
-    ):
-        below: object = source.transport_stream
-        source = below if isinstance(below, trio.abc.ReceiveStream) else None
+    while (tls := as_ssl_stream(source)) is not None and not has_session(tls):
+        source = tls.transport_stream
     return source
 
 

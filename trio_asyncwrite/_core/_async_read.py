@@ -7,7 +7,7 @@ and the next polls give that out.
 
 from __future__ import annotations
 
-from typing import final
+from typing import cast, final
 
 import trio
 import trio.abc
@@ -161,9 +161,6 @@ async def drive_read(reader: AsyncRead, size: int) -> bytes:
         await trio.lowlevel.checkpoint_if_cancelled()
         waited = False
         while True:
-            # A task that is busy elsewhere between two calls is not there to be woken.
-            if lift is None and lifecycle.is_closed(reading=True):
-                lifecycle.refuse(reader)
             try:
                 data = _poll(reader, size, lift)
                 break
@@ -190,13 +187,18 @@ def poll_reader(reader: AsyncRead, size: int) -> bytes:
 
     Raises:
         NotReady: as the poll does.
+        trio.ClosedResourceError: if it is closed.
         trio.BrokenResourceError: if it fails; an OSError is the cause.
     """
     lifecycle = reader.lifecycle
+    if lifecycle.is_closed(reading=True) and lifecycle.lift_of() is None:
+        lifecycle.refuse(reader)  # below a layer over two streams, which is still open
     if lifecycle.read_failure is not None:
-        raise BrokenRefusal(f"reading from {reader!r} has failed before") from (
-            lifecycle.read_failure
-        )
+        cause = lifecycle.read_failure
+        try:
+            raise BrokenRefusal(f"reading from {reader!r} has failed before: {cause!r}") from cause
+        finally:
+            del cause  # its traceback refers to this frame's callers
     if lifecycle.at_end and not lifecycle.received:
         return b""
     try:
@@ -223,6 +225,7 @@ def _checked(data: object, size: int, reader: AsyncRead) -> bytes:
         raise TypeError(
             f"{name}.poll_read() must return bytes, it returned {describe_answer(data)}"
         )
-    if len(data) > size:
-        raise RuntimeError(f"{name}.poll_read() returned {len(data)} bytes, more than {size}")
-    return bytes(data)
+    found = bytes(cast("bytes | bytearray", data))
+    if len(found) > size:
+        raise RuntimeError(f"{name}.poll_read() returned {len(found)} bytes, more than {size}")
+    return found

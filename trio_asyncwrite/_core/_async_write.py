@@ -43,8 +43,8 @@ from ._async_read import AsyncRead
 from ._buf import Buf
 from ._checks import checked_buffers
 from ._errors import NotReady
-from ._layer import Epilogue, Layer
-from ._stack import begin_shutdown, fail, poll_below
+from ._layer import Epilogue, Layer, answer
+from ._stack import begin_shutdown, fail, poll_below, shut_down
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -108,7 +108,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
             raise TypeError(f"{type(self).__name__} defines neither poll_write nor inner")
         # poll_below() spelt out, to spare every write through a layer one more call.
         try:
-            return inner.poll_write(data)
+            return inner.poll_write(data)  # type: ignore[attr-defined, no-any-return]
         except NotReady:
             raise
         except BaseException as exc:
@@ -184,8 +184,18 @@ class AsyncWrite(Layer, trio.abc.SendStream):
             self.poll_flush()
             inner = self.lifecycle.inner
             if inner is not None:
-                poll_below(inner, _as_writer(self, inner).poll_shutdown)
+                shut_down(_as_writer(self, inner))
             self.lifecycle.end()
+
+    def poll_close(self) -> None:
+        """The last poll of a clean close, once every layer is shut down; by default, nothing.
+
+        For a layer whose epilogue comes with the close of something that is not ours.
+
+        Raises:
+            NotReady: until it is complete.
+            trio.BrokenResourceError: if it fails.
+        """
 
     def poll_ready(self) -> None:
         """Return if a write would probably be accepted now.
@@ -200,7 +210,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         if inner is not None:
             poll_below(inner, _as_writer(self, inner).poll_ready)
 
-    @property
+    @answer
     def epilogue(self) -> Epilogue:
         """What it writes at its proper end; data, if you override :meth:`poll_shutdown`."""
         inherited = type(self).poll_shutdown is AsyncWrite.poll_shutdown
@@ -541,17 +551,17 @@ class ByRef(AsyncWrite, Generic[W]):
         """The original's."""
         return self.inner.spare_capacity
 
-    @property
+    @answer
     def shows_truncation(self) -> bool:
         """A handle has no end of its own that the peer could see."""
         return False
 
-    @property
+    @answer
     def half_closes(self) -> bool:
         """The peer does not see the end of a handle."""
         return False
 
-    @property
+    @answer
     def epilogue(self) -> Epilogue:
         """Nothing: it flushes."""
         return Epilogue.NOTHING

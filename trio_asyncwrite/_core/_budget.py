@@ -43,9 +43,14 @@ def current_budget() -> Budget:
         return _budget.get()
     except LookupError:
         budget = Budget(LIMIT - 1)
-        _budget.set(budget)
+        set_budget(budget)
         trio.lowlevel.add_instrument(budget)
         return budget
+
+
+def set_budget(budget: Budget) -> None:
+    """Make ``budget`` that of this ``trio.run``; writers that hold another one still draw on it."""
+    _budget.set(budget)
 
 
 async def spend(budget: Budget) -> Budget:

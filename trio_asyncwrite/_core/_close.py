@@ -14,8 +14,8 @@ close, the others wait. A later close can only make it harder (:meth:`Close.hard
 **Three stages.** *Sending*: every layer in turn, uppermost first, is polled to its end: flush,
 epilogue, half-close. A layer's ``poll_shutdown`` also shuts down the one below it; where that one
 has other layers above it that have not ended, this call does nothing yet (``postpones``).
-*Lingering*: graceful closes hold the
-release back until they have seen the peer's end. *Releasing*: guaranteed by the first ``try``.
+*Lingering*: graceful closes hold the release back until they have seen the peer's end. *Releasing*:
+guaranteed by the first ``try``.
 
 **The state of the stack decides how it ends** (:class:`State`): a whole one waits as long as it
 takes, an abandoned one is polled once, a truncated one ends at once and shows it. Only graceful
@@ -33,14 +33,13 @@ import trio
 
 from ._checks import wrong_answer
 from ._errors import ClosedRefusal, NotReady
-from ._lifecycle import ENDED, ENDING, OPEN, Torn, lift, running_closes
+from ._lifecycle import ENDED, ENDING, OPEN, Closer, Torn, lift, running_closes
 from ._stack import (
     above,
     contains,
     fail,
     held_by,
     is_layer,
-    is_refusal,
     says_what_is_below,
     settle,
     tear,
@@ -57,6 +56,12 @@ if TYPE_CHECKING:
 
 # Nobody wakes us when another task has left a foreign stream: look again, in seconds.
 _BUSY_PAUSE: Final = 0.01
+
+
+# Why a layer is torn that stays open below one that was closed. An abort is on purpose: nobody is
+# warned of it.
+_CUT_OFF_TEXT: Final = "a layer above it was closed before it had written everything"
+_ABORTED_TEXT: Final = "a layer above it was aborted"
 
 
 class Hardness(enum.IntEnum):
@@ -99,7 +104,7 @@ def _line_through(layer: Layer) -> list[Layer] | None:
         if upper.lifecycle.released or upper.lifecycle.inner is not top:
             return None
         top = upper
-    line = []
+    line: list[Layer] = []
     one: Layer | None = top
     while one is not None:
         lifecycle = one.lifecycle
@@ -153,18 +158,15 @@ def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
     return layers, sides
 
 
-class _EndedSide:
+class _EndedSide(Closer):
     """Stands for the close that has ended one side of a layer over two streams."""
-
-    def postpones(self, layer: Layer) -> bool:
-        return False
 
 
 _ENDED_SIDE: Final = _EndedSide()
 
 
 @final
-class Close:
+class Close(Closer):
     """A close at work. Made by :func:`enter`, run by its first caller."""
 
     def __init__(self) -> None:
@@ -173,6 +175,11 @@ class Close:
         self.hardness = Hardness.CLEAN
         #: Whether a truncated stack's accepted bytes are waited for.
         self.delivers = False
+        #: Other closes, of layers above ours, that go on beside this one. They may write through
+        #: our layers, and those wait for them.
+        self.guests: list[Close] = []
+        #: Whether a graceful close makes a report of it.
+        self.is_reported = False
         #: Whether a server or ``graceful`` has said that a message was cut short.
         self.marked_truncated = False
         #: Whether every layer's shutdown was completed.
@@ -192,6 +199,10 @@ class Close:
         self.is_running = False
         #: The close that this one has become a part of.
         self.successor: Close | None = None
+        #: When all waits of limited length are over, together, on Trio's clock.
+        self._brief_deadline: float | None = None
+        #: Whether it makes its one wait of limited length.
+        self.waits_briefly = False
         #: Whether the sending stage is over.
         self.has_sent = trio.Event()
         self.done = trio.Event()
@@ -202,8 +213,9 @@ class Close:
         #: How many graceful closes of other tasks hold the release back, and may take over.
         self._bounded = 0
         self._news = trio.Event()
-        self._scope: trio.CancelScope | None = None
-        self._lingering: trio.CancelScope | None = None
+        #: Around the wait that is made now.
+        self._scope = trio.CancelScope()
+        self._lingering: list[trio.CancelScope] = []
         #: The layer that is shut down now, and those that its shutdown reaches.
         self._chain: list[Layer] = []
         self._order: list[Layer] | None = None
@@ -221,13 +233,21 @@ class Close:
         self.sides += new_sides
         self._order = None
         unbroken = [one.lifecycle.unbroken_task for one in new if one.lifecycle.unbroken_task]
+        for layer in (*new, *new_sides):
+            calls, layer.lifecycle.calls = layer.lifecycle.calls, ()
+            for call in calls:
+                settle(layer, call, closed=True)
         for layer in new:
             lifecycle = layer.lifecycle
-            for call in lifecycle.calls:
-                settle(layer, call, closed=True)
             lifecycle.close = self
             lifecycle.side_close = None
             lifecycle.update()
+        for layer in new:
+            for call in layer.lifecycle.calls:
+                try:
+                    settle(layer, call, closed=True)
+                except BaseException as exc:  # noqa: BLE001 - raised after the release
+                    self.error = self.error or exc
         for layer in new_sides:
             layer.lifecycle.side_close = self
             layer.lifecycle.update()
@@ -259,8 +279,7 @@ class Close:
         self.error = self.error or other.error
         self.harden(other.hardness)
         other.layers, other.sides = [], []
-        if other._scope is not None:
-            other._scope.cancel()
+        other._scope.cancel()
         other.is_running = False
         other.done.set()
         other.tell()
@@ -274,7 +293,8 @@ class Close:
         if self.is_line:
             return self.layers
         if self._order is None:
-            self._order = found = []
+            found: list[Layer] = []
+            self._order = found
             for layer in self.layers:
                 _visit(layer, self.layers, found)
         return self._order
@@ -282,7 +302,8 @@ class Close:
     def postpones(self, layer: Layer) -> bool:
         """Whether other layers above ``layer`` have to end before it does."""
         return not self.is_line and any(
-            upper.lifecycle.phase is not ENDED
+            upper.is_writer
+            and upper.lifecycle.phase is not ENDED
             and contains(self.layers, upper)
             and not contains(self._chain, upper)
             for upper in above(layer)
@@ -300,23 +321,22 @@ class Close:
             self.hardness = hardness
             self.was_late = self.was_late or late
             self.was_hurried = self.was_hurried or hurried
-            if self._scope is not None:
-                self._scope.cancel()
-            if self.was_hurried and self._lingering is not None:
-                self._lingering.cancel()
+            self._scope.cancel()
+            if self.was_hurried:
+                for scope in self._lingering:
+                    scope.cancel()
             self.tell()
 
     def on_hurry(self, scope: trio.CancelScope) -> None:
         """Cancel ``scope`` as soon as somebody hurries this close."""
-        self._lingering = scope
+        self._lingering.append(scope)
         if self.was_hurried:
             scope.cancel()
 
     def limit(self, deadline: float) -> None:
         """Stop sending at ``deadline``, if not before."""
         self.deadline = min(self.deadline, deadline)
-        if self._scope is not None:
-            self._scope.deadline = self.deadline
+        self._scope.deadline = self.deadline
 
     def state(self) -> State:
         """What the stack is like."""
@@ -329,6 +349,10 @@ class Close:
                 is_truncated = True
             if one.abandoned:
                 is_abandoned = True
+        for layer in self.sides:
+            one = layer.lifecycle
+            if one.torn is not None or one.unfinished is not None:
+                is_truncated = True
         if is_truncated:
             return State.TRUNCATED
         return State.ABANDONED if is_abandoned else State.WHOLE
@@ -377,6 +401,7 @@ class Close:
             try:
                 if not handed_over:
                     self.has_sent.set()
+                    self.tell()
                     with trio.CancelScope(shield=True):
                         try:
                             if linger is not None:
@@ -416,7 +441,6 @@ class Close:
         await news.wait()
 
     async def _linger(self) -> None:
-        self.tell()
         while self._bounded and not self.was_hurried:
             await self.next_news()
 
@@ -425,6 +449,8 @@ class Close:
     async def _send(self) -> None:
         await trio.lowlevel.checkpoint()
         while self.hardness < Hardness.ABORTED and not self.sent and self.successor is None:
+            while self.hardness is Hardness.CLEAN and self.guests:
+                await self._wait_for(self.guests[0])
             state = self.state()
             is_short = state is State.TRUNCATED or state is State.BROKEN
             if self.hardness is Hardness.CUT_OFF or (is_short and not self.delivers):
@@ -443,9 +469,15 @@ class Close:
                 except trio.BusyResourceError:
                     # A task that uses a foreign stream directly cannot be made to leave it.
                     await trio.sleep(_BUSY_PAUSE)
-            self._scope = None
             if trio.current_time() >= self.deadline:
                 self.harden(Hardness.CUT_OFF, hurried=False, late=True)
+
+    async def _wait_for(self, guest: Close) -> None:
+        with trio.CancelScope(deadline=self.deadline) as self._scope:
+            await guest.has_sent.wait()
+            self.guests.remove(guest)
+        if trio.current_time() >= self.deadline:
+            self.harden(Hardness.CUT_OFF, hurried=False, late=True)
 
     def _poll(self, poll: Callable[[], None]) -> Callable[[], Awaitable[object]] | None:
         """Poll once; the wait if there is one, and None if it is through or has failed."""
@@ -464,7 +496,10 @@ class Close:
         self._poll_sides()
         for layer in self.order():
             lifecycle = layer.lifecycle
-            if not layer.is_writer or lifecycle.phase is ENDED or lifecycle.released:
+            if not layer.is_writer or lifecycle.released:
+                continue
+            # After a shutdown, all that is left to do is what comes with its close.
+            if lifecycle.phase is ENDED and not layer.epilogue.comes_with_close:
                 continue
             inner = lifecycle.inner
             if inner is not None and inner.lifecycle.released:
@@ -477,14 +512,16 @@ class Close:
                 self._chain = writing_chain(layer)
             self._poll_layer(layer, "poll_shutdown")
             lifecycle.phase = ENDED
+        for layer in self.order():
+            if layer.overrides_poll_close and not layer.lifecycle.released:
+                self._poll_layer(layer, "poll_close")
         self.sent = True
 
     def _poll_flush(self) -> None:
         """Flush every layer whose bytes can still go, or raise."""
         # Not the exceptions: their tracebacks refer to this frame.
         wait: Callable[[], Awaitable[object]] | None = None
-        self._poll_sides()
-        for layer in self.order():
+        for layer in (*self.sides, *self.order()):
             lifecycle = layer.lifecycle
             if (
                 not layer.is_writer
@@ -508,7 +545,6 @@ class Close:
                 self._poll_layer(layer, "poll_flush")
 
     def _poll_layer(self, layer: Layer, name: str) -> None:
-        knew = layer.lifecycle.failure is not None
         before, lift.by = lift.by, self
         try:
             answer = getattr(layer, name)()
@@ -517,8 +553,7 @@ class Close:
         except NotReady:
             raise
         except BaseException as exc:
-            if not (knew and is_refusal(exc)):
-                fail(layer, exc)
+            fail(layer, exc)
             raise
         finally:
             lift.by = before
@@ -528,11 +563,13 @@ class Close:
         if self.hardness is Hardness.ABORTED:
             return
         wait = self._poll(self._poll_flush)
-        if wait is not None and await self._wait_briefly(wait):
+        if wait is not None:
+            if not await self._wait_briefly(wait):
+                return  # the time that there is has passed
             self._poll(self._poll_flush)
         for layer in self.order():
             # Its end was begun, by a wait that does the work: it may come to its end.
-            if layer.lifecycle.phase is ENDING and layer.close_patience:
+            if layer.lifecycle.phase is not OPEN and layer.close_patience:
                 wait = self._poll(self._poll_end)
                 if wait is not None and await self._wait_briefly(wait):
                     self._poll(self._poll_end)
@@ -543,21 +580,26 @@ class Close:
         patience = max((layer.close_patience for layer in self.layers), default=0.0)
         if not patience:
             return False
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + patience):
-            try:
+        if self._brief_deadline is None:
+            self._brief_deadline = trio.current_time() + patience
+        self.waits_briefly = True
+        try:
+            with trio.CancelScope(shield=True, deadline=self._brief_deadline) as scope:
                 await wait()
-            except Exception as exc:  # noqa: BLE001 - raised after the release
-                self.error = self.error or exc
-                return False
-        return True
+        except Exception as exc:  # noqa: BLE001 - raised after the release
+            self.error = self.error or exc
+            return False
+        finally:
+            self.waits_briefly = False
+        return not scope.cancelled_caught
 
     # ---- Releasing -------------------------------------------------------------------------
 
     def note_truncation(self) -> None:
         """Decide how the stack ends: by what is lost, and by what was begun."""
         state = self.state()
-        for layer in self.layers:
-            if layer.lifecycle.torn_text:
+        for layer in (*self.layers, *self.sides):
+            if layer.lifecycle.torn_text not in ("", _ABORTED_TEXT):
                 self.cut_short_text = layer.lifecycle.torn_text
             elif layer.lifecycle.unfinished is not None:
                 self.cut_short_text = "a Buf was begun and not finished"
@@ -600,8 +642,11 @@ class Close:
                 await layer.release(clean=plain is None or contains(plain, layer))
             except Exception as exc:  # noqa: BLE001 - raised below
                 fresh = trio.BrokenResourceError if isinstance(exc, OSError) else None
+                error = _from(fresh, layer, exc)
                 if self.error is None:
-                    self.error = _from(fresh, layer, exc)
+                    self.error = error
+                else:
+                    _add_context(self.error, error)
             except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
                 interrupt = interrupt or exc
         if interrupt is not None:
@@ -615,32 +660,39 @@ class Close:
         self.fell_short = not (self.sent or self.was_broken) and (
             self.hardness is not Hardness.CLEAN or self.error is not None
         )
-        for layer in self.layers:
-            lifecycle = layer.lifecycle
-            lifecycle.released = True
-            lifecycle.close = None
-            # Their tracebacks refer to the layers.
-            lifecycle.failure = lifecycle.read_failure = None
-            lifecycle.unfinished = None
-            lifecycle.holders = ()
-            lifecycle.update()
-        for layer in self.sides:
-            layer.lifecycle.side_close = _ENDED_SIDE
-            layer.lifecycle.update()
-        for layer in self.layers:
-            inner = layer.lifecycle.inner
-            # The original of a handle is not harmed by an abort that has lost nothing.
-            is_harmed = self.is_truncated or (
-                self.hardness is Hardness.ABORTED and layer.lifecycle.original is None
-            )
-            if is_harmed and inner is not None and not inner.lifecycle.released:
-                self._tear_below(inner)
-        self.done.set()
-        self.tell()
+        try:
+            for layer in self.layers:
+                lifecycle = layer.lifecycle
+                lifecycle.released = True
+                lifecycle.close = None
+                # Their tracebacks refer to the layers.
+                lifecycle.failure = lifecycle.read_failure = None
+                lifecycle.unfinished = None
+                lifecycle.holders = ()
+                lifecycle.update()
+            for layer in self.sides:
+                lifecycle = layer.lifecycle
+                lifecycle.side_close = _ENDED_SIDE
+                lifecycle.phase = ENDED
+                # It has been told now, and need not be told again when the other side is closed.
+                lifecycle.torn, lifecycle.torn_text = None, ""
+                lifecycle.unfinished = None
+                lifecycle.update()
+            for layer in self.layers:
+                inner = layer.lifecycle.inner
+                # The original of a handle is not harmed by an abort that has lost nothing.
+                is_harmed = self.is_truncated or (
+                    self.hardness is Hardness.ABORTED and layer.lifecycle.original is None
+                )
+                if is_harmed and inner is not None and not inner.lifecycle.released:
+                    self._tear_below(inner)
+        finally:
+            self.done.set()
+            self.tell()
 
     def _tear_below(self, inner: Layer) -> None:
         if inner.lifecycle.unfinished is None:
-            tear(inner, "a layer above it was closed before it had written everything")
+            tear(inner, _ABORTED_TEXT if self.hardness is Hardness.ABORTED else _CUT_OFF_TEXT)
 
     def lost_bytes(self) -> int:
         """How many accepted bytes the layers still hold, over all; what is unknown adds 0."""
@@ -655,6 +707,14 @@ def _from(
     error = kind(f"{layer!r}: {exc}")
     error.__cause__ = exc
     return error
+
+
+def _add_context(error: BaseException, later: BaseException) -> None:
+    """Let the traceback of ``error`` show ``later``, too."""
+    while (context := error.__cause__ or error.__context__) is not None:
+        error = context
+    if error is not later:
+        error.__context__ = later
 
 
 def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
@@ -696,6 +756,7 @@ def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
             mine.absorb(close)
     mine.add(layers, sides)
     others = [one for one in met if one.successor is None]
+    mine.guests += [one for one in others if one.is_running and not one.has_sent.is_set()]
     for close in (mine, *others):
         close.harden(hardness, hurried=close.is_running)
     return mine, others
@@ -727,7 +788,7 @@ async def close_layer(layer: Layer, hardness: Hardness, *, joins_gently: bool = 
     if close.is_running or not started:
         await _join(close, layer, gently=joins_gently)
     else:
-        await _run(close, layer)
+        await _run(close, layer, raises=not joins_gently)
     for other in others:
         await _join(other, layer, gently=joins_gently)
 
@@ -746,16 +807,20 @@ def _raise_if_lost(layer: Layer) -> None:
         )
 
 
-async def _run(close: Close, layer: Layer) -> None:
+async def _run(close: Close, layer: Layer, *, raises: bool) -> None:
     try:
         await close.run()
     except trio.Cancelled:
+        raises = False
         if close.successor is not None:
             await _make_harder(close)
         raise
+    except BaseException:
+        raises = False  # an error of the close does not replace this one, so nobody hears of it
+        raise
     finally:
         if close.done.is_set() and close.successor is None:
-            _tell_losses(close, layer)
+            _tell_losses(close, layer, raises=raises and close.error is not None)
     if close.successor is not None:
         await _join(close, layer, gently=False)
         return
@@ -769,14 +834,15 @@ async def _run(close: Close, layer: Layer) -> None:
         raise ClosedRefusal(f"another task cut the close of {layer!r} short")
 
 
-def _tell_losses(close: Close, layer: Layer) -> None:
+def _tell_losses(close: Close, layer: Layer, *, raises: bool) -> None:
+    """Warn of what was lost, unless an error or the report of a graceful close tells it."""
     told = close.was_broken
     lost = close.lost_bytes()
     me = id(trio.lowlevel.current_task())
     for one in close.layers:
         if one is not layer and not told:
             one.lifecycle.lost, one.lifecycle.lost_by = held_by(one) or 0, me
-    if told or close.error is not None or not close.is_truncated:
+    if told or raises or close.is_reported or not close.is_truncated:
         return
     if lost:
         unknown = any(one.loss_is_unknown for one in close.layers)
@@ -789,7 +855,7 @@ def _tell_losses(close: Close, layer: Layer) -> None:
     warn_unraisably(f"{layer!r} was closed: {text}", layer)
 
 
-async def _wait_done(close: Close) -> Close:
+async def wait_done(close: Close) -> Close:
     """Wait for the end of a close, or of the one that it has become a part of."""
     await close.done.wait()
     while close.successor is not None:
@@ -804,13 +870,13 @@ async def _make_harder(close: Close) -> None:
         close = close.successor
     close.harden(Hardness.CUT_OFF)
     with trio.CancelScope(shield=True):
-        await _wait_done(close)
+        await wait_done(close)
 
 
 async def _join(close: Close, layer: Layer, *, gently: bool) -> None:
     was_clean = close.hardness is Hardness.CLEAN
     try:
-        close = await _wait_done(close)
+        close = await wait_done(close)
     except trio.Cancelled:
         if not gently:
             await _make_harder(close)

@@ -52,6 +52,11 @@ class Epilogue(enum.Enum):
     #: The close of a foreign stream or file writes it, just before the end.
     WITH_CLOSE = "with its close"
 
+    @property
+    def comes_with_close(self) -> bool:
+        """Whether a shutdown leaves something to do for the last poll of a clean close."""
+        return self is Epilogue.WITH_CLOSE
+
 
 class _Inner:
     """``layer.inner``: the layer below. Setting it makes the layer known to that one."""
@@ -131,6 +136,7 @@ class Layer(trio.abc.AsyncResource):
     overrides_layers_below: bool = False
     overrides_owns_below: bool = False
     overrides_release: bool = False
+    overrides_poll_close: bool = False
     #: Whether the layer writes other bytes than it accepts, as TLS and compression do. A message
     #: that was cut short above it does not tear the layers below it.
     encodes: bool = False
@@ -138,13 +144,17 @@ class Layer(trio.abc.AsyncResource):
     #: memory, and for a layer that takes the accepted part back or is certain to finish it.
     can_be_torn: bool = True
 
-    def __new__(cls, *_args: object, **_kwargs: object) -> Self:
-        self = super().__new__(cls)
-        # Not by assignment, for frozen dataclasses.
-        object.__setattr__(self, "lifecycle", Lifecycle())
-        return self
+    # Hidden from type checkers: __new__ is at odds with every __init__.
+    if not TYPE_CHECKING:
 
-    inner: Any = _Inner()
+        def __new__(cls, *_args: object, **_kwargs: object) -> Self:
+            self = super().__new__(cls)
+            # Not by assignment, for frozen dataclasses.
+            object.__setattr__(self, "lifecycle", Lifecycle())
+            return self
+
+        # A class says what its own is: ``self.inner = wrap_stream(stream)``.
+        inner = _Inner()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -157,9 +167,13 @@ class Layer(trio.abc.AsyncResource):
         cls.overrides_layers_below = cls.overrides_layers_below or "layers_below" in own
         cls.overrides_owns_below = cls.overrides_owns_below or "owns_below" in own
         cls.overrides_release = cls.overrides_release or "release" in own
+        # The trait itself, which says that it is a writer, has the default.
+        cls.overrides_poll_close = cls.overrides_poll_close or (
+            "poll_close" in own and "is_writer" not in own
+        )
         member = own.get("inner")
         if type(member).__name__ == "member_descriptor":
-            cls.inner = _SlottedInner(member)
+            cls.inner = _SlottedInner(member)  # type: ignore[attr-defined]
 
     # ---- Where it stands -------------------------------------------------------------------
 
@@ -294,6 +308,13 @@ class Layer(trio.abc.AsyncResource):
                 answer = inner.drain_source()
         return answer
 
+    def end_use_by_others(self) -> None:
+        """End the use of a transport through the object that it was made of, if that can be done.
+
+        Called before input is thrown away: a task that goes on reading there would get the rest,
+        with a hole.
+        """
+
     def arm_reset(self, *, on: bool) -> None:
         """Let the operating system reset the connection if the process ends now.
 
@@ -332,6 +353,7 @@ class Layer(trio.abc.AsyncResource):
         Checkpoints: not necessarily one.
         """
 
+    @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:
         """End the stack, with everything above this layer and all that these own below.
 
@@ -359,6 +381,7 @@ class Layer(trio.abc.AsyncResource):
             attach(self)
         await close_layer(self, Hardness.CLEAN)
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,

@@ -32,7 +32,7 @@ import contextvars
 import enum
 import threading
 import weakref
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol, final
+from typing import TYPE_CHECKING, Final, NoReturn, final
 
 import trio
 
@@ -40,7 +40,7 @@ from ._budget import SPENT, Budget
 from ._errors import BrokenRefusal, BusyRefusal, ClosedRefusal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator, Sequence
 
     from ._buf import Buf
     from ._layer import Layer
@@ -79,11 +79,18 @@ ENDING: Final = Phase.ENDING
 ENDED: Final = Phase.ENDED
 
 
-class Closer(Protocol):
+class Closer:
     """A close that runs; see ``_close.py``."""
+
+    #: Other closes that may write through the layers of this one.
+    guests: Sequence[object] = ()
+
+    #: Whether it now makes its one wait of limited length, and has waited when that is cancelled.
+    waits_briefly = False
 
     def postpones(self, layer: Layer) -> bool:
         """Whether the layer's shutdown has to wait for other layers above it."""
+        return False
 
 
 class Call:
@@ -195,7 +202,7 @@ class Lifecycle:
     #: The close that this layer is part of.
     close: Closer | None = None
     #: The close of a layer below that ends one of this layer's two sides.
-    side_close: Closer | None = None
+    side_close: object = None
     released: bool = False
     #: What a closed layer says, if there is more to say.
     closed_text: str = ""
@@ -299,17 +306,20 @@ class Lifecycle:
             return False
         if by is self.close or by is self.side_close:
             return not self.released
+        if self.close is not None and any(by is one for one in self.close.guests):
+            return not self.released
         if self.close is not None or self.released:
             return False
-        # A torn layer's flush: this one, and the layers below it. Or the close of a handle whose
-        # message was cut short, which leaves its torn original open.
-        return by is Torn.HERE or self.torn is Torn.BELOW
+        if by is Torn.HERE:
+            return True  # a torn layer's flush: this one, and the layers below it
+        # A close of a layer that does not own those below may flush torn ones.
+        return self.torn is not None and isinstance(by, Closer)
 
     def refuse(self, layer: object) -> NoReturn:
         """Raise what a layer that refuses says."""
         refusal = self.refusal
         if refusal is Refusal.BROKEN:
-            raise BrokenRefusal(f"{layer!r} has failed before") from self.failure
+            raise BrokenRefusal(f"{layer!r} has failed before: {self.failure!r}") from self.failure
         if refusal is Refusal.TORN:
             raise BrokenRefusal(
                 f"{layer!r} is torn: {self.torn_text}. Nothing may follow, so close it"
@@ -400,6 +410,11 @@ class Lifecycle:
         """Whether the close that polls now has other layers to end before this one."""
         close = self.close
         return close is not None and close is lift.by and close.postpones(layer)
+
+    def is_polled_by_close(self, layer: Layer) -> bool:
+        """For ``poll_shutdown``: whether it is a close of this layer that polls, in its turn."""
+        close = self.close
+        return close is not None and close is lift.by and not close.postpones(layer)
 
     def end(self) -> None:
         """For ``poll_shutdown``: the shutdown is complete."""

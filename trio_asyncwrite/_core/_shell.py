@@ -335,7 +335,8 @@ def _leave(writer: AsyncWrite, call: Call, *, done: bool) -> None:
     calls = lifecycle.calls
     lifecycle.calls = tuple(one for one in calls if one is not call) if len(calls) > 1 else ()
     try:
-        if not done or (call.goes_on and call.buf is not None and call.buf.remaining):
+        is_short = not done or (call.goes_on and call.buf is not None and call.buf.remaining)
+        if is_short and call in calls:  # a close that has evicted the call has settled it, too
             settle(writer, call, closed=writer.lifecycle.is_closed(reading=False))
     finally:
         leave(writer)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVarTuple, Unpack
 
+    from ._async_write import AsyncWrite
     from ._layer import Layer
 
     Ts = TypeVarTuple("Ts")
@@ -123,10 +124,8 @@ def writers_above(layer: Layer) -> list[Layer]:
 
 
 def _forget(uppers: list[weakref.ref[Layer]], reference: weakref.ref[Layer]) -> None:
-    for number, one in enumerate(uppers):
-        if one is reference:
-            del uppers[number]
-            return
+    # In place: the callbacks of the others refer to this list.
+    uppers[:] = [one for one in uppers if one is not reference]
 
 
 def register(layer: Layer, lower: Layer) -> None:
@@ -143,10 +142,9 @@ def register(layer: Layer, lower: Layer) -> None:
 
 
 def _unregister(layer: Layer, lower: Layer) -> None:
-    lifecycle = lower.lifecycle
-    for reference in list(lifecycle.above):
-        if reference() is layer:
-            lifecycle.above = [one for one in lifecycle.above if one is not reference]
+    uppers = lower.lifecycle.above
+    if isinstance(uppers, list):
+        uppers[:] = [one for one in uppers if one() is not layer]
     _not_held_below(layer, lower)
 
 
@@ -358,7 +356,7 @@ def poll_below(layer: Layer, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts])
         is_shutdown = poll == layer.poll_shutdown  # type: ignore[attr-defined]
         if is_shutdown and not begin_shutdown(layer):
             return None  # type: ignore[return-value]
-        answer = poll()
+        answer = poll(*args)
         if answer is not None:
             _check_answer(layer, poll, answer)
         if is_shutdown:
@@ -544,7 +542,7 @@ def begin_shutdown(layer: Layer) -> bool:
         trio.BrokenResourceError: if it has failed or is torn.
     """
     lifecycle = layer.lifecycle
-    if lifecycle.phase is ENDED:
+    if lifecycle.phase is ENDED and not lifecycle.released:
         return False
     lifecycle.check_flush(layer)
     if lifecycle.postponed(layer):
@@ -557,6 +555,21 @@ def begin_shutdown(layer: Layer) -> bool:
                 upper.lifecycle.shut = True
                 upper.lifecycle.update()
     return True
+
+
+def shut_down(layer: AsyncWrite) -> None:
+    """For a layer's ``poll_shutdown``: shut down ``layer``, which is below it.
+
+    A layer of yours need not remember that it was shut down: this does.
+
+    Raises:
+        NotReady: until it is complete.
+        trio.ClosedResourceError: if it is closed.
+        trio.BrokenResourceError: if it fails, now or before.
+    """
+    if begin_shutdown(layer):
+        poll_below(layer, layer.poll_shutdown)
+        layer.lifecycle.end()
 
 
 # ---- Warnings ----------------------------------------------------------------------------------

@@ -11,12 +11,9 @@ from __future__ import annotations
 import enum
 import hashlib
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from .source import RECORD_SIZE
-
-if TYPE_CHECKING:
-    from hashlib import _Hash
 
 HEADER: Final = "!BI"
 END_PAYLOAD: Final = "!QQ"
@@ -33,12 +30,20 @@ class Kind(enum.IntEnum):
     END = 4
 
 
+class _Digest(Protocol):
+    """What hashlib's objects can do; the module exports no type for them."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
 class Parser:
     """Takes the stream apart again and verifies it."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._digest: _Hash | None = None
+        self._digest: _Digest | None = None
         self._content = 0
         self._ended = False
         #: How many messages have arrived in step.

@@ -182,7 +182,8 @@ class DrainReport:
     outcomes: Mapping[CloseOutcome, int]
     #: How many were closed by their handlers, which alone know how they ended.
     closed_by_handler: int
-    #: How many handlers were cancelled, or lost their streams, because time was up.
+    #: How many handlers still ran when time was up: they were cancelled, and those that did not
+    #: return then have lost their streams.
     cancelled: int
     #: Bytes that were never sent, over all connections that have a report.
     unsent_bytes: int

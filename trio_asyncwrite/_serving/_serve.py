@@ -86,8 +86,8 @@ async def serve_tcp(  # noqa: ASYNC128 - serve_listeners and run do it
     connections are closed it returns.
 
     Args:
-        handler: an async callable that takes the stream. What it raises ends the server, and resets
-            that connection.
+        handler: an async callable that takes the stream. What it raises ends the server, and
+            truncates that connection.
         port: the port number; 0 lets the system choose one.
         host: the address to listen on; ``None`` for all of them.
         backlog: how many connections may wait to be accepted; ``None`` for a good default.
@@ -157,8 +157,8 @@ async def serve_tls_over_tcp(  # noqa: ASYNC128 - serve_listeners and run do it
     With ``drain`` it ends as :func:`serve_tcp` does.
 
     Args:
-        handler: an async callable that takes the stream. What it raises ends the server, and resets
-            that connection.
+        handler: an async callable that takes the stream. What it raises ends the server, and
+            truncates that connection.
         port: the port number; 0 lets the system choose one.
         ssl_context: the context for all connections.
         host: the address to listen on; ``None`` for all of them.
@@ -200,8 +200,8 @@ async def serve_listeners(  # noqa: ASYNC128 - run does it
     is :func:`trio.serve_listeners`.
 
     Args:
-        handler: an async callable that takes the stream. What it raises ends the server, and resets
-            that connection.
+        handler: an async callable that takes the stream. What it raises ends the server, and
+            truncates that connection.
         listeners: what to accept connections from, as streams of this library. They are closed.
         drain: what ends the server.
         handler_nursery: where the handlers run; by default in a nursery of this call.

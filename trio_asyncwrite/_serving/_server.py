@@ -32,7 +32,6 @@ import trio
 import trio.abc
 
 from trio_asyncwrite._closing._graceful_close import GracefulClose, end_stream
-from trio_asyncwrite._closing._limits import Limits
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import consists_of
 from trio_asyncwrite._core._close import Close, Hardness
@@ -44,6 +43,7 @@ from ._drain import DrainReport
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from trio_asyncwrite._closing._limits import Limits
     from trio_asyncwrite._closing._report import CloseOutcome, CloseReport
 
     from ._drain import Drain
@@ -165,8 +165,7 @@ class Server(Generic[S]):
         connection = _Connection(stream)
         self._open_connections[id(connection)] = connection
         try:
-            with connection.scope:
-                await self._handle(connection)
+            await self._handle(connection)
         finally:
             del self._open_connections[id(connection)]
             self._count_closed()
@@ -178,7 +177,8 @@ class Server(Generic[S]):
 
     async def _handle(self, connection: _Connection[S]) -> None:
         try:
-            await _call_handler(self._handler, connection.stream)
+            with connection.scope:
+                await _call_handler(self._handler, connection.stream)
         except BaseException as exc:  # noqa: ASYNC103 - the task ends here
             if not connection.is_handled:
                 # The stream was taken from it; what it says of that is our doing.
@@ -192,10 +192,9 @@ class Server(Generic[S]):
             # It has limits of its own.
             await self._end(connection)  # noqa: ASYNC102
             raise
-        else:
-            if connection.is_handled:
-                connection.is_handled = False
-                await self._end(connection)
+        if connection.is_handled:
+            connection.is_handled = False
+            await self._end(connection)
 
     async def _end(self, connection: _Connection[S]) -> None:
         """Close a stream that its handler has left."""
@@ -209,12 +208,13 @@ class Server(Generic[S]):
             self._note(report)
             nursery.cancel_scope.cancel()
 
+    @trio.lowlevel.enable_ki_protection
     async def _hurry_when_cancelled(self, closing: GracefulClose) -> None:
-        """Cut the close short once this task is cancelled; the close itself is shielded."""
+        """Cut the close short once the server is cancelled; the close itself is shielded."""
         try:
             await trio.sleep_forever()
         finally:
-            closing.close.harden(Hardness.CUT_OFF, late=True)
+            closing.time_is_up()
 
     def _limits(self) -> Limits:
         """The limits of one close: within the drain's, and those of this task."""
@@ -222,11 +222,7 @@ class Server(Generic[S]):
         left = max(end - trio.current_time(), 0.0)
         limits = self._drain.limits
         if left == 0.0 and self._drain.deadline <= trio.current_time():
-            return Limits(
-                min(limits.timeout, _TIME_TO_DELIVER),
-                min(limits.linger, _TIME_TO_DELIVER),
-                limits.linger_bytes,
-            )
+            return limits.at_most(_TIME_TO_DELIVER)
         return limits.at_most(left)
 
     def _note(self, report: CloseReport) -> None:
@@ -237,33 +233,33 @@ class Server(Generic[S]):
 
     # ---- Draining --------------------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def _enforce(self) -> None:
         """When time is up, cancel the handlers; take the streams of those that do not return."""
         await trio.sleep_until(self._drain.deadline)
         for connection in list(self._open_connections.values()):
             if connection.is_handled:
+                self._cancelled += 1
                 if not connection.is_closed():
                     connection.mark_truncated()
-                    self._cancelled += 1
                 connection.scope.cancel()
-            elif connection.closing is not None:
-                connection.closing.close.harden(Hardness.CUT_OFF, late=True)
+            else:
+                assert connection.closing is not None
+                connection.closing.time_is_up()
         await trio.sleep(_TIME_TO_RETURN)
         async with trio.open_nursery() as nursery:
             for connection in list(self._open_connections.values()):
                 if connection.is_handled and not connection.stream.lifecycle.released:
                     connection.is_handled = False
-                    nursery.start_soon(self._take, connection)
+                    nursery.start_soon(self._take, connection.stream)
 
-    async def _take(self, connection: _Connection[S]) -> None:
+    @trio.lowlevel.enable_ki_protection
+    async def _take(self, stream: S) -> None:
         """Close a stream that its handler is still using, or closing."""
-        stream = connection.stream
         running = stream.lifecycle.close
         if isinstance(running, Close):
-            self._cancelled += 1
             running.harden(Hardness.CUT_OFF, late=True)
-        limits = Limits(0.0, _TIME_TO_DELIVER, self._drain.limits.linger_bytes)
-        self._note(await end_stream(stream, limits))
+        self._note(await end_stream(stream, self._drain.limits.at_most(_TIME_TO_DELIVER)))
 
     @trio.lowlevel.enable_ki_protection
     async def run(

@@ -153,9 +153,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
         self._alerted = False
         # How much ciphertext had gone when close_notify was made: all data, and nothing else.
         self._data_end: int | None = None
-        #: Bytes of application data that closing threw away: they had arrived, and nobody had
-        #: received them.
-        self.discarded_bytes: int = 0
+        self._discarded_bytes = 0
         self._is_holding = False
         writer = wrap_stream(transport_stream)
         check_nothing_held_above(writer, "make a TLS stream over what is below it")
@@ -354,6 +352,11 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
         return engine.received_close_notify or (self._https_compatible and engine.eof)
 
     @answer
+    def discarded_bytes(self) -> int:
+        """Application data that the release threw away: it had arrived, and nobody received it."""
+        return self._discarded_bytes
+
+    @answer
     def close_notify_received(self) -> bool | None:
         """Whether the peer's close_notify was received."""
         return self._engine.received_close_notify
@@ -413,7 +416,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
         if self._handshook:
             with contextlib.suppress(ssl.SSLError):
                 while data := self._engine.decrypt(RECORD_SIZE):
-                    self.discarded_bytes += len(data)
+                    self._discarded_bytes += len(data)
         return None if failure is None or knew or self._is_forgivable() else failure
 
     def _read_ahead(self) -> None:

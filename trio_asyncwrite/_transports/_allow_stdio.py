@@ -18,7 +18,7 @@ from trio_asyncwrite._core._checks import byte_view
 from trio_asyncwrite._core._errors import ClosedRefusal, NotReady
 from trio_asyncwrite._core._layer import Epilogue, answer
 from trio_asyncwrite._core._lifecycle import ENDED
-from trio_asyncwrite._core._stack import begin_shutdown
+from trio_asyncwrite._core._stack import begin_shutdown, fail
 
 from ._advice import advice
 from ._std_file import StdFile, check_file, is_standard
@@ -113,6 +113,8 @@ class AllowStdIo(AsyncWrite):
         self._left = 0
         # Closes the file, after the other job.
         self._closing_job: Job | None = None
+        # Whether it was closed inline; a file is closed once, also if that fails.
+        self._was_closed = False
 
     @property
     def file(self) -> BinaryFile:
@@ -178,26 +180,42 @@ class AllowStdIo(AsyncWrite):
         """
         if begin_shutdown(self):
             self.poll_flush()
-            if self._close_file and self.lifecycle.close is not None:
-                self._poll_closed()
             self.lifecycle.end()
+        # Also after a shutdown that the user has made before.
+        if self._close_file and self.lifecycle.is_polled_by_close(self):
+            self._poll_closed()
 
     def _poll_closed(self) -> None:
         if not self._offload:
             self._close_inline()
             return
-        if self._closing_job is None:
-            self._closing_job = Job(self._file)
-            self._closing_job.start(self._file.close, after=self._job)
-        if not self._closing_job.ended.is_set():
-            raise NotReady(self._closing_job.wait)
-        self._call(self._closing_job.raise_error)
+        job = self._start_closing()
+        if not job.ended.is_set():
+            raise NotReady(job.wait)
+        self._call(job.raise_error)
 
     def _close_inline(self) -> None:
-        fd = self._file.selectable()
-        if fd is not None:
-            trio.lowlevel.notify_closing(fd)
-        self._call(self._file.close)
+        if self._was_closed:
+            return
+        try:
+            fd = self._file.selectable()
+            if fd is not None:
+                trio.lowlevel.notify_closing(fd)
+        finally:
+            try:
+                self._call(self._file.close)
+            except Exception:
+                self._was_closed = True
+                raise
+        # Not after Ctrl-C: the release tries again.
+        self._was_closed = True
+
+    def _start_closing(self) -> Job:
+        if self._closing_job is None:
+            job = Job(self._file)
+            job.start(self._file.close, after=self._job)
+            self._closing_job = job
+        return self._closing_job
 
     async def release(self, *, clean: bool) -> None:
         """Close the file, if that was not done yet. See :meth:`AsyncWrite.release`.
@@ -206,16 +224,24 @@ class AllowStdIo(AsyncWrite):
             trio.BrokenResourceError: if closing fails.
 
         Cancellation: nothing happened, since there is nothing to wait for: a thread closes the
-            file when it has written the rest.
+            file after the call that is at work.
         Checkpoints: none.
         """
-        if not self._close_file or self.lifecycle.phase is ENDED:
+        if not self._close_file:
             return
-        if not self._offload:
+        if self._offload:
+            try:
+                self._start_closing()
+                return
+            except RuntimeError:  # no thread to be had
+                if self._job is not None and not self._job.ended.is_set():
+                    raise
+        try:
             self._close_inline()
-        elif self._closing_job is None:
-            self._closing_job = Job(self._file)
-            self._closing_job.start(self._file.close, after=self._job)
+        except trio.BrokenResourceError as exc:
+            # Of bytes that would not go, the warning tells: they still count as held.
+            if clean or not isinstance(exc.__cause__, BlockingIOError):
+                raise
 
     @answer
     def epilogue(self) -> Epilogue:
@@ -259,6 +285,8 @@ class AllowStdIo(AsyncWrite):
             self._call(job.raise_error)
             self._pause = _MIN_PAUSE
         if self._rest:
+            if self._file.closed:
+                raise ClosedRefusal(f"{self!r}: write to closed file")
             raise NotReady(self._start_writing(self._rest).wait)
 
     def _call(self, call: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
@@ -268,7 +296,8 @@ class AllowStdIo(AsyncWrite):
         except BlockingIOError:
             raise NotReady(self._wait_writable) from None
         except OSError as exc:
-            raise trio.BrokenResourceError(f"{self!r}: {exc}") from exc
+            fail(self, exc)
+            raise AssertionError from None  # pragma: no cover - fail() raises for an OSError
         except ValueError as exc:
             if not self._file.closed:
                 raise

@@ -124,7 +124,7 @@ class Cursor(AsyncWrite):
 
     def _cannot_grow(self, exc: BufferError | MemoryError) -> Refusal:
         kind = _NoMemoryError if isinstance(exc, MemoryError) else _CannotGrowError
-        return kind(f"{self!r}: {exc or 'out of memory'}")
+        return kind(f"{self!r}: {str(exc) or 'out of memory'}")
 
     def __repr__(self) -> str:
         return f"<Cursor at {self._position} of {len(self._buffer)} bytes>"

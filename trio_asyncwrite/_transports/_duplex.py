@@ -11,13 +11,12 @@ import enum
 from typing import TYPE_CHECKING, final
 
 import trio
-import trio.abc
 
 from trio_asyncwrite._core._async_read import AsyncRead
 from trio_asyncwrite._core._async_write import AsyncReadWrite, AsyncWrite
 from trio_asyncwrite._core._checks import byte_view, positive_int
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._layer import Epilogue
+from trio_asyncwrite._core._layer import Epilogue, answer
 from trio_asyncwrite._core._stack import begin_shutdown
 
 if TYPE_CHECKING:
@@ -144,7 +143,7 @@ class _PipeWriter(AsyncWrite):
             self._outgoing.end(_End.COMPLETE)
             self.lifecycle.end()
 
-    @property
+    @answer
     def epilogue(self) -> Epilogue:
         """Nothing: the end of the pipe says all."""
         return Epilogue.NOTHING
@@ -191,7 +190,7 @@ class SimplexReader(AsyncRead):
         """Take what is in the pipe. See :meth:`AsyncRead.poll_read`."""
         return self._incoming.take(size)
 
-    @property
+    @answer
     def peer_ended(self) -> bool | None:
         """Whether the writer has ended properly, and all was read."""
         return self._incoming.has_ended()
@@ -224,7 +223,7 @@ class DuplexStream(_PipeWriter, AsyncReadWrite):
         """Take what is in the pipe. See :meth:`AsyncRead.poll_read`."""
         return self._incoming.take(size)
 
-    @property
+    @answer
     def peer_ended(self) -> bool | None:
         """Whether the peer has ended its direction properly, and all was read."""
         return self._incoming.has_ended()

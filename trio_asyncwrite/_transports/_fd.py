@@ -260,7 +260,13 @@ class FdWriter(AsyncReadWrite):
 
     @answer
     def was_reset(self) -> bool:
-        """Whether a read was told so, or the connection is gone though we have not ended it."""
+        """Whether a read was told so, or the connection is gone though we have not ended it.
+
+        A timeout is no reset: the network has gone, and the peer has said nothing.
+        """
+        known = self._read_error or self.lifecycle.failure
+        if isinstance(known, TimeoutError):
+            return False
         if self._read_error is not None:
             return True
         fd = self.fileno()

@@ -22,10 +22,10 @@ from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import byte_view
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._layer import Epilogue, answer
-from trio_asyncwrite._core._stack import begin_shutdown, is_layer, writing_chain
+from trio_asyncwrite._core._stack import begin_shutdown, fail, is_layer, writing_chain
 
 from ._fd import RESET_ON_CLOSE
-from ._tcp_info import unacknowledged_bytes
+from ._tcp_info import is_gone, unacknowledged_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -51,6 +51,7 @@ class SendStreamWriter(AsyncWrite):
         self._chunk = b""
         # Set while a task is inside one of the stream's methods; others wait for its end.
         self._sending: trio.Event | None = None
+        self._shield: trio.CancelScope | None = None
         self._eof_sent = False
         self._closed = False
         #: Whether a close ends a duplex stream by closing it; else somebody else says its end.
@@ -93,8 +94,9 @@ class SendStreamWriter(AsyncWrite):
 
     @answer
     def epilogue(self) -> Epilogue:
-        """Nobody knows, unless it is one of Trio's own streams, that write none."""
-        return Epilogue.NOTHING if self.half_closes else Epilogue.WITH_CLOSE
+        """Nobody knows, if the stream is ended by its own close."""
+        is_ended_by_close = self.ends_by_closing and not self.half_closes
+        return Epilogue.WITH_CLOSE if is_ended_by_close else Epilogue.NOTHING
 
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Take a chunk of ``data``. See :meth:`AsyncWrite.poll_write`."""
@@ -117,11 +119,23 @@ class SendStreamWriter(AsyncWrite):
                 raise NotReady(self._send_eof)
             self.lifecycle.end()
 
+    def poll_close(self) -> None:
+        """Close a duplex stream that cannot be half-closed: so it says its end.
+
+        See :meth:`AsyncWrite.poll_close`.
+        """
+        if not (self.half_closes or self._closed) and self.ends_by_closing:
+            self._poll_chunk()
+            raise NotReady(self._send_close)
+
     async def release(self, *, clean: bool) -> None:
         """Close the stream: forcefully, unless that was done. See :meth:`AsyncWrite.release`.
 
         Cancellation: nothing happened, since it is not cancelled: the shell shields it.
         """
+        if self._shield is not None:
+            self._shield.cancel()
+        self._error = None  # its traceback refers to us; nothing is sent any more
         if self._closed:
             return
         if not clean:
@@ -142,6 +156,18 @@ class SendStreamWriter(AsyncWrite):
                 sock = layer.socket
                 return unacknowledged_bytes(sock.fileno(), ended=sock.did_shutdown_SHUT_WR)
         return None
+
+    @answer
+    def was_reset(self) -> bool:
+        """Whether a TCP socket of Trio's, below the stream, is gone though we have not ended it."""
+        for layer in foreign_layers(self.stream):
+            if is_layer(layer):
+                return layer.was_reset  # type: ignore[attr-defined,no-any-return]
+            if isinstance(layer, trio.SocketStream):
+                fd, ended = layer.socket.fileno(), layer.socket.did_shutdown_SHUT_WR
+                is_tcp = unacknowledged_bytes(fd, ended=ended) is not None
+                return is_tcp and not ended and is_gone(fd) is True
+        return False
 
     @answer
     def descriptor(self) -> int | None:
@@ -170,6 +196,7 @@ class SendStreamWriter(AsyncWrite):
         if self._sending is not None:
             raise NotReady(self._sending.wait)
         if self._error is not None:
+            fail(self, self._error)  # also when somebody polls by hand
             if isinstance(self._error, trio.BrokenResourceError):
                 raise self._error
             raise trio.BrokenResourceError(f"{self!r}: {self._error!r}") from self._error
@@ -186,16 +213,19 @@ class SendStreamWriter(AsyncWrite):
         await self.stream.send_all(self._chunk)
         self._chunk = b""
 
+    async def _send_close(self) -> None:
+        await self._see_through(self._close)
+
     async def _end(self) -> None:
         if isinstance(self.stream, trio.abc.HalfCloseableStream):
             await self.stream.send_eof()
-        elif not isinstance(self.stream, trio.abc.ReceiveStream) or (
-            self.ends_by_closing and self.lifecycle.close is not None
-        ):
-            # A duplex stream that cannot be half-closed has no other way to say its end.
-            await self.stream.aclose()
-            self._closed = True
+        elif not isinstance(self.stream, trio.abc.ReceiveStream):
+            await self._close()
         self._eof_sent = True
+
+    async def _close(self) -> None:
+        await self.stream.aclose()
+        self._closed = True
 
     @trio.lowlevel.enable_ki_protection
     async def _see_through(self, operation: Callable[[], Awaitable[None]]) -> None:
@@ -214,7 +244,7 @@ class SendStreamWriter(AsyncWrite):
         self._error = trio.BrokenResourceError(
             f"{self!r}: a send was cut short, and an unknown part of {len(self._chunk)} bytes sent"
         )
-        shield = trio.CancelScope(shield=True)
+        self._shield = shield = trio.CancelScope(shield=True)
         interrupt: BaseException | None = None
 
         async def run() -> None:
@@ -223,15 +253,16 @@ class SendStreamWriter(AsyncWrite):
                 with shield:
                     await operation()
                     self._error = None
-            except trio.BusyResourceError as exc:
-                # Somebody uses the stream itself; by Trio's contract, nothing was sent.
-                self._error, interrupt = None, exc
             except Exception as exc:  # noqa: BLE001 - the next poll raises it
-                self._error = exc
+                if isinstance(exc, trio.BusyResourceError) and not self._chunk:
+                    # Somebody uses the stream itself: its end can be tried again.
+                    self._error, interrupt = None, exc
+                else:
+                    self._error = None if self.lifecycle.released else exc
             except KeyboardInterrupt as exc:
                 interrupt = exc
             finally:
-                self._sending = None
+                self._sending = self._shield = None
                 self.lifecycle.unbroken_task = None
                 done.set()
 
@@ -242,12 +273,17 @@ class SendStreamWriter(AsyncWrite):
             except (trio.Cancelled, KeyboardInterrupt) as exc:  # noqa: ASYNC103 - raised below
                 # Out of the nursery it would come in an ExceptionGroup.
                 interrupt = exc
-                shield.deadline = trio.current_time() + self._cancel_grace
+                shield.deadline = trio.current_time() + self._grace()
         if interrupt is not None:
             try:
                 raise interrupt
             finally:
                 interrupt = None  # it refers to this frame
+
+    def _grace(self) -> float:
+        close = self.lifecycle.close
+        is_over = close is not None and close.waits_briefly and self.lifecycle.lift_of() is close
+        return 0 if is_over else self._cancel_grace
 
     def __repr__(self) -> str:
         return f"<writer over {self.stream!r}>"

@@ -50,6 +50,7 @@ class StdFile:
         #: How many bytes the file may still hold. It does not say, so these are all that it took
         #: since the last complete flush.
         self.held = 0
+        self._close_began = False
 
     @property
     def closed(self) -> bool:
@@ -104,13 +105,15 @@ class StdFile:
     @trio.lowlevel.disable_ki_protection
     def close(self) -> None:
         """Close the file, which writes what it holds and, if it compresses, its trailer."""
+        again, self._close_began = self._close_began, True
         try:
             self.file.close()  # type: ignore[attr-defined]
         except BlockingIOError as exc:
             raise trio.BrokenResourceError(
                 f"{self!r} was closed with bytes in its buffer that would not go"
             ) from exc
-        self.held = 0
+        if not again:  # the first one was interrupted, and may have lost bytes
+            self.held = 0
 
     def selectable(self) -> int | None:
         """The descriptor, if the kernel may be able to wait for it."""

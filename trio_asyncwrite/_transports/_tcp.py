@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import socket as stdlib_socket
 import sys
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
     import os
 
     from typing_extensions import Buffer
+
+
+@functools.cache
+def _closed_socket() -> trio.socket.SocketType:
+    sock = trio.socket.socket()
+    sock.close()
+    return sock
 
 
 @final
@@ -79,6 +87,11 @@ class TcpStream(FdWriter):
     def foreign_below(self) -> tuple[object, ...]:
         """The Trio stream, which is closed with this one."""
         return (self._stream,)
+
+    def end_use_by_others(self) -> None:
+        """Close the Trio stream that this one was made of, and keep its socket."""
+        with contextlib.suppress(OSError):  # there is no descriptor left
+            self._stream.socket = _closed_socket()
 
     def has_sent_end(self) -> bool:
         """Whether end-of-file was sent, perhaps through the :class:`trio.SocketStream`."""
@@ -156,7 +169,9 @@ class TcpStream(FdWriter):
 
     def getsockopt(self, level: int, option: int, buffersize: int = 0) -> int | bytes:
         """Get a socket option. See :meth:`socket.socket.getsockopt`."""
-        return self._stream.getsockopt(level, option, buffersize)
+        if buffersize == 0:
+            return self.socket.getsockopt(level, option)
+        return self.socket.getsockopt(level, option, buffersize)
 
     def __del__(self) -> None:
         """Let the socket, which closes itself now, do it without blocking."""

@@ -12,8 +12,8 @@ import trio.abc
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import accepted, byte_view, positive_int
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._layer import Epilogue
-from trio_asyncwrite._core._stack import begin_shutdown, fail, hold, let_go, poll_below
+from trio_asyncwrite._core._layer import Epilogue, answer
+from trio_asyncwrite._core._stack import begin_shutdown, fail, hold, let_go, poll_below, shut_down
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
 if TYPE_CHECKING:
@@ -86,8 +86,9 @@ class BufWriter(AsyncWrite, Generic[W]):
         # cycle it may be closed before this writer's __del__ has told how much was lost.
         self._store: io.BytesIO | None = None
         self._start = 0
-        self.inner = wrap_stream(inner)
+        # Before a wrong ``inner`` can raise: the finaliser asks how much is held.
         self.spare_capacity = self._capacity
+        self.inner = wrap_stream(inner)  # type: ignore[assignment]
 
     @property
     def capacity(self) -> int:
@@ -169,10 +170,10 @@ class BufWriter(AsyncWrite, Generic[W]):
         """Flush and shut down the writer below. See :meth:`AsyncWrite.poll_shutdown`."""
         if begin_shutdown(self):
             self.poll_flush()
-            poll_below(self.inner, self.inner.poll_shutdown)
+            shut_down(self.inner)
             self.lifecycle.end()
 
-    @property
+    @answer
     def epilogue(self) -> Epilogue:
         """Nothing: it passes on what it was given."""
         return Epilogue.NOTHING
@@ -188,6 +189,8 @@ class BufWriter(AsyncWrite, Generic[W]):
     @trio.lowlevel.enable_ki_protection
     def _append(self, data: bytes | memoryview) -> int:
         # Shadowed by the store's own write() while there are bytes in it.
+        if not data:
+            return 0
         hold(self)
         if self._store is None:
             self._store = io.BytesIO()
@@ -232,6 +235,8 @@ class BufWriter(AsyncWrite, Generic[W]):
                 self._start += min(count, waiting)
         except BufferError as exc:
             fail(self, exc)  # the writer below keeps a view; what it accepted is forgotten
+            if not self.held_bytes:
+                let_go(self)
             raise
         if self._start == end:
             self._start = 0

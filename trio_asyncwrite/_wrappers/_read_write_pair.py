@@ -9,6 +9,7 @@ import trio.abc
 
 from trio_asyncwrite._core._async_read import AsyncRead, poll_foreign_read, poll_reader
 from trio_asyncwrite._core._async_write import AsyncReadWrite, AsyncWrite
+from trio_asyncwrite._core._layer import answer
 from trio_asyncwrite._core._stack import is_layer, register
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
@@ -20,7 +21,9 @@ W = TypeVar("W", bound=AsyncWrite)
 
 
 @final
-class ReadWritePair(Wrapper[W], AsyncReadWrite, Generic[R, W]):
+class ReadWritePair(  # pyright: ignore[reportIncompatibleVariableOverride]
+    Wrapper[W], AsyncReadWrite, Generic[R, W]
+):
     """Joins a stream to read from and a writer into one half-closeable stream.
 
     The two need not be related. ``ReadWritePair(stream, BufWriter(stream))`` is a buffered duplex
@@ -53,11 +56,11 @@ class ReadWritePair(Wrapper[W], AsyncReadWrite, Generic[R, W]):
         if not isinstance(reader, trio.abc.ReceiveStream):
             raise TypeError(f"expected a trio.abc.ReceiveStream, got {type(reader).__name__}")
         self.reader = reader  # type: ignore[assignment]
-        self.inner = wrap_stream(writer)
+        self.inner = wrap_stream(writer)  # type: ignore[assignment]
         if is_layer(reader):
             register(self, reader)  # type: ignore[arg-type]
 
-    @property
+    @answer
     def layers_below(self) -> tuple[object, ...]:
         """The reader and the writer."""
         return (self.reader, self.inner)
@@ -80,7 +83,7 @@ class ReadWritePair(Wrapper[W], AsyncReadWrite, Generic[R, W]):
         is_left = isinstance(reader, AsyncRead) and reader.drain_source() is None
         return None if is_left else self
 
-    @property
+    @answer
     def peer_ended(self) -> bool | None:
         """Whether the peer of the reader has ended its direction, as far as was seen."""
         reader: object = self.reader

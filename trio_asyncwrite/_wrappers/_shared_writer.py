@@ -23,7 +23,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from typing import TYPE_CHECKING, TypeVar, final, overload
+from typing import TYPE_CHECKING, TypeVar, cast, final, overload
 
 import trio
 import trio.abc
@@ -32,7 +32,7 @@ from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._buf import Buf
 from trio_asyncwrite._core._checks import checked_buffers
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._layer import Epilogue
+from trio_asyncwrite._core._layer import Epilogue, answer
 from trio_asyncwrite._core._shell import (
     POLLS_PER_TURN,
     Message,
@@ -41,7 +41,7 @@ from trio_asyncwrite._core._shell import (
     write_from,
     write_message,
 )
-from trio_asyncwrite._core._stack import begin_shutdown, hold, let_go, poll_below
+from trio_asyncwrite._core._stack import begin_shutdown, hold, let_go, poll_below, shut_down
 from trio_asyncwrite._core._waits import Line, OneForAll
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
@@ -113,7 +113,7 @@ class SharedWriter(Wrapper[W]):
         self._rest = Buf()
         self._below_wait = OneForAll()
         self._line = self.lifecycle.line = Line()
-        self.inner = wrap_stream(inner)
+        self.inner = wrap_stream(inner)  # type: ignore[assignment]
 
     announces_held_bytes = True
 
@@ -127,7 +127,7 @@ class SharedWriter(Wrapper[W]):
         """The capacity of the writer below, while nobody stands in line."""
         return self.inner.spare_capacity if self._line.is_empty() and not self._rest else 0
 
-    @property
+    @answer
     def keeps_messages(self) -> bool:
         """A message is accepted whole or not at all."""
         return True
@@ -216,10 +216,10 @@ class SharedWriter(Wrapper[W]):
         """Send the rest of a message, and shut down. See :meth:`AsyncWrite.poll_shutdown`."""
         if begin_shutdown(self):
             self.push_rest()
-            self._poll_below(self.inner.poll_shutdown)
+            self._poll_below(shut_down, self.inner)
             self.lifecycle.end()
 
-    @property
+    @answer
     def epilogue(self) -> Epilogue:
         """Nothing: it passes on what it was given."""
         return Epilogue.NOTHING
@@ -277,18 +277,18 @@ class SharedWriter(Wrapper[W]):
 
 # A message is accepted as soon as it has begun; these see it through to the writer below.
 def _poll_through(writer: AsyncWrite, message: Message) -> None:
-    assert isinstance(writer, SharedWriter)
+    shared = cast("SharedWriter[AsyncWrite]", writer)
     if message.accepted < message.size or not message.flushing:
-        poll_once(writer, message)
+        poll_once(shared, message)
         message.flushing = True
-    writer.push_rest()
+    shared.push_rest()
 
 
 def _poll_buf_through(writer: AsyncWrite, call: Call, buf: Buf) -> None:
-    assert isinstance(writer, SharedWriter)
+    shared = cast("SharedWriter[AsyncWrite]", writer)
     if buf.remaining or not call.flushing:
         # Of however many parts: half of them would be half a message.
         buf.advance(writer.poll_write_vectored(buf.chunks()))
         call.accepted = call.size
         call.flushing = True
-    writer.push_rest()
+    shared.push_rest()

@@ -9,7 +9,9 @@ import trio
 import trio.abc
 
 from trio_asyncwrite._core._async_read import AsyncRead, poll_foreign_read, poll_reader
-from trio_asyncwrite._core._stack import detach, is_layer, register
+from trio_asyncwrite._core._layer import answer
+from trio_asyncwrite._core._lifecycle import ENDED
+from trio_asyncwrite._core._stack import detach, is_layer, register, tear
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
 from ._wrapper import Wrapper
@@ -54,7 +56,7 @@ class ReadHalf(AsyncRead, Generic[S]):
         register(self, whole.writer)
         whole.halves.append(weakref.ref(self))
 
-    @property
+    @answer
     def layers_below(self) -> tuple[object, ...]:
         """The stream that was split."""
         return (self._whole.writer,)
@@ -70,7 +72,7 @@ class ReadHalf(AsyncRead, Generic[S]):
                 return poll_reader(reader, size)
         return poll_foreign_read(self, self._whole.stream, size)
 
-    @property
+    @answer
     def peer_ended(self) -> bool | None:
         """Whether the peer has ended its direction, as far as was seen."""
         return self._whole.writer.peer_ended
@@ -137,6 +139,17 @@ class WriteHalf(Wrapper["AsyncWrite"], Generic[S]):
     def owns_below(self, is_closing: Callable[[object], bool]) -> bool:
         """The stream is closed with the second of its halves."""
         return self.whole.is_last(self, is_closing)
+
+    async def release(self, *, clean: bool) -> None:
+        """Tear a stream that lives on without having sent everything.
+
+        See :meth:`AsyncWrite.release`.
+
+        Cancellation: nothing happened, since there is nothing to wait for.
+        Checkpoints: none.
+        """
+        if self.lifecycle.phase is not ENDED and not self.inner.closed and self.unsent_bytes:
+            tear(self.inner, "its write half was closed before everything was sent")
 
     def __repr__(self) -> str:
         return f"<WriteHalf of {self.whole.stream!r}>"

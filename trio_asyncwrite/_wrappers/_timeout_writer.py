@@ -32,8 +32,8 @@ import trio.abc
 
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._layer import Epilogue
-from trio_asyncwrite._core._stack import begin_shutdown, poll_below
+from trio_asyncwrite._core._layer import Epilogue, answer
+from trio_asyncwrite._core._stack import begin_shutdown, poll_below, shut_down
 from trio_asyncwrite._core._waits import OneForAll
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
@@ -154,7 +154,7 @@ class TimeoutWriter(Wrapper[W]):
         self._waited = 0.0
         #: What is left of ``_RATE_GRACE``.
         self._credit = _RATE_GRACE
-        self.inner = wrap_stream(inner)
+        self.inner = wrap_stream(inner)  # type: ignore[assignment]
 
     @property
     def idle(self) -> float | None:
@@ -190,10 +190,10 @@ class TimeoutWriter(Wrapper[W]):
     def poll_shutdown(self) -> None:
         """Pass the shutdown on. See :meth:`AsyncWrite.poll_shutdown`."""
         if begin_shutdown(self):
-            self._poll_timed(self.inner.poll_shutdown)
+            self._poll_timed(shut_down, self.inner)
             self.lifecycle.end()
 
-    @property
+    @answer
     def epilogue(self) -> Epilogue:
         """Nothing: it passes on what it was given."""
         return Epilogue.NOTHING

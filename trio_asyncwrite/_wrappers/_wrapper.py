@@ -23,7 +23,7 @@ class Wrapper(AsyncWrite, Generic[W]):
     def spare_capacity(self) -> int:  # type: ignore[override]
         """The capacity of the writer below: what it takes at once is taken here at once."""
         inner = self.lifecycle.inner
-        return 0 if inner is None else inner.spare_capacity  # type: ignore[attr-defined,no-any-return]
+        return 0 if inner is None else inner.spare_capacity  # type: ignore[attr-defined]
 
     def poll_write_vectored(self, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
         """Pass the buffers on, gathered. See :meth:`AsyncWrite.poll_write_vectored`."""

@@ -102,12 +102,58 @@ class _AlwaysSpent(_budget.Budget):
 def _no_budget() -> Generator[None]:
     budget = _budget.current_budget()
     left, budget.left = budget.left, 0
-    _budget._budget.set(_AlwaysSpent(0))
+    _budget.set_budget(_AlwaysSpent(0))
     try:
         yield
     finally:
-        _budget._budget.set(budget)
+        _budget.set_budget(budget)
         budget.left = left
+
+
+class _Block:
+    """What one run knows of the block that it cancels."""
+
+    def __init__(self, run: int) -> None:
+        self.where = "not cancelled"
+        self.scope = trio.CancelScope()
+        # How many moments are still to pass before the one to cancel at.
+        self._left = run
+        self._task: trio.lowlevel.Task | None = None
+        self._outside: list[trio.Nursery] = []
+        if not run:
+            self.strike("cancelled before the block began")
+
+    def begin(self) -> None:
+        """Note who has entered the block, and which nurseries are not in it."""
+        if self._task is not None:
+            raise RuntimeError("a scenario must enter its `with sweep:` once, and this is twice")
+        self._task = trio.lowlevel.current_task()
+        self._outside = list(self._task.child_nurseries)
+
+    def require_begun(self) -> None:
+        """Raise if the scenario has ended and never entered the block."""
+        if self._task is None:
+            raise RuntimeError("a scenario must enter its `with sweep:`, and this one has not")
+
+    def strike(self, where: str) -> None:
+        """Cancel the block; ``where`` says in words at which moment."""
+        self.where = where
+        self.scope.cancel()
+
+    def contains(self, task: trio.lowlevel.Task) -> bool:
+        """Whether ``task`` has entered the block, or lives in a nursery opened in it."""
+        # Asked anew each time: nursery.start() moves a task from one nursery to another.
+        while task is not self._task:
+            nursery = task.parent_nursery
+            if nursery is None or nursery in self._outside:
+                return False
+            task = nursery.parent_task
+        return True
+
+    def is_due(self) -> bool:
+        """Count a moment; whether it is the one to cancel at."""
+        self._left -= 1
+        return not self._left
 
 
 @final
@@ -118,28 +164,23 @@ class Sweep:
     :class:`trio.CancelScope` does, and what stands after it is run in every case.
     """
 
-    def __init__(self, run: int) -> None:
-        #: Where the block was cancelled, in words, for messages.
-        self.where: str = "not cancelled"
-        self._scope = trio.CancelScope()
-        # How many moments are still to pass before the one to cancel at.
-        self._left = run
-        self._task: trio.lowlevel.Task | None = None
-        self._instrument = _Instrument(self)
-        if not run:
-            self._strike("cancelled before the block began")
+    def __init__(self, block: _Block) -> None:
+        self._block = block
+        self._instrument = _Instrument(block)
+
+    @property
+    def where(self) -> str:
+        """Where the block was cancelled, in words, for messages."""
+        return self._block.where
 
     @property
     def cancelled(self) -> bool:
         """Whether the block was cut short. False if a cancellation came too late for that."""
-        return self._scope.cancelled_caught
+        return self._block.scope.cancelled_caught
 
     def __enter__(self) -> Self:
-        if self._task is not None:
-            raise RuntimeError("a scenario must enter its `with sweep:` once, and this is twice")
-        self._task = trio.lowlevel.current_task()
-        self._outside = list(self._task.child_nurseries)
-        self._scope.__enter__()
+        self._block.begin()
+        self._block.scope.__enter__()
         trio.lowlevel.add_instrument(self._instrument)
         return self
 
@@ -150,44 +191,21 @@ class Sweep:
         traceback: TracebackType | None,
     ) -> bool:
         trio.lowlevel.remove_instrument(self._instrument)
-        return self._scope.__exit__(exc_type, exc_value, traceback)
-
-    def _require_entered(self) -> None:
-        if self._task is None:
-            raise RuntimeError("a scenario must enter its `with sweep:`, and this one has not")
-
-    def _strike(self, where: str) -> None:
-        self.where = where
-        self._scope.cancel()
-
-    def _contains(self, task: trio.lowlevel.Task) -> bool:
-        """Whether ``task`` has entered the block, or lives in a nursery opened in it."""
-        # Asked anew each time: nursery.start() moves a task from one nursery to another.
-        while task is not self._task:
-            nursery = task.parent_nursery
-            if nursery is None or nursery in self._outside:
-                return False
-            task = nursery.parent_task
-        return True
-
-    def _is_due(self) -> bool:
-        """Count a moment; whether it is the one to cancel at."""
-        self._left -= 1
-        return not self._left
+        return self._block.scope.__exit__(exc_type, exc_value, traceback)
 
 
 class _Instrument(trio.abc.Instrument):
     """Counts the moments of a block, and cancels it when one is due."""
 
-    def __init__(self, sweep: Sweep) -> None:
-        self._sweep = sweep
+    def __init__(self, block: _Block) -> None:
+        self._block = block
         self._suspensions = 0
         # Which suspension each task is in.
         self._latest: dict[trio.lowlevel.Task, int] = {}
         self._exited: trio.lowlevel.Task | None = None
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        if self._sweep._contains(task) and self._sweep._is_due():
+        if self._block.contains(task) and self._block.is_due():
             number = self._latest.get(task)
             if number is None:
                 self._strike("before the first step of task {}", task)
@@ -200,12 +218,12 @@ class _Instrument(trio.abc.Instrument):
         self._exited = task
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        if self._sweep._contains(task):
+        if self._block.contains(task):
             ended = task is self._exited
             if not ended:
                 self._suspensions += 1
                 self._latest[task] = self._suspensions
-            if self._sweep._is_due():
+            if self._block.is_due():
                 if ended:
                     self._strike("after the end of task {}", task)
                 else:
@@ -214,7 +232,7 @@ class _Instrument(trio.abc.Instrument):
     def _strike(self, where: str, task: trio.lowlevel.Task) -> None:
         # Older versions of Trio cannot walk the frames of a task that has none left.
         stack = "" if task is self._exited else _stack(task)
-        self._sweep._strike(f"cancelled {where.format(task.name)}\n{stack}".rstrip())
+        self._block.strike(f"cancelled {where.format(task.name)}\n{stack}".rstrip())
 
 
 def _stack(task: trio.lowlevel.Task) -> str:
@@ -273,21 +291,21 @@ async def cancel_everywhere(
 
     Cancellation: lost; the next call begins with the first run.
     """
-    sweep = Sweep(0)
+    block = _Block(0)
     with fair_scheduler, _no_budget():
         for run in range(max_runs):
             await trio.lowlevel.checkpoint()
-            sweep = Sweep(run)
+            block = _Block(run)
             try:
-                await scenario(sweep)
-                sweep._require_entered()
+                await scenario(Sweep(block))
+                block.require_begun()
             except BaseException as exc:
                 # Python 3.10 has no add_note(), yet Trio brings what prints notes there (PEP 678).
                 notes = vars(exc).setdefault("__notes__", [])
-                notes.append(f"cancel_everywhere, run {run}: {sweep.where}")
+                notes.append(f"cancel_everywhere, run {run}: {block.where}")
                 raise
-            if not sweep._scope.cancel_called:
+            if not block.scope.cancel_called:
                 return run + 1
     raise RuntimeError(
-        f"the scenario was not through after {max_runs} runs, the last of which was {sweep.where}"
+        f"the scenario was not through after {max_runs} runs, the last of which was {block.where}"
     )

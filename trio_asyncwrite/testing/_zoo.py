@@ -28,7 +28,7 @@ class _Hostile(AsyncWrite, Generic[W]):
     inner: W
 
     def __init__(self, inner: trio.abc.SendStream) -> None:
-        self.inner = wrap_stream(inner)
+        self.inner = wrap_stream(inner)  # type: ignore[assignment]
 
     @answer
     def epilogue(self) -> Epilogue:

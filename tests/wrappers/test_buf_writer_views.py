@@ -1,0 +1,362 @@
+from __future__ import annotations
+
+import itertools
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, strategies as st
+
+from trio_asyncwrite import Buf, BufWriter, NotReady
+
+from .._streams import (
+    assert_leaves_no_cycle,
+    clog,
+    connected,
+    unix_pair,
+)
+from ._buffered import (
+    Inner,
+    assert_refuses,
+    check_room,
+    never,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+# ---- Views -----------------------------------------------------------------------------------
+
+
+class Keeper(Inner):
+    """One that breaks the contract: it keeps what it was lent."""
+
+    def __init__(self, most: int, keep: Callable[[Any], object]) -> None:
+        super().__init__(most)
+        self.keep = keep
+        self.kept: list[object] = []
+
+    def poll_write_vectored(self, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
+        self.kept.append([self.keep(data) for data in buffers])
+        return super().poll_write_vectored(buffers)
+
+
+def keeper_of_a_slice() -> BufWriter[Keeper]:
+    """One whose inner writer has taken 3 of 7 bytes, and kept a slice of all 7."""
+    inner = Keeper(3, lambda data: data[:])
+    inner.ready = iter([True, False])
+    writer = BufWriter(inner, 8)
+    writer.poll_write(b"abcdefg")
+    with pytest.raises(NotReady):
+        writer.poll_flush()
+    inner.ready = itertools.repeat(True)
+    return writer
+
+
+async def test_an_inner_writer_that_keeps_a_slice_is_loud_and_loses_nothing() -> None:
+    """What is kept cannot be added to; all that was accepted goes out."""
+    writer = keeper_of_a_slice()
+    for data in (b"h", b"hi", b"hij", bytearray(b"hi")):
+        with pytest.raises(BufferError):
+            writer.poll_write(data)
+        with pytest.raises(BufferError):
+            writer.poll_write_vectored([data, b"x"])
+        check_room(writer)
+        assert writer.unsent_bytes == 4
+    await writer.flush()
+    assert writer.inner.taken == b"abcdefg"
+    await writer.write_all(b"hi")
+    await writer.aclose()
+
+    assert writer.inner.taken == b"abcdefghi"
+
+
+async def test_a_buffer_that_cannot_be_added_to_fails_in_an_await() -> None:
+    """There, every exception of a poll is a failure; what waits is counted still."""
+    writer = keeper_of_a_slice()
+    with pytest.raises(BufferError):
+        await writer.write(bytearray(b"hi"))
+
+    await assert_refuses(writer, trio.BrokenResourceError, flush=True)
+    assert writer.unsent_bytes == 4
+    await writer.aclose()
+
+
+@pytest.mark.parametrize("most", [2, 6])
+@pytest.mark.parametrize("how", ["flush", "bypass"])
+async def test_an_inner_writer_that_keeps_an_export_breaks_the_buffer(how: str, most: int) -> None:
+    """How much it took is forgotten on the way: it must not be sent again."""
+    inner = Keeper(most, pickle.PickleBuffer)
+    writer = BufWriter(inner, 8)
+    writer.poll_write(b"abcd")
+    with pytest.raises(BufferError):
+        writer.poll_flush() if how == "flush" else writer.poll_write(bytes(8))
+
+    taken = bytes(inner.taken)
+    await assert_refuses(writer, trio.BrokenResourceError, flush=True)
+    inner.kept.clear()
+    await assert_refuses(writer, trio.BrokenResourceError, flush=True)
+    assert inner.taken == taken
+    await writer.aclose()
+
+
+class Slicing(Inner):
+    """One whose frames hold a slice of what it was lent, and are kept by its exceptions."""
+
+    def poll_write_vectored(self, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
+        slices = [memoryview(data)[:] for data in buffers]
+        exports = [pickle.PickleBuffer(data) for data in slices]
+        try:
+            self.most //= next(self.ready)
+        except ZeroDivisionError:
+            raise NotReady(self.wait)  # noqa: B904 - the context is under test
+        assert exports
+        some = b"".join(slices)[: self.most]
+        self.taken += some
+        return len(some)
+
+
+async def test_a_kept_not_ready_does_not_lock_the_buffer() -> None:
+    inner = Slicing(3, iter([True, False, False, False, *[True] * 20]))
+    writer = BufWriter(inner, 8)
+    writer.poll_write(b"abcdefg")
+    with pytest.raises(NotReady) as flushing:
+        writer.poll_flush()
+    assert writer.poll_write(b"hijk") == 4  # after it was moved to the front
+    with pytest.raises(NotReady) as writing:
+        writer.poll_write(b"l")
+    with pytest.raises(NotReady) as gathering:
+        writer.poll_write(bytes(8))
+    check_room(writer)
+    await writer.flush()
+
+    assert inner.taken == b"abcdefghijk"
+    assert flushing.value
+    assert writing.value
+    assert gathering.value
+    await writer.aclose()
+
+
+@pytest.mark.parametrize("size", [3, 8, 30])
+async def test_the_callers_buffer_is_free_after_the_call(size: int) -> None:
+    """Accepted or not, and whoever keeps the exception: it can be resized."""
+    inner = Slicing(ready=never())
+    writer = BufWriter(inner, 8)
+    data = bytearray(size)
+    writer.poll_write(b"abcdefg")
+    with pytest.raises(NotReady) as writing:
+        writer.poll_write(data)
+    data.append(1)
+    with pytest.raises(NotReady) as gathering:
+        writer.poll_write_vectored([b"xx", data])
+    data.append(2)
+    with trio.move_on_after(0):
+        await writer.write(data)
+    data.append(3)
+    with trio.move_on_after(0):
+        await writer.write_all(data)
+    data.append(4)
+    with trio.move_on_after(0):
+        await writer.send_all(data)
+    data.append(5)
+    with trio.move_on_after(0):
+        await writer.write_all_vectored([b"xx", data])
+    data.append(6)
+    inner.ready = itertools.repeat(True)
+    writer.poll_write_vectored([b"xx", data])
+    data.append(7)
+    await writer.write_all(data)
+    data.append(8)
+    await writer.aclose()
+
+    assert writing.value
+    assert gathering.value
+
+
+async def test_no_cycle_is_left() -> None:
+    """Of exceptions, their frames, and the writer: its memory is free when it is let go."""
+
+    async def scenario() -> None:
+        async with connected(unix_pair) as (stream, peer):
+            writer = BufWriter(stream, 100)
+            clog(writer)
+            for data in (b"x", bytes(500)):
+                with pytest.raises(NotReady):
+                    writer.poll_write(data)
+                with pytest.raises(NotReady):
+                    writer.poll_write_vectored([data, data])
+            with trio.move_on_after(0):
+                await writer.flush()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(writer.flush)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+            await peer.aclose()
+            for _ in range(2):
+                with pytest.raises(trio.BrokenResourceError):
+                    await writer.send_all(b"x")
+            with pytest.raises(trio.BrokenResourceError):
+                writer.poll_write(b"x")
+            await writer.aclose()
+
+    await assert_leaves_no_cycle(scenario)
+
+
+def test_the_callers_buffer_may_be_changed_once_it_is_accepted() -> None:
+    inner = Inner()
+    writer = BufWriter(inner, 16)
+    data = bytearray(b"before")
+    writer.poll_write(data)
+    writer.poll_write_vectored([data])
+    data[:] = b"after!"
+    writer.poll_flush()
+
+    assert inner.taken == b"beforebefore"
+
+
+# ---- Any interleaving ------------------------------------------------------------------------
+
+
+class Modelled(Inner):
+    """One with a drawn mind, whose n-th wait is cancelled from here on."""
+
+    def __init__(self, minds: list[tuple[bool, int]]) -> None:
+        super().__init__()
+        # It is ready at some time, or nothing would ever end.
+        self.minds = itertools.cycle([*minds, (True, 3)])
+        self.scope = trio.CancelScope()
+        self.patience = 0
+
+    def require_ready(self) -> None:
+        ready, self.most = next(self.minds)
+        if not ready:
+            raise NotReady(self.wait)
+
+    async def wait(self) -> None:
+        self.patience -= 1
+        if not self.patience:
+            self.scope.cancel()
+        await trio.lowlevel.checkpoint()
+
+
+pieces = st.integers(0, 20)
+operations = st.one_of(
+    st.tuples(st.sampled_from(["poll_write", "write", "write_buf", "write_all_buf"]), pieces),
+    st.tuples(
+        st.sampled_from(["poll_write_vectored", "write_vectored", "write_parts"]),
+        st.lists(pieces, max_size=4),
+    ),
+    st.tuples(st.sampled_from(["poll_flush", "flush", "send_all", "poll_ready"]), st.just(0)),
+)
+
+
+class Model:
+    """What a BufWriter must do, in its simplest form: one bytearray of what it accepted."""
+
+    def __init__(self, writer: BufWriter[Modelled]) -> None:
+        self.writer = writer
+        self.accepted = bytearray()
+        self.written = 0
+        self.unfinished: Buf | None = None
+
+    async def finish(self) -> None:
+        """Write the rest of a Buf that was begun; until then, nothing else is accepted."""
+        buf = self.unfinished
+        if buf is not None:
+            with pytest.raises(trio.BrokenResourceError, match="finish the Buf first"):
+                self.writer.poll_write(b"x")
+            with pytest.raises(trio.BrokenResourceError, match="finish the Buf first"):
+                await self.writer.write_all_buf(Buf(b"x"))
+            rest = b"".join(buf.chunks())
+            await self.writer.write_all_buf(buf)
+            self.accepted += rest
+            self.written += len(rest)
+            self.unfinished = None
+
+    def fresh(self, size: int) -> bytes:
+        """Bytes that tell where they belong."""
+        self.written += size
+        return bytes(n % 251 for n in range(self.written - size, self.written))
+
+    async def run(self, operation: str, argument: Any, patience: int) -> None:
+        writer, inner = self.writer, self.writer.inner
+        inner.patience = 0
+        if operation not in {"flush", "poll_flush"}:
+            await self.finish()
+        sizes = argument if isinstance(argument, list) else [argument]
+        parts = [self.fresh(size) for size in sizes]
+        data = b"".join(parts)
+        buf = Buf(*parts)
+        count: int | None = None
+        inner.patience = patience
+        with trio.CancelScope() as inner.scope:
+            try:
+                if operation == "poll_write":
+                    count = writer.poll_write(data)
+                elif operation == "poll_write_vectored":
+                    count = writer.poll_write_vectored(parts)
+                elif operation == "poll_flush":
+                    writer.poll_flush()
+                    assert not writer.unsent_bytes
+                elif operation == "poll_ready":
+                    writer.poll_ready()
+                elif operation == "write":
+                    count = await writer.write(data)
+                elif operation == "write_vectored":
+                    count = await writer.write_vectored(parts)
+                elif operation == "write_buf":
+                    count = await writer.write_buf(buf)
+                elif operation in {"write_all_buf", "write_parts"}:
+                    await writer.write_all_buf(buf)
+                    assert not buf.remaining
+                else:
+                    await (writer.flush() if operation == "flush" else writer.send_all(b""))
+                    assert not writer.unsent_bytes
+            except NotReady:
+                assert operation.startswith("poll_")
+        if operation in {"write_buf", "write_all_buf", "write_parts"}:
+            assert count in {None, len(data) - buf.remaining}
+            count = len(data) - buf.remaining
+            if operation != "write_buf" and count and buf.remaining:
+                self.unfinished = buf
+        if count is not None and 0 < len(data) < writer.capacity and "write" in operation:
+            assert count in {0, len(data)}, "a message that fits was torn"
+        self.accepted += data[: count or 0]
+        self.written -= len(data) - (count or 0)
+
+    def check(self) -> None:
+        taken = self.writer.inner.taken
+        check_room(self.writer)
+        assert taken == self.accepted[: len(taken)]
+        assert len(taken) + self.writer.unsent_bytes == len(self.accepted)
+
+
+@given(
+    capacity=st.integers(1, 16),
+    minds=st.lists(st.tuples(st.booleans(), st.integers(1, 24)), max_size=8),
+    script=st.lists(st.tuples(operations, st.integers(0, 3)), max_size=25),
+)
+def test_any_interleaving_delivers_every_byte_once_and_in_order(
+    capacity: int,
+    minds: list[tuple[bool, int]],
+    script: list[tuple[tuple[str, Any], int]],
+) -> None:
+    """Polls, awaits, gathered writes, flushes, cancelled anywhere, over any readiness."""
+
+    async def main() -> None:
+        writer = BufWriter(Modelled(minds), capacity)
+        model = Model(writer)
+        for (operation, argument), patience in script:
+            await model.run(operation, argument, patience)
+            model.check()
+        writer.inner.patience = 0
+        await model.finish()
+        # A send_all that was cancelled would let the close not wait.
+        await writer.flush()
+        await writer.aclose()
+        assert writer.inner.taken == model.accepted
+
+    trio.run(main)
