@@ -118,7 +118,7 @@ class Layer(trio.abc.AsyncResource):
 
     The attributes are questions that the library asks when a stack is closed. Override them as
     plain attributes or as properties. Each has a default that is honest for a layer that knows
-    nothing.
+    nothing. See :doc:`own_writer`.
     """
 
     #: The layer's state; the one name, beside those documented here, that is not yours.
