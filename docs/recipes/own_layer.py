@@ -99,21 +99,29 @@ class RunLengthReader(AsyncRead):
 
     def __init__(self, inner: AsyncRead) -> None:
         self.inner: AsyncRead = inner
-        self._run = b""  # received, and not returned yet
-        self._count: int | None = None
+        self._runs = bytearray()  # received, and not decoded yet
+        self._plain = bytearray()  # decoded, and not returned yet
+        self._has_trailer = False
 
     def poll_read(self, size: int, /) -> bytes:
-        while not self._run and self._count != 0:
+        while not self._plain and not self._has_trailer:
             # It may raise NotReady. What came before is in the fields.
-            data = self.inner.poll_read(1)
+            data = self.inner.poll_read(size)
             if not data:
                 raise trio.BrokenResourceError("the stream was cut short")
-            if self._count is None:
-                self._count = data[0]
-            else:
-                self._run, self._count = data * self._count, None
-        part, self._run = self._run[:size], self._run[size:]
+            self._runs += data
+            self._decode()
+        part = bytes(self._plain[:size])
+        del self._plain[:size]
         return part
+
+    def _decode(self) -> None:
+        at = 0
+        while at + 1 < len(self._runs) and self._runs[at]:
+            self._plain += self._runs[at + 1 : at + 2] * self._runs[at]
+            at += 2
+        del self._runs[:at]
+        self._has_trailer = self._runs.startswith(b"\0")
 
 
 async def main() -> None:
@@ -152,17 +160,18 @@ async def collect(reader: trio.abc.ReceiveStream) -> bytes:
 
 async def make_pair() -> tuple[RunLengthWriter, RunLengthReader]:
     """Make a writer to check, and the reader that decodes what it sends."""
-    writer, reader = simplex(capacity=8)
-    return RunLengthWriter(writer, block=4), RunLengthReader(reader)
+    writer, reader = simplex(capacity=4096)
+    return RunLengthWriter(writer), RunLengthReader(reader)
 
 
 async def make_clogged_pair() -> tuple[RunLengthWriter, RunLengthReader]:
     """The same, but the writer has to wait until somebody receives."""
-    writer, reader = await make_pair()
+    pipe, reader = simplex(capacity=8)
+    writer = RunLengthWriter(pipe, block=4)
     with contextlib.suppress(NotReady):
         while True:
             writer.poll_write(bytes(range(4)))
-    return writer, reader
+    return writer, RunLengthReader(reader)
 
 
 if __name__ == "__main__":
