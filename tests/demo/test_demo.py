@@ -510,7 +510,7 @@ def test_a_file_that_vanishes_is_no_success(
     assert job.run_demo(folder, cancels=0, seed=0, answers=0, transports=[TCP]) == 1
     out = capsys.readouterr().out
     assert "the sender stopped: FileNotFoundError" in out
-    assert rows(out)["ended"] == ["aborted", "unknown", "unknown"]
+    assert rows(out)["ended"] == ["truncated", "unknown", "unknown"]
 
 
 # ---- The parts --------------------------------------------------------------------------------

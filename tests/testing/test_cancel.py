@@ -406,7 +406,6 @@ class Safe(AsyncWrite):
         self.rested = False
 
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
-        self.lifecycle.check_write(self)
         self.rested = not self.rested
         if self.rested:
             raise NotReady(trio.lowlevel.checkpoint)

@@ -227,13 +227,13 @@ class GracefulClose:
         """Another task closes already: bring the limits, and go on if it is cancelled."""
         close = self.close
         with close.bounded():
-            while close.is_running and not close.has_sent.is_set():
+            while close.is_running and not close.has_sent:
                 await close.next_news()
-            has_sent = close.has_sent.is_set()
+            has_sent = close.has_sent
             if has_sent:
                 await self._linger()
         if has_sent:
-            await close.done.wait()
+            await wait_done(close)
         else:
             await close.run(self._linger)
 

@@ -169,60 +169,63 @@ _ENDED_SIDE: Final = _EndedSide()
 class Close(Closer):
     """A close at work. Made by :func:`enter`, run by its first caller."""
 
+    # The first values are the class's, as a Lifecycle's are.
+    hardness: Hardness = Hardness.CLEAN
+    #: Whether a truncated stack's accepted bytes are waited for.
+    delivers: bool = False
+    #: Whether a graceful close makes a report of it.
+    is_reported: bool = False
+    #: Whether a server or ``graceful`` has said that a message was cut short.
+    marked_truncated: bool = False
+    #: Whether every layer's shutdown was completed.
+    sent: bool = False
+    #: Whether the stack ended, or will end, so that its peer should see the truncation.
+    is_truncated: bool = False
+    #: What a warning says of a message that was cut short.
+    cut_short_text: str = ""
+    #: The first failure that nobody was told of before; and what a wait has raised.
+    error: BaseException | None = None
+    #: Whether somebody else than the task that runs it has made it harder.
+    was_hurried: bool = False
+    #: Whether a layer had failed before the close, which the user knows.
+    was_broken: bool = False
+    #: Whether those who wait for it are to be told that it was cut short, or has failed.
+    fell_short: bool = False
+    is_running: bool = False
+    #: The close that this one has become a part of.
+    successor: Close | None = None
+    #: When all waits of limited length are over, together, on Trio's clock.
+    _brief_deadline: float | None = None
+    #: Whether the sending stage is over, and whether all is.
+    has_sent: bool = False
+    is_done: bool = False
+    #: When sending has taken long enough, on Trio's clock.
+    deadline: float = math.inf
+    was_late: bool = False
+    _lingers: bool = False
+    #: How many graceful closes of other tasks hold the release back, and may take over.
+    _bounded: int = 0
+    _news: trio.Event | None = None
+    #: Around the wait that is made now.
+    _scope: trio.CancelScope | None = None
+    _lingering: tuple[trio.CancelScope, ...] = ()
+    _order: list[Layer] | None = None
+    #: Whether the stack has no branches: then ``layers`` is in order, and nobody is postponed.
+    is_line: bool = False
+
     def __init__(self) -> None:
         self.layers: list[Layer] = []
         self.sides: list[Layer] = []
-        self.hardness = Hardness.CLEAN
-        #: Whether a truncated stack's accepted bytes are waited for.
-        self.delivers = False
         #: Other closes, of layers above ours, that go on beside this one. They may write through
         #: our layers, and those wait for them.
         self.guests: list[Close] = []
-        #: Whether a graceful close makes a report of it.
-        self.is_reported = False
-        #: Whether a server or ``graceful`` has said that a message was cut short.
-        self.marked_truncated = False
-        #: Whether every layer's shutdown was completed.
-        self.sent = False
-        #: Whether the stack ended, or will end, so that its peer should see the truncation.
-        self.is_truncated = False
-        #: What a warning says of a message that was cut short.
-        self.cut_short_text = ""
-        #: The first failure that nobody was told of before; and what a wait has raised.
-        self.error: BaseException | None = None
-        #: Whether somebody else than the task that runs it has made it harder.
-        self.was_hurried = False
-        #: Whether a layer had failed before the close, which the user knows.
-        self.was_broken = False
-        #: Whether those who wait for it are to be told that it was cut short, or has failed.
-        self.fell_short = False
-        self.is_running = False
-        #: The close that this one has become a part of.
-        self.successor: Close | None = None
-        #: When all waits of limited length are over, together, on Trio's clock.
-        self._brief_deadline: float | None = None
-        #: Whether it makes its one wait of limited length.
-        self.waits_briefly = False
-        #: Whether the sending stage is over.
-        self.has_sent = trio.Event()
-        self.done = trio.Event()
-        #: When sending has taken long enough, on Trio's clock.
-        self.deadline = math.inf
-        self.was_late = False
-        self._lingers = False
-        #: How many graceful closes of other tasks hold the release back, and may take over.
-        self._bounded = 0
-        self._news = trio.Event()
-        #: Around the wait that is made now.
-        self._scope = trio.CancelScope()
-        self._lingering: list[trio.CancelScope] = []
         #: The layer that is shut down now, and those that its shutdown reaches.
         self._chain: list[Layer] = []
-        self._order: list[Layer] | None = None
-        #: Whether the stack has no branches: then ``layers`` is in order, and nobody is postponed.
-        self.is_line = False
 
     # ---- The extent ------------------------------------------------------------------------
+
+    def is_host_of(self, other: object) -> bool:
+        return any(other is one for one in self.guests)
 
     def add(self, layers: list[Layer], sides: list[Layer]) -> None:
         """Take these into the close, and evict the tasks inside them."""
@@ -257,13 +260,26 @@ class Close(Closer):
                 if is_there and not any(wait.task is task for task in unbroken):
                     wait.scope.cancel()
 
+    def take_line(self, layers: list[Layer]) -> None:
+        """Take in a stack that has no branches, of which no layer is being closed."""
+        if any(layer.lifecycle.calls or layer.lifecycle.waits for layer in layers):
+            self.add(layers, [])
+        else:
+            self.layers = layers
+            for layer in layers:
+                lifecycle = layer.lifecycle
+                lifecycle.close = self
+                lifecycle.side_close = None
+                lifecycle.update()
+        self.is_line = True
+
     def try_at_once(self) -> bool:
         """Shut everything down, if that needs no waiting; whether it is done, or has failed."""
         return self.state() is State.WHOLE and self._poll(self._poll_end) is None
 
     def can_be_absorbed(self) -> bool:
         """Whether the task that runs it needs no more than to wait for its end."""
-        return not (self.has_sent.is_set() or self._lingers or self._bounded)
+        return not (self.has_sent or self._lingers or self._bounded)
 
     def absorb(self, other: Close) -> None:
         """``other``, whose extent ours meets, is a part of this close from now on."""
@@ -279,9 +295,9 @@ class Close(Closer):
         self.error = self.error or other.error
         self.harden(other.hardness)
         other.layers, other.sides = [], []
-        other._scope.cancel()
+        other.stop_waiting()
         other.is_running = False
-        other.done.set()
+        other.is_done = True
         other.tell()
 
     def include(self, layer: Layer) -> None:
@@ -321,22 +337,28 @@ class Close(Closer):
             self.hardness = hardness
             self.was_late = self.was_late or late
             self.was_hurried = self.was_hurried or hurried
-            self._scope.cancel()
+            self.stop_waiting()
             if self.was_hurried:
                 for scope in self._lingering:
                     scope.cancel()
             self.tell()
 
+    def stop_waiting(self) -> None:
+        """End the wait that is made now, and see what has changed."""
+        if self._scope is not None:
+            self._scope.cancel()
+
     def on_hurry(self, scope: trio.CancelScope) -> None:
         """Cancel ``scope`` as soon as somebody hurries this close."""
-        self._lingering.append(scope)
+        self._lingering = (*self._lingering, scope)
         if self.was_hurried:
             scope.cancel()
 
     def limit(self, deadline: float) -> None:
         """Stop sending at ``deadline``, if not before."""
         self.deadline = min(self.deadline, deadline)
-        self._scope.deadline = self.deadline
+        if self._scope is not None:
+            self._scope.deadline = self.deadline
 
     def state(self) -> State:
         """What the stack is like."""
@@ -371,7 +393,7 @@ class Close(Closer):
         """
         self.is_running = True
         self._lingers = linger is not None
-        self.was_broken = any(layer.lifecycle.failure is not None for layer in self.layers)
+        self.was_broken = self.state() is State.BROKEN
         token = running_closes.set((*running_closes.get(), self))
         handed_over = False
         try:
@@ -400,15 +422,18 @@ class Close(Closer):
         finally:
             try:
                 if not handed_over:
-                    self.has_sent.set()
+                    self.has_sent = True
                     self.tell()
-                    with trio.CancelScope(shield=True):
-                        try:
-                            if linger is not None:
-                                await linger()
-                            await self._linger()
-                        finally:
-                            await self._release()
+                    if linger is None and not self._bounded and not self._waits_to_release():
+                        await self._release()
+                    else:
+                        with trio.CancelScope(shield=True):
+                            try:
+                                if linger is not None:
+                                    await linger()
+                                await self._linger()
+                            finally:
+                                await self._release()
             finally:
                 self.is_running = False
                 if handed_over:
@@ -419,8 +444,9 @@ class Close(Closer):
 
     def tell(self) -> None:
         """Wake those who wait in :meth:`next_news`."""
-        news, self._news = self._news, trio.Event()
-        news.set()
+        news, self._news = self._news, None
+        if news is not None:
+            news.set()
 
     @contextlib.contextmanager
     def bounded(self) -> Generator[None, None, None]:
@@ -437,8 +463,9 @@ class Close(Closer):
 
         Cancellation: nothing happened.
         """
-        news = self._news
-        await news.wait()
+        if self._news is None:
+            self._news = trio.Event()
+        await self._news.wait()
 
     async def _linger(self) -> None:
         while self._bounded and not self.was_hurried:
@@ -474,7 +501,8 @@ class Close(Closer):
 
     async def _wait_for(self, guest: Close) -> None:
         with trio.CancelScope(deadline=self.deadline) as self._scope:
-            await guest.has_sent.wait()
+            while not guest.has_sent:
+                await guest.next_news()
             self.guests.remove(guest)
         if trio.current_time() >= self.deadline:
             self.harden(Hardness.CUT_OFF, hurried=False, late=True)
@@ -622,6 +650,9 @@ class Close(Closer):
             upper.shows_truncation for upper in (layer, *writers_above(layer))
         )
 
+    def _waits_to_release(self) -> bool:
+        return any(layer.overrides_release for layer in self.layers)
+
     async def _release(self) -> None:
         interrupt: BaseException | None = None
         try:
@@ -687,7 +718,7 @@ class Close(Closer):
                 if is_harmed and inner is not None and not inner.lifecycle.released:
                     self._tear_below(inner)
         finally:
-            self.done.set()
+            self.is_done = True
             self.tell()
 
     def _tear_below(self, inner: Layer) -> None:
@@ -727,8 +758,7 @@ def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
     line = _line_through(layer)
     if line is not None:
         mine = Close()
-        mine.add(line, [])
-        mine.is_line = True
+        mine.take_line(line)
         mine.harden(hardness, hurried=False)
         return mine, []
     layers, sides = extent_of([layer])
@@ -747,7 +777,7 @@ def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
     else:
         # A close that is at its end already would release what we add without shutting it down.
         mine = (
-            next((one for one in met if not (one.can_be_absorbed() or one.has_sent.is_set())), None)
+            next((one for one in met if not (one.can_be_absorbed() or one.has_sent)), None)
             or Close()
         )
     met = [one for one in met if one is not mine]
@@ -756,7 +786,7 @@ def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
             mine.absorb(close)
     mine.add(layers, sides)
     others = [one for one in met if one.successor is None]
-    mine.guests += [one for one in others if one.is_running and not one.has_sent.is_set()]
+    mine.guests += [one for one in others if one.is_running and not one.has_sent]
     for close in (mine, *others):
         close.harden(hardness, hurried=close.is_running)
     return mine, others
@@ -776,7 +806,7 @@ async def close_layer(layer: Layer, hardness: Hardness, *, joins_gently: bool = 
         trio.ClosedResourceError: if somebody else cut the close short.
     """
     lifecycle = layer.lifecycle
-    if lifecycle.lift_of() is not None:
+    if lifecycle.close is not None and lifecycle.lift_of() is not None:
         # From inside of the running close: it does the rest.
         await trio.lowlevel.checkpoint()
         return
@@ -819,7 +849,7 @@ async def _run(close: Close, layer: Layer, *, raises: bool) -> None:
         raises = False  # an error of the close does not replace this one, so nobody hears of it
         raise
     finally:
-        if close.done.is_set() and close.successor is None:
+        if close.is_done and close.successor is None:
             _tell_losses(close, layer, raises=raises and close.error is not None)
     if close.successor is not None:
         await _join(close, layer, gently=False)
@@ -836,13 +866,15 @@ async def _run(close: Close, layer: Layer, *, raises: bool) -> None:
 
 def _tell_losses(close: Close, layer: Layer, *, raises: bool) -> None:
     """Warn of what was lost, unless an error or the report of a graceful close tells it."""
+    if not close.is_truncated:
+        return  # nothing is held
     told = close.was_broken
     lost = close.lost_bytes()
     me = id(trio.lowlevel.current_task())
     for one in close.layers:
         if one is not layer and not told:
             one.lifecycle.lost, one.lifecycle.lost_by = held_by(one) or 0, me
-    if told or raises or close.is_reported or not close.is_truncated:
+    if told or raises or close.is_reported:
         return
     if lost:
         unknown = any(one.loss_is_unknown for one in close.layers)
@@ -857,11 +889,13 @@ def _tell_losses(close: Close, layer: Layer, *, raises: bool) -> None:
 
 async def wait_done(close: Close) -> Close:
     """Wait for the end of a close, or of the one that it has become a part of."""
-    await close.done.wait()
-    while close.successor is not None:
+    await trio.lowlevel.checkpoint()
+    while True:
+        while not close.is_done:
+            await close.next_news()
+        if close.successor is None:
+            return close
         close = close.successor
-        await close.done.wait()
-    return close
 
 
 async def _make_harder(close: Close) -> None:

@@ -40,7 +40,7 @@ from ._budget import SPENT, Budget
 from ._errors import BrokenRefusal, BusyRefusal, ClosedRefusal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Sequence
+    from collections.abc import Awaitable, Callable, Generator
 
     from ._buf import Buf
     from ._layer import Layer
@@ -82,8 +82,9 @@ ENDED: Final = Phase.ENDED
 class Closer:
     """A close that runs; see ``_close.py``."""
 
-    #: Other closes that may write through the layers of this one.
-    guests: Sequence[object] = ()
+    def is_host_of(self, other: object) -> bool:
+        """Whether ``other`` is a close that may write through the layers of this one."""
+        return False
 
     #: Whether it now makes its one wait of limited length, and has waited when that is cancelled.
     waits_briefly = False
@@ -237,6 +238,8 @@ class Lifecycle:
     #: Whether nobody is watched, there is no original and no line: most layers.
     is_simple: bool = False
     watched: tuple[Layer, ...] = ()
+    #: Whether the layers below need not be asked for: there is ``inner`` at most.
+    is_single: bool = False
     attached: bool = False
 
     def __init__(self) -> None:
@@ -248,10 +251,12 @@ class Lifecycle:
 
     def update(self) -> None:
         """Compute ``refusal`` and ``fast`` from the rest."""
+        if self.close is not None or self.released or self.side_close is not None:
+            self.refusal = Refusal.CLOSED
+            self.fast = SPENT
+            return
         self.refusal = (
-            Refusal.CLOSED
-            if self.close is not None or self.released or self.side_close is not None
-            else Refusal.BROKEN
+            Refusal.BROKEN
             if self.failure is not None
             else Refusal.TORN
             if self.torn is not None
@@ -306,7 +311,7 @@ class Lifecycle:
             return False
         if by is self.close or by is self.side_close:
             return not self.released
-        if self.close is not None and any(by is one for one in self.close.guests):
+        if self.close is not None and self.close.is_host_of(by):
             return not self.released
         if self.close is not None or self.released:
             return False
@@ -418,5 +423,6 @@ class Lifecycle:
 
     def end(self) -> None:
         """For ``poll_shutdown``: the shutdown is complete."""
-        self.phase = ENDED
-        self.update()
+        if self.phase is not ENDED:
+            self.phase = ENDED
+            self.update()

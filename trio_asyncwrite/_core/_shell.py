@@ -369,7 +369,9 @@ async def flush(writer: AsyncWrite) -> None:
 def poll_flush_unless_ended(writer: AsyncWrite) -> None:
     """Flush; after a shutdown there is nothing left to do."""
     if writer.lifecycle.phase is not ENDED:
-        poll_flush(writer)
+        answer: object = writer.poll_flush()  # type: ignore[func-returns-value]
+        if answer is not None:
+            wrong_answer(writer, "poll_flush", answer)
 
 
 @trio.lowlevel.enable_ki_protection

@@ -8,7 +8,7 @@ error, ``_refused`` for what must raise.
 
 Every check opens a fresh :class:`Link` with the caller's maker. A link knows what the writer says
 it has accepted, and compares that with what comes out at the other end. So "nothing was accepted"
-needs no check of its own: what was accepted against the rules comes out, and is not in the
+needs no separate check: what was accepted against the rules arrives, and is not in the
 account.
 
 A receiving stream is read by a task in the checker's own nursery, since a writer without a buffer
@@ -170,7 +170,7 @@ class Link:
 
 
 class Task:
-    """A call in a task of its own."""
+    """A call in a separate task."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
