@@ -61,7 +61,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
     :meth:`poll_flush`, :meth:`poll_shutdown`, :meth:`poll_write_vectored` and :meth:`release`
     where the defaults do not fit. A writer that wraps another one puts it into an attribute
     ``inner``; the defaults then pass everything on to it, so that a simple wrapper overrides
-    one method. There is no ``__init__`` to call.
+    one method. There is no ``__init__`` to call. See :doc:`own_writer`.
 
     The polls are taken as you write them. The shell around them checks arguments, keeps two
     tasks apart, waits, closes, and remembers failures. Check yours with
@@ -75,7 +75,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
 
     is_writer = True
     #: A :meth:`poll_write` of fewer bytes than this is taken whole and does not touch the
-    #: transport. A writer that has a buffer sets it, at any time, as a plain attribute.
+    #: transport: the fast path. A writer with a buffer sets it, at any time, as a plain attribute.
     spare_capacity: int = 0
 
     # ---- The poll core: what a writer implements -------------------------------------------
