@@ -189,12 +189,20 @@ async def test_writers_into_memory_are_not_torn() -> None:
 
 
 async def test_a_layer_that_keeps_messages_whole_is_not_torn() -> None:
+    """One above it that cuts them is."""
+
     class Keeping(Wire):
         keeps_messages = True
 
-    wire = Keeping(room=1)
-    await cut_short(partial(wire.write_all, b"abc"))
+    class Cutting(Layer):
+        def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+            return self.inner.poll_write(data[:1])  # type: ignore[no-any-return]
 
+    wire = Keeping(room=1)
+    cutting = Cutting(wire)
+    await cut_short(partial(cutting.write_all, b"abc"))
+
+    assert await is_torn(cutting)
     assert not await is_torn(wire)
 
 

@@ -378,15 +378,22 @@ def _check_answer(layer: Layer, poll: object, answer: object) -> None:
 # ---- Tears -------------------------------------------------------------------------------------
 
 
-def tear(layer: Layer, text: str) -> None:
+def tear(layer: Layer, text: str, *, was_called: bool = False) -> None:
     """A message that was begun on ``layer`` will not be finished.
 
     The tear reaches down to the first layer that encodes (a record or block that was begun there
     is finished there), and everything above any layer that it reaches.
+
+    Args:
+        layer: the uppermost layer that the message has reached.
+        text: what the torn layers say.
+        was_called: whether ``layer`` itself has accepted a part of the message. Then it does not
+            keep messages whole, even if a layer below it does.
     """
     reached: list[Layer] = []
     for one in writing_chain(layer):
-        if one.keeps_messages or not one.can_be_torn:
+        is_whole = one.keeps_messages and not (was_called and one is layer)
+        if is_whole or not one.can_be_torn:
             break
         reached.append(one)
         if one.encodes:
@@ -437,7 +444,8 @@ def settle(layer: Layer, call: Call, *, closed: bool) -> None:
             arm_reset(layer, on=True)
         return
     if 0 < call.accepted < call.size:
-        tear(layer, f"only {call.accepted} of the {call.size} bytes of a message were accepted")
+        text = f"only {call.accepted} of the {call.size} bytes of a message were accepted"
+        tear(layer, text, was_called=True)
     if call.sends and not closed and unsent_below(layer):
         lifecycle.abandoned = True
 
