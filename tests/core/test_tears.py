@@ -28,6 +28,7 @@ from ._fakes import (
     BUDGETED,
     CLAIMS,
     MESSAGES,
+    SOME,
     WAITS,
     WRITES,
     Encoding,
@@ -186,6 +187,37 @@ async def test_writers_into_memory_are_not_torn() -> None:
             await writer.write_all(b"abc")
         assert not await is_torn(writer)
     assert not await is_torn(cursor)
+
+
+class Announcing(Wire):
+    """Tells as soon as it has accepted something."""
+
+    def __init__(self, room: float) -> None:
+        super().__init__(room)
+        self.has_accepted = trio.Event()
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        count = super().poll_write(data)
+        self.has_accepted.set()
+        return count
+
+
+@each(SOME)
+async def test_a_write_of_a_part_is_not_torn_by_a_close_that_meets_it(operation: Operation) -> None:
+    """It has accepted all that it will, and returns the count, but runs its checkpoint still."""
+    with resource_warnings() as messages:
+        for _ in range(20):  # Trio decides which of the two tasks is first
+            wire = Announcing(room=1)
+            run = Run(partial(operation, wire))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run)
+                await wire.has_accepted.wait()
+                await trio.aclose_forcefully(wire)
+
+            assert run.outcome == "returned 1"
+            assert wire.releases == ["release True"]
+
+    assert messages == []
 
 
 async def test_a_layer_that_keeps_messages_whole_is_not_torn() -> None:
