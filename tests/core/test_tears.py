@@ -20,6 +20,7 @@ from trio_asyncwrite import (
     Sink,
     WriteZeroError,
     duplex,
+    graceful,
     simplex,
 )
 
@@ -220,11 +221,21 @@ async def test_a_write_of_a_part_is_not_torn_by_a_close_that_meets_it(operation:
     assert messages == []
 
 
-async def test_a_layer_that_keeps_messages_whole_is_not_torn() -> None:
-    """One above it that cuts them is."""
+class Keeping(Wire):
+    """Promises to send the rest of a message that it has begun."""
 
-    class Keeping(Wire):
-        keeps_messages = True
+    keeps_messages = True
+
+
+async def test_a_layer_that_keeps_messages_whole_is_not_torn() -> None:
+    wire = Keeping(room=1)
+    await cut_short(partial(wire.write_all, b"abc"))
+
+    assert not await is_torn(wire)
+
+
+async def test_a_layer_over_one_that_keeps_messages_whole_is_torn() -> None:
+    """It has passed a part on, and the one below takes that for a message."""
 
     class Cutting(Layer):
         def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
@@ -235,6 +246,18 @@ async def test_a_layer_that_keeps_messages_whole_is_not_torn() -> None:
     await cut_short(partial(cutting.write_all, b"abc"))
 
     assert await is_torn(cutting)
+    assert not await is_torn(wire)
+
+
+async def test_an_original_over_one_that_keeps_messages_whole_is_torn() -> None:
+    """By a handle that was closed before all was said."""
+    wire = Keeping(math.inf)
+    original = BufWriter(wire)
+    with pytest.raises(ValueError, match="oops"):
+        async with graceful(original.by_ref()):
+            raise ValueError("oops")
+
+    assert await is_torn(original)
     assert not await is_torn(wire)
 
 

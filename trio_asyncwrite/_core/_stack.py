@@ -378,22 +378,18 @@ def _check_answer(layer: Layer, poll: object, answer: object) -> None:
 # ---- Tears -------------------------------------------------------------------------------------
 
 
-def tear(layer: Layer, text: str, *, was_called: bool = False) -> None:
+def tear(layer: Layer, text: str) -> None:
     """A message that was begun on ``layer`` will not be finished.
 
     The tear reaches down to the first layer that encodes (a record or block that was begun there
     is finished there), and everything above any layer that it reaches.
-
-    Args:
-        layer: the uppermost layer that the message has reached.
-        text: what the torn layers say.
-        was_called: whether ``layer`` itself has accepted a part of the message. Then it does not
-            keep messages whole, even if a layer below it does.
+    A layer that merely passes messages on to one that keeps them whole is not exempt: it may have
+    passed on a part.
     """
     reached: list[Layer] = []
     for one in writing_chain(layer):
-        is_whole = one.keeps_messages and not (was_called and one is layer)
-        if is_whole or not one.can_be_torn:
+        says_itself = one.overrides_keeps_messages or "keeps_messages" in vars(one)
+        if (says_itself and one.keeps_messages) or not one.can_be_torn:
             break
         reached.append(one)
         if one.encodes:
@@ -444,8 +440,7 @@ def settle(layer: Layer, call: Call, *, closed: bool) -> None:
             arm_reset(layer, on=True)
         return
     if 0 < call.accepted < call.size:
-        text = f"only {call.accepted} of the {call.size} bytes of a message were accepted"
-        tear(layer, text, was_called=True)
+        tear(layer, f"only {call.accepted} of the {call.size} bytes of a message were accepted")
     if call.sends and not closed and unsent_below(layer):
         lifecycle.abandoned = True
 
