@@ -20,6 +20,7 @@ from trio_asyncwrite import (
     Sink,
     WriteZeroError,
     duplex,
+    graceful,
     simplex,
 )
 
@@ -28,6 +29,7 @@ from ._fakes import (
     BUDGETED,
     CLAIMS,
     MESSAGES,
+    SOME,
     WAITS,
     WRITES,
     Encoding,
@@ -188,13 +190,74 @@ async def test_writers_into_memory_are_not_torn() -> None:
     assert not await is_torn(cursor)
 
 
-async def test_a_layer_that_keeps_messages_whole_is_not_torn() -> None:
-    class Keeping(Wire):
-        keeps_messages = True
+class Announcing(Wire):
+    """Tells as soon as it has accepted something."""
 
+    def __init__(self, room: float) -> None:
+        super().__init__(room)
+        self.has_accepted = trio.Event()
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        count = super().poll_write(data)
+        self.has_accepted.set()
+        return count
+
+
+@each(SOME)
+async def test_a_write_of_a_part_is_not_torn_by_a_close_that_meets_it(operation: Operation) -> None:
+    """It has accepted all that it will, and returns the count, but runs its checkpoint still."""
+    with resource_warnings() as messages:
+        for _ in range(20):  # Trio decides which of the two tasks is first
+            wire = Announcing(room=1)
+            run = Run(partial(operation, wire))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run)
+                await wire.has_accepted.wait()
+                await trio.aclose_forcefully(wire)
+
+            assert run.outcome == "returned 1"
+            assert wire.releases == ["release True"]
+
+    assert messages == []
+
+
+class Keeping(Wire):
+    """Promises to send the rest of a message that it has begun."""
+
+    keeps_messages = True
+
+
+async def test_a_layer_that_keeps_messages_whole_is_not_torn() -> None:
     wire = Keeping(room=1)
     await cut_short(partial(wire.write_all, b"abc"))
 
+    assert not await is_torn(wire)
+
+
+async def test_a_layer_over_one_that_keeps_messages_whole_is_torn() -> None:
+    """It has passed a part on, and the one below takes that for a message."""
+
+    class Cutting(Layer):
+        def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+            return self.inner.poll_write(data[:1])  # type: ignore[no-any-return]
+
+    wire = Keeping(room=1)
+    cutting = Cutting(wire)
+    await cut_short(partial(cutting.write_all, b"abc"))
+
+    assert await is_torn(cutting)
+    assert not await is_torn(wire)
+
+
+async def test_an_original_over_one_that_keeps_messages_whole_is_torn() -> None:
+    """By a handle that was closed before all was said."""
+    wire = Keeping(math.inf)
+    original = BufWriter(wire)
+    with pytest.raises(ValueError, match="oops"):
+        async with graceful(original.by_ref()):
+            raise ValueError("oops")
+
+    assert await is_torn(original)
     assert not await is_torn(wire)
 
 

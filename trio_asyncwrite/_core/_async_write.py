@@ -246,7 +246,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         if type(data) is bytes and len(data) < self.spare_capacity and budget.left:
             budget.left -= 1
             return self.poll_write(data)
-        return await _shell.write_message(self, _shell.poll_once, data, sends=False)
+        return await _shell.write_message(self, _shell.poll_some, data, sends=False)
 
     async def write_all(self, data: Buffer) -> None:
         """Write all of ``data``. It may end in a buffer: see :meth:`flush`, :meth:`send_all`.

@@ -133,6 +133,7 @@ class Layer(trio.abc.AsyncResource):
     #: library do; any other one is asked for :attr:`held_bytes` after each call.
     announces_held_bytes: bool = False
     overrides_held_bytes: bool = False
+    overrides_keeps_messages: bool = False
     overrides_layers_below: bool = False
     overrides_owns_below: bool = False
     overrides_release: bool = False
@@ -164,6 +165,7 @@ class Layer(trio.abc.AsyncResource):
                 advice = f"; override {instead}" if instead else ""
                 raise TypeError(f"{cls.__name__} overrides {name}, which is the library's{advice}")
         cls.overrides_held_bytes = cls.overrides_held_bytes or "held_bytes" in own
+        cls.overrides_keeps_messages = cls.overrides_keeps_messages or "keeps_messages" in own
         cls.overrides_layers_below = cls.overrides_layers_below or "layers_below" in own
         cls.overrides_owns_below = cls.overrides_owns_below or "owns_below" in own
         cls.overrides_release = cls.overrides_release or "release" in own

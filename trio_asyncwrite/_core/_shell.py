@@ -152,8 +152,16 @@ class Message(Call):
         self.rest: Buf | None = None
 
 
+def poll_some(writer: AsyncWrite, message: Message) -> int:
+    """Write some of a message, which is all that was asked for: a close finds no torn message."""
+    count = writer.poll_write(message.data)
+    if count != message.size or type(count) is not int:
+        count = accepted(count, message.size, writer)
+    return count
+
+
 def poll_once(writer: AsyncWrite, message: Message) -> int:
-    """Write some of a message."""
+    """Write some of a message, of which all is to be written."""
     count = writer.poll_write(message.data)
     if count != message.size or type(count) is not int:
         count = accepted(count, message.size, writer)

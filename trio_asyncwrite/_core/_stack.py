@@ -455,10 +455,13 @@ def tear(layer: Layer, text: str) -> None:
 
     The tear reaches down to the first layer that encodes (a record or block that was begun there
     is finished there), and everything above any layer that it reaches.
+    A layer that merely passes messages on to one that keeps them whole is not exempt: it may have
+    passed on a part.
     """
     reached: list[Layer] = []
     for one in writing_chain(layer):
-        if one.keeps_messages or not one.can_be_torn:
+        says_itself = one.overrides_keeps_messages or "keeps_messages" in vars(one)
+        if (says_itself and one.keeps_messages) or not one.can_be_torn:
             break
         reached.append(one)
         if one.encodes:
