@@ -500,7 +500,6 @@ def closed_before(writer: AsyncWrite | None) -> CloseReport:
 
 
 @trio.lowlevel.enable_ki_protection
-@trio.lowlevel.enable_ki_protection
 async def end_stream(
     stream: trio.abc.SendStream, limits: Limits, *, truncated: bool = False
 ) -> CloseReport:

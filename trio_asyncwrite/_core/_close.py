@@ -43,6 +43,7 @@ from ._stack import (
     is_layer,
     says_what_is_below,
     settle,
+    stated_below,
     tear,
     warn_unraisably,
     writers_above,
@@ -122,6 +123,14 @@ def _line_through(layer: Layer) -> list[Layer] | None:
     return line
 
 
+def _owns_below(layer: Layer, is_closing: Callable[[object], bool]) -> bool:
+    """The answer ``owns_below``; one that raises is unknown, and then it is the default."""
+    try:
+        return layer.owns_below(is_closing)
+    except Exception:  # noqa: BLE001 - a mistake of a user must not keep a stack open
+        return True
+
+
 def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
     """What a close of ``roots`` closes, and the layers above of which it ends only one side."""
     layers = [root for root in roots if not root.lifecycle.released]
@@ -138,8 +147,8 @@ def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
     while grown:
         grown = False
         for layer in list(layers):
-            if layer.owns_below(is_closing):
-                for one in (*layer.layers_below, *layer.foreign_below):
+            if _owns_below(layer, is_closing):
+                for one in (*stated_below(layer), *layer.foreign_below):
                     if not is_closing(one):
                         (layers if is_layer(one) else foreign).append(one)  # type: ignore[arg-type]
                         grown = True
@@ -147,7 +156,7 @@ def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
                 if (
                     not contains(layers, upper)
                     and not upper.lifecycle.released
-                    and all(map(is_closing, upper.layers_below))
+                    and all(map(is_closing, stated_below(upper)))
                 ):
                     layers.append(upper)
                     grown = True
@@ -239,24 +248,21 @@ class Close(Closer):
         self.sides += new_sides
         self._order = None
         unbroken = [one.lifecycle.unbroken_task for one in new if one.lifecycle.unbroken_task]
-        for layer in (*new, *new_sides):
-            calls, layer.lifecycle.calls = layer.lifecycle.calls, ()
-            for call in calls:
-                settle(layer, call, closed=True)
         for layer in new:
             lifecycle = layer.lifecycle
             lifecycle.close = self
             lifecycle.side_close = None
             lifecycle.update()
-        for layer in new:
-            for call in layer.lifecycle.calls:
+        for layer in new_sides:
+            layer.lifecycle.side_close = self
+            layer.lifecycle.update()
+        for layer in (*new, *new_sides):
+            calls, layer.lifecycle.calls = layer.lifecycle.calls, ()
+            for call in calls:
                 try:
                     settle(layer, call, closed=True)
                 except BaseException as exc:  # noqa: BLE001 - raised after the release
                     self.error = self.error or exc
-        for layer in new_sides:
-            layer.lifecycle.side_close = self
-            layer.lifecycle.update()
         for layer in (*new, *new_sides):
             for wait in layer.lifecycle.waits:
                 is_there = layer.lifecycle.close is self or not wait.reading
@@ -670,14 +676,14 @@ class Close(Closer):
 
     async def _release(self) -> None:
         interrupt: BaseException | None = None
-        try:
-            self.note_truncation()
-        except BaseException as exc:  # noqa: BLE001 - raised below
-            self.is_truncated, interrupt = True, exc
         # Before the first release: a layer that shows a truncation is above those that it is for.
         plain: list[Layer] | None = None
-        if interrupt is not None or self.is_truncated or self.hardness is Hardness.ABORTED:
-            plain = [one for one in self.layers if interrupt is None and self.ends_plainly(one)]
+        try:
+            self.note_truncation()
+            if self.is_truncated or self.hardness is Hardness.ABORTED:
+                plain = [one for one in self.layers if self.ends_plainly(one)]
+        except BaseException as exc:  # noqa: BLE001 - raised below
+            self.is_truncated, plain, interrupt = True, [], exc
         while unreleased := [one for one in self.order() if not one.lifecycle.released]:
             # One after the other, since others may join meanwhile.
             layer = unreleased[0]

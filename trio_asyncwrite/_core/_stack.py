@@ -63,10 +63,22 @@ def below(layer: Layer) -> list[Layer]:
         inner = layer.lifecycle.inner
         return [] if inner is None else [inner]
     found: list[Layer] = []
-    for one in layer.layers_below:
+    for one in stated_below(layer):
         if is_layer(one) and not contains(found, one):
             found.append(one)  # type: ignore[arg-type]
     return found
+
+
+def stated_below(layer: Layer) -> Sequence[object]:
+    """The answer ``layers_below``; one that raises is unknown, and then it is ``inner``.
+
+    A mistake in a user's property must not keep a stack from being closed.
+    """
+    try:
+        return layer.layers_below
+    except Exception:  # noqa: BLE001 - see above
+        inner = layer.lifecycle.inner
+        return () if inner is None else (inner,)
 
 
 def says_what_is_below(layer: Layer) -> bool:
