@@ -985,7 +985,13 @@ def makers(make: Callable[[AsyncWrite], AsyncWrite]) -> dict[str, Any]:
     return {"maker": maker, "clogged_maker": clogged_maker}
 
 
-@pytest.mark.parametrize("cls", [Good, Ends])
+class FinishesWhatItHasBegun(Good):
+    """Says so, at least: then a message that was cut short does not tear it."""
+
+    can_be_torn = False
+
+
+@pytest.mark.parametrize("cls", [Good, Ends, FinishesWhatItHasBegun])
 async def test_a_good_writer_passes(cls: type[Good], autojump_clock: MockClock) -> None:
     await check_async_write(**makers(cls))
 
@@ -1001,6 +1007,17 @@ async def test_a_bad_writer_is_told_which_rule_it_breaks(
     assert str(caught.value)[: len(rule)] == rule
     notes = getattr(caught.value, "__notes__", [""])
     assert notes[0].startswith("cancel_everywhere") == (cls in SWEPT)
+
+
+@pytest.mark.parametrize("lend", [lambda cursor: cursor, AsyncWrite.by_ref], ids=["it", "handle"])
+async def test_a_writer_that_ends_alone_passes(lend: Callable[[Cursor], AsyncWrite]) -> None:
+    """A transport has nothing below it, and a handle leaves its original open."""
+
+    async def maker() -> tuple[AsyncWrite, Callable[[], bytes]]:
+        cursor = Cursor()
+        return lend(cursor), cursor.getvalue
+
+    await check_async_write(maker)
 
 
 async def test_without_a_clogged_maker_what_waits_is_not_checked(

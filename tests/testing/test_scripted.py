@@ -327,3 +327,10 @@ def test_a_script_can_be_written_on() -> None:
     writer.accept(1)
     assert writer.poll_write(b"b") == 1
     writer.assert_done()
+
+
+def test_a_shutdown_that_is_polled_again_takes_no_more_steps() -> None:
+    writer = ScriptedWriter().expect_shutdown()
+    writer.poll_shutdown()
+    writer.poll_shutdown()
+    writer.assert_done()
