@@ -13,7 +13,7 @@ from sphinx.pycode import ModuleAnalyzer
 
 import trio_asyncwrite
 import trio_asyncwrite.testing
-from trio_asyncwrite._core._layer import answer
+from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._version import __version__
 
 if TYPE_CHECKING:

@@ -31,7 +31,10 @@ class RunLengthWriter(AsyncWrite):
     # The answers to two questions that closing asks. The third, `epilogue`, is DATA by default,
     # as this class overrides poll_shutdown.
     encodes = True
-    shows_truncation = True
+
+    @property
+    def shows_truncation(self) -> bool:
+        return True
 
     def __init__(self, inner: trio.abc.SendStream, block: int = 4096) -> None:
         self.inner: AsyncWrite = wrap_stream(inner)
@@ -44,7 +47,7 @@ class RunLengthWriter(AsyncWrite):
         self.spare_capacity = self._block
 
     @property
-    def held_bytes(self) -> int:  # type: ignore[override]
+    def held_bytes(self) -> int:
         """Those that were accepted, as the user counts them, and that `inner` has not."""
         return len(self._plain) + self._plain_in_runs
 

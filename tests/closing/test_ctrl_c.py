@@ -157,7 +157,7 @@ class Interrupted(AsyncReadWrite):
             raise KeyboardInterrupt
 
     @property
-    def held_bytes(self) -> int:  # type: ignore[override]
+    def held_bytes(self) -> int:
         self.strike("held_bytes")
         return 0
 

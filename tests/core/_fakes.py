@@ -68,7 +68,7 @@ class Wire(AsyncWrite):
         self.log.append(f"release {clean}")
 
     @property
-    def held_bytes(self) -> int:  # type: ignore[override]
+    def held_bytes(self) -> int:
         return self.held
 
     @property
@@ -128,7 +128,7 @@ class Holding(AsyncWrite):
         self.store = bytearray()
 
     @property
-    def held_bytes(self) -> int:  # type: ignore[override]
+    def held_bytes(self) -> int:
         return len(self.store)
 
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:

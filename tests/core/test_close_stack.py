@@ -67,7 +67,7 @@ class Tee(AsyncWrite):
         self.store = bytearray()
 
     @property
-    def held_bytes(self) -> int:  # type: ignore[override]
+    def held_bytes(self) -> int:
         return len(self.store)
 
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:

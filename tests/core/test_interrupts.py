@@ -33,7 +33,7 @@ class Pressed(Holding):
             raise KeyboardInterrupt
 
     @property
-    def held_bytes(self) -> int:  # type: ignore[override]
+    def held_bytes(self) -> int:
         self.press("held_bytes")
         return len(self.store)
 

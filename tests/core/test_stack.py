@@ -41,7 +41,7 @@ class Passing(AsyncWrite):
     store: bytearray
 
     @property
-    def held_bytes(self) -> int:  # type: ignore[override]
+    def held_bytes(self) -> int:
         return len(self.store)
 
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
@@ -268,7 +268,7 @@ def test_a_dropped_stack_that_holds_bytes_warns_when_it_is_collected() -> None:
 def test_a_collected_layer_whose_answer_raises_says_nothing() -> None:
     class Raising(Layer):
         @property
-        def held_bytes(self) -> int:  # type: ignore[override]
+        def held_bytes(self) -> int:
             raise ValueError
 
     with resource_warnings() as messages:
@@ -407,7 +407,7 @@ async def test_two_holders_of_one_layer_are_counted() -> None:
 def test_what_a_stack_holds_is_the_sum_and_an_answer_that_raises_adds_nothing() -> None:
     class Raising(Layer):
         @property
-        def held_bytes(self) -> int:  # type: ignore[override]
+        def held_bytes(self) -> int:
             raise ValueError
 
     wire = Wire()
@@ -461,7 +461,7 @@ async def test_nothing_is_shut_down_under_held_bytes(
 async def test_an_unknown_count_is_in_the_way_as_well() -> None:
     class Raising(Holding):
         @property
-        def held_bytes(self) -> int:  # type: ignore[override]
+        def held_bytes(self) -> int:
             raise ValueError
 
     wire = Wire(math.inf)

@@ -42,7 +42,7 @@ class Good(AsyncWrite):
         self.held = bytearray()
 
     @property
-    def held_bytes(self) -> int:  # type: ignore[override]
+    def held_bytes(self) -> int:
         return len(self.held)
 
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
@@ -207,7 +207,7 @@ class CountsWhatIsGone(Good):
         self.sent = True
 
     @property
-    def held_bytes(self) -> int:  # type: ignore[override]
+    def held_bytes(self) -> int:
         return super().held_bytes + self.sent
 
 
@@ -219,7 +219,7 @@ class DoesNotCountWhatWaits(Good):
 @breaks("unsent_bytes must be a number of bytes: it is -2")
 class CountsBackwards(Good):
     @property
-    def held_bytes(self) -> int:  # type: ignore[override]
+    def held_bytes(self) -> int:
         return -super().held_bytes
 
 
@@ -322,7 +322,7 @@ class CountsItsEpilogue(Good):
     ending = False
 
     @property
-    def held_bytes(self) -> int:  # type: ignore[override]
+    def held_bytes(self) -> int:
         return super().held_bytes + self.ending
 
     async def shutdown(self) -> None:

@@ -39,11 +39,12 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 import trio.abc
 
 from . import _shell
+from ._answer import answer
 from ._async_read import AsyncRead
 from ._buf import Buf
 from ._checks import checked_buffers
 from ._errors import NotReady
-from ._layer import Epilogue, Layer, answer
+from ._layer import Epilogue, Layer
 from ._stack import begin_shutdown, fail, flush_below, poll_below, shut_down
 
 if TYPE_CHECKING:

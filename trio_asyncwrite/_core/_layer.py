@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import enum
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, NoReturn, final
 
 import trio
 import trio.abc
 
+from ._answer import answer
 from ._close import Hardness, close_layer
 from ._lifecycle import Lifecycle
 from ._stack import attach, held_by, set_inner, unsent_below, warn
@@ -18,25 +19,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
-
-
-T = TypeVar("T")
-
-
-class answer(Generic[T]):  # noqa: N801 - used as ``property`` is
-    """A property that a class, or an instance by a plain attribute, may override."""
-
-    def __init__(self, function: Callable[[Any], T]) -> None:
-        self.fget = function
-        self.__doc__ = function.__doc__
-
-    @overload
-    def __get__(self, layer: None, owner: type) -> Self: ...
-    @overload
-    def __get__(self, layer: object, owner: type | None = None) -> T: ...
-
-    def __get__(self, layer: object | None, owner: type | None = None) -> Self | T:
-        return self if layer is None else self.fget(layer)
 
 
 @final
@@ -125,10 +107,6 @@ class Layer(trio.abc.AsyncResource):
     lifecycle: Lifecycle
     #: Whether the layer can be written to.
     is_writer: bool = False
-    #: How many bytes this layer itself has accepted and not passed on, in its own unit. Override
-    #: it in a layer that holds bytes, as an attribute or a property. The library asks after each
-    #: call; an answer that raises counts as held.
-    held_bytes: int = 0
     #: Whether the layer never holds bytes, or calls ``hold`` and ``let_go`` itself, as those of the
     #: library do; any other one is asked for :attr:`held_bytes` after each call.
     announces_held_bytes: bool = False
@@ -199,6 +177,15 @@ class Layer(trio.abc.AsyncResource):
             is_closing: says of a layer whether it is closed, or about to be.
         """
         return True
+
+    @answer
+    def held_bytes(self) -> int:
+        """How many bytes this layer itself has accepted and not passed on, in its own unit.
+
+        Override it in a layer that holds bytes. The library asks after each call; an answer that
+        raises counts as held.
+        """
+        return 0
 
     # ---- What closing asks -----------------------------------------------------------------
 

@@ -39,11 +39,12 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 import trio
 import trio.abc
 
+from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_read import AsyncRead, ForeignReader
 from trio_asyncwrite._core._async_write import AsyncReadWrite, AsyncWrite
 from trio_asyncwrite._core._checks import byte_view
 from trio_asyncwrite._core._errors import BrokenRefusal, BusyRefusal, NotReady
-from trio_asyncwrite._core._layer import Epilogue, answer
+from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._shell import POLLS_PER_TURN, claim, drive, leave
 from trio_asyncwrite._core._stack import (
     begin_shutdown,
@@ -171,7 +172,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
     announces_held_bytes = True
 
     @property
-    def held_bytes(self) -> int:  # type: ignore[override]
+    def held_bytes(self) -> int:
         """The plaintext in ciphertext that the transport has not taken yet, or never will."""
         return self._ciphertext.held()
 

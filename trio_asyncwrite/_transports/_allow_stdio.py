@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Final, TypeVar, final
 
 import trio
 
+from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import byte_view
 from trio_asyncwrite._core._errors import ClosedRefusal, NotReady
-from trio_asyncwrite._core._layer import Epilogue, answer
+from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._lifecycle import ENDED
 from trio_asyncwrite._core._stack import begin_shutdown, fail
 
@@ -124,7 +125,7 @@ class AllowStdIo(AsyncWrite):
     announces_held_bytes = True
 
     @property
-    def held_bytes(self) -> int:  # type: ignore[override]
+    def held_bytes(self) -> int:
         """The bytes that the thread has not written yet, and those that the file may still hold.
 
         A file with a buffer does not say how many bytes are in it, so all that it took since the

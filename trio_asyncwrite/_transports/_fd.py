@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import trio
 
+from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncReadWrite
 from trio_asyncwrite._core._errors import BrokenRefusal, ClosedRefusal, NotReady
-from trio_asyncwrite._core._layer import Epilogue, answer
+from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._lifecycle import ENDED
 from trio_asyncwrite._core._stack import fail
 from trio_asyncwrite._core._waits import OneForAll

@@ -14,7 +14,7 @@ from typing import Protocol, final
 import trio
 import trio.abc
 
-from trio_asyncwrite._core._layer import answer
+from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._stack import begin_shutdown
 
 from ._blocking_mode import NonBlockingMode

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 import trio.abc
 
+from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import byte_view
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._layer import Epilogue, answer
+from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._stack import begin_shutdown, fail, is_layer, writing_chain
 
 from ._fd import RESET_ON_CLOSE
@@ -66,7 +67,7 @@ class SendStreamWriter(AsyncWrite):
     announces_held_bytes = True
 
     @property
-    def held_bytes(self) -> int:  # type: ignore[override]
+    def held_bytes(self) -> int:
         """The chunk, until its ``send_all`` has returned."""
         return len(self._chunk)
 

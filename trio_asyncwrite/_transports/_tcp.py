@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
+from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._layer import answer
 from trio_asyncwrite._core._shell import claim, drive, leave
 from trio_asyncwrite._core._stack import begin_shutdown
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar, final, overload
 import trio
 import trio.abc
 
+from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import accepted, byte_view, positive_int
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._layer import Epilogue, answer
+from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._stack import (
     begin_shutdown,
     fail,
@@ -106,7 +107,7 @@ class BufWriter(AsyncWrite, Generic[W]):
     announces_held_bytes = True
 
     @property
-    def held_bytes(self) -> int:  # type: ignore[override]
+    def held_bytes(self) -> int:
         """How many bytes wait in the buffer."""
         return self._capacity - self.spare_capacity - self._start
 

@@ -7,9 +7,9 @@ from typing import Generic, TypeVar, final, overload
 import trio
 import trio.abc
 
+from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_read import AsyncRead, poll_foreign_read, poll_reader
 from trio_asyncwrite._core._async_write import AsyncReadWrite, AsyncWrite
-from trio_asyncwrite._core._layer import answer
 from trio_asyncwrite._core._stack import is_layer, register
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 

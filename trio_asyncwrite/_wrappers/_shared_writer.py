@@ -28,11 +28,12 @@ from typing import TYPE_CHECKING, TypeVar, cast, final, overload
 import trio
 import trio.abc
 
+from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._buf import Buf
 from trio_asyncwrite._core._checks import checked_buffers
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._layer import Epilogue, answer
+from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._shell import (
     POLLS_PER_TURN,
     Message,
@@ -118,7 +119,7 @@ class SharedWriter(Wrapper[W]):
     announces_held_bytes = True
 
     @property
-    def held_bytes(self) -> int:  # type: ignore[override]
+    def held_bytes(self) -> int:
         """What is left of a message that has begun."""
         return self._rest.remaining
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar, final
 import trio
 import trio.abc
 
+from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_read import AsyncRead, poll_foreign_read, poll_reader
-from trio_asyncwrite._core._layer import answer
 from trio_asyncwrite._core._lifecycle import ENDED
 from trio_asyncwrite._core._stack import detach, is_layer, register, tear
 from trio_asyncwrite._transports._wrap_stream import wrap_stream

@@ -30,9 +30,10 @@ from typing import TYPE_CHECKING, Final, TypeVar, final, overload
 import trio
 import trio.abc
 
+from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._layer import Epilogue, answer
+from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._stack import begin_shutdown, poll_below, shut_down
 from trio_asyncwrite._core._waits import OneForAll
 from trio_asyncwrite._transports._wrap_stream import wrap_stream

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, NoReturn, final
 
 import trio
 
+from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import byte_view
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._layer import Epilogue, answer
+from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._stack import begin_shutdown, fail
 
 if TYPE_CHECKING:

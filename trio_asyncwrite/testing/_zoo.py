@@ -11,11 +11,12 @@ from typing import Generic, TypeVar, final, overload
 import trio
 import trio.abc
 
+from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._buf import Buf
 from trio_asyncwrite._core._checks import byte_view
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._layer import Epilogue, answer
+from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._shell import poll_buf
 from trio_asyncwrite._core._stack import begin_shutdown, fail, hold, let_go, poll_below
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
@@ -133,7 +134,7 @@ class ReadyAfterFlushWriter(_Hostile[W]):
     announces_held_bytes = True
 
     @property
-    def held_bytes(self) -> int:  # type: ignore[override]
+    def held_bytes(self) -> int:
         """The last write, until it is flushed."""
         return self._held.remaining
 
