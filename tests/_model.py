@@ -22,6 +22,7 @@ from trio_asyncwrite import (
     AsyncWrite,
     Buf,
     BufWriter,
+    ByRef,
     CloseOutcome,
     CloseReport,
     ReadHalf,
@@ -418,7 +419,7 @@ class Writer:
     async def end(self, verb: str) -> None:
         """Flush or shut down."""
         if verb == "shutdown":
-            self.run.events |= {"closed", "shutdown"}
+            self.run.events |= {"closed", "ended in part"}
         if await self.attempt(verb, getattr(self.writer, verb)) == "done":
             self.stack.abandoned.discard(self.writer)
             if len(self.stack.writers) == 1 and self.writer.unsent_bytes:
@@ -520,8 +521,10 @@ async def end(run: Run, stack: Stack, layer: Any, who: str, state: str = "") -> 
     run.events.add("closed")
     if way in {"abort", "graceful body"}:
         run.events.add(way)
-    if isinstance(stack.reader, ReadHalf):
-        run.events.add("shutdown")  # of the whole, by the end of its write half
+    # The end of a write half is that of the whole; that of a handle leaves a SharedWriter unharmed.
+    is_handle = isinstance(layer, ByRef) and isinstance(layer.inner, SharedWriter)
+    if is_handle or isinstance(stack.reader, ReadHalf):
+        run.events.add("ended in part")
 
     async def operation() -> None:
         if way == "aclose":

@@ -117,11 +117,13 @@ def _check_reports(run: Run, stack: Stack, found: Findings) -> None:
     """Nothing claims success without evidence."""
     for report in run.reports:
         if report.outcome is CloseOutcome.CLEAN:
-            is_complete = found.has_all and found.looks_complete and not report.unsent_bytes
+            # Of a part that was closed before, a trailer may be missing.
+            is_proper = found.looks_complete or (run.end == "proper" and not stack.is_one)
+            is_complete = found.has_all and is_proper and not report.unsent_bytes
             if not is_complete and "peer left" not in run.events:
                 run.fault("CLEAN, and not everything has arrived")
         # A shutdown may have ended it properly before.
-        is_wrong = found.looks_complete and "shutdown" not in run.events
+        is_wrong = found.looks_complete and "ended in part" not in run.events
         if report.outcome is CloseOutcome.TRUNCATED and is_wrong and stack.shows_truncation:
             run.fault("TRUNCATED, and it looks complete")
 
@@ -159,7 +161,7 @@ def _check_table(run: Run, stack: Stack, found: Findings) -> None:
     state, way, report = ending.state, ending.way, ending.report
     if state not in {"whole", "abandoned", "torn", "Buf"} or ending.how == "cancelled":
         return
-    if state != "whole" and not stack.ends_at_once:
+    if not stack.ends_at_once and (state != "whole" or "cancelled" in run.events):
         return  # its wait does the sending, and fails when it is cut short
     row = f"a stack that is {state}, ended by {way}"
     if ending.how != "done":
