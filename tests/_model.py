@@ -385,11 +385,13 @@ async def write(run: Run, stack: Stack, number: int) -> None:
             await task.end(verb)
         else:
             await task.write(verb, run.random.choice(run.sizes))
-    if run.random.random() < run.unrest:
-        # More than there is room for, cut short before time passes.
-        steps = run.random.choice([1, 5, 20])
-        verb = run.random.choice(["write_all", "send_all", "write_all_buf"])
-        await task.write(verb, 3 * max(run.sizes), pause=run.pause(steps, 0))
+    if run.unrest and run.random.random() < 0.5:
+        # A message is cut short before time passes, while there may be no room for it.
+        large = 3 * max(run.sizes)
+        await task.write("write", large, pause=run.pause(10, 0))
+        verb = run.random.choice(["write_all", "send_all", "send_all", "write_all_buf"])
+        size = run.random.choice([5, 20, large])
+        await task.write(verb, size, pause=run.pause(run.random.choice([1, 5, 20]), 0))
 
 
 class Writer:
@@ -586,7 +588,7 @@ async def play_peer(run: Run, stack: Stack) -> None:
 
 
 async def _read_as_peer(run: Run, stack: Stack) -> None:
-    patience = run.random.choice([0, 3, 20])
+    patience = run.random.choice([0, 5, 20, 20])
     leaves = run.random.random() < run.unrest / 2
     try:
         while not run.end:
@@ -649,7 +651,7 @@ async def _play(run: Run) -> Stack:
                     closers.start_soon(read, run, stack)
                 for number in range(len(stack.writers)):
                     nursery.start_soon(write, run, stack, number)
-                others = run.random.choice([0, 0, 1, 2])
+                others = run.random.choice([0, 0, 0, 1, 2])
                 for number in range(others):
                     closers.start_soon(_close_some_time, run, stack, f"closer {number}")
             layer = run.random.choice(stack.layers)
