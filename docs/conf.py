@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import pkgutil
+import re
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, get_origin
 
 import sphinx.util.logging
+from sphinx.pycode import ModuleAnalyzer
 
+import trio_asyncwrite
+import trio_asyncwrite.testing
+from trio_asyncwrite._core._layer import answer
 from trio_asyncwrite._version import __version__
 
 if TYPE_CHECKING:
@@ -38,7 +43,18 @@ default_role = "any"
 html_theme = "furo"
 html_title = "trio_asyncwrite"
 
-autodoc_default_options = {"members": True, "undoc-members": True, "show-inheritance": True}
+# The lifecycle has a page of its own; the rest is what the library notes about classes.
+NOT_SHOWN = (
+    "announces_held_bytes", "lifecycle", "overrides_held_bytes", "overrides_layers_below",
+    "overrides_owns_below", "overrides_poll_close", "overrides_release",
+)  # fmt: skip
+
+autodoc_default_options = {
+    "members": True,
+    "undoc-members": True,
+    "show-inheritance": True,
+    "exclude-members": ", ".join(NOT_SHOWN),
+}
 autodoc_member_order = "bysource"
 napoleon_use_rtype = False
 
@@ -100,27 +116,75 @@ nitpick_ignore_regex = [
 FIELDS = {name: name for name in ("Cancellation", "Checkpoints", "Source")} | {"Returns": "returns"}
 
 
+def read_sources() -> None:
+    """Give autodoc the ``#:`` comments and the order of what the package shows as its own.
+
+    It looks for them in the module that a class names, and ours all name a public one.
+    """
+    for module in (trio_asyncwrite, trio_asyncwrite.testing):
+        shown = ModuleAnalyzer.for_module(module.__name__)
+        shown.analyze()
+        for file in sorted(HERE.parent.joinpath(project).rglob("_*.py")):
+            source = ModuleAnalyzer.for_file(file, file.stem)
+            source.analyze()
+            for theirs, ours in (
+                (source.attr_docs, shown.attr_docs),
+                (source.annotations, shown.annotations),
+            ):
+                ours.update({key: v for key, v in theirs.items() if key[0] in module.__all__})
+            first = len(shown.tagorder)
+            for name, number in source.tagorder.items():
+                if name.split(".")[0] in module.__all__:
+                    shown.tagorder[name] = first + number
+
+
+#: Stands for a colon while napoleon looks at a docstring.
+COLON = "\ue000"
+
+
 def process_docstring(
     _app: Sphinx, what: str, name: str, _obj: object, _options: object, lines: list[str]
 ) -> None:
     """Warn of what has no docstring; turn sections into fields, where napoleon would not."""
     if not any(lines) and what != "module":
         logger.warning("no docstring: %s", name, type="autodoc")
+    if lines and what in {"attribute", "property"}:
+        # Napoleon takes a colon in the first line for the end of a type.
+        lines[0] = lines[0].replace(":", COLON)
     for number, line in enumerate(lines):
         heading, colon, text = line.partition(":")
         if colon and heading in FIELDS:
             lines[number] = f":{FIELDS[heading]}:{text}"
 
 
+def restore_colons(
+    _app: Sphinx, _what: str, _name: str, _obj: object, _options: object, lines: list[str]
+) -> None:
+    """Put back what :func:`process_docstring` has hidden from napoleon."""
+    lines[:] = [line.replace(COLON, ":") for line in lines]
+
+
+#: The public bases: what these document, their subclasses do not repeat.
+TRAITS = ("AsyncWrite", "AsyncRead", "AsyncReadWrite", "Layer")
+
+
+def show_answer(cls: type, name: str, *default: object) -> object:
+    """For autodoc: an attribute of a class, with an ``answer`` as the property that it acts as."""
+    value = getattr(cls, name, *default)
+    return property(value.fget) if isinstance(value, answer) else value
+
+
 def look_in_package(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: nodes.Element
 ) -> nodes.Element | None:
-    """Resolve bare names: the package's in ``testing``, the trait's in its subclasses."""
+    """Resolve bare names: the package's in ``testing``, the traits' in their subclasses."""
     if node["refdomain"] != "py":
         return None
     resolve = env.domains.python_domain.resolve_xref
-    names = (f"{place}.{node['reftarget']}" for place in (project, f"{project}.AsyncWrite"))
-    where, kind = node["refdoc"], node["reftype"]
+    where, kind, target = node["refdoc"], node["reftype"], node["reftarget"]
+    # What a trait inherits is documented once, at its base.
+    bare = re.sub(rf"^({project}\.)?({'|'.join(TRAITS)})\.", "", target)
+    names = (f"{place}.{bare}" for place in (project, *(f"{project}.{one}" for one in TRAITS)))
     found = (resolve(env, where, app.builder, kind, name, node, contnode) for name in names)
     return next(filter(None, found), None)
 
@@ -140,7 +204,10 @@ def show_public_bases(
 
 
 def setup(app: Sphinx) -> None:
-    """Connect the handlers above; the first must come before napoleon's."""
+    """Connect the handlers above; the first must come before napoleon's, the second after it."""
     app.connect("autodoc-process-docstring", process_docstring, priority=400)
+    app.connect("autodoc-process-docstring", restore_colons, priority=600)
     app.connect("autodoc-process-bases", show_public_bases)
+    app.add_autodoc_attrgetter(type, show_answer)
+    read_sources()
     app.connect("missing-reference", look_in_package)

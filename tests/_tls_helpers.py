@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import hmac
 import inspect
 import ssl
+import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -18,14 +20,15 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # what trustme is made of
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from hypothesis import strategies as st
+from trio.testing import wait_all_tasks_blocked
 
-from trio_asyncwrite import TlsStream, duplex
+from trio_asyncwrite import AsyncReadWrite, NotReady, TlsStream, duplex
 from trio_asyncwrite._tls._engine import TlsEngine
 
 from ._streams import tcp_pair
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
     Pair = tuple[trio.abc.Stream, trio.abc.Stream]
@@ -444,3 +447,73 @@ def hello_request(client: TlsEngine, key_log: Path) -> bytes:
     size = len(HELLO_REQUEST).to_bytes(2, "big")
     sealed = AESGCM(key).encrypt(salt + number, HELLO_REQUEST, number + header + size)
     return header + (len(number) + len(sealed)).to_bytes(2, "big") + number + sealed
+
+
+# ---- What several modules of tests use -------------------------------------------------------
+
+both_versions = pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
+both_sides = pytest.mark.parametrize("reverse", [False, True], ids=["client", "server"])
+all_transports = pytest.mark.parametrize("maker", TRANSPORTS, ids=lambda maker: maker.__name__)
+#: What is sent where the content does not matter; more than a record, and not a power of two.
+TEXT = bytes(i % 251 for i in range(20000))
+
+
+def text(size: int) -> bytes:
+    return (TEXT * (size // len(TEXT) + 1))[:size]
+
+
+class TransportError(Exception):
+    """What no stream of ours raises."""
+
+
+# A clogged stream that is closed forcefully loses what it has accepted, and says so.
+lost_on_purpose = pytest.mark.filterwarnings("ignore:.*were never sent:ResourceWarning")
+
+
+async def after_all_blocked(call: Callable[[], object]) -> None:
+    await wait_all_tasks_blocked()
+    call()
+
+
+def spoilt(record: bytes) -> bytes:
+    return record[:-1] + bytes([record[-1] ^ 1])
+
+
+class Clogged(AsyncReadWrite):
+    """A transport that takes some bytes, and no more until it is told to; or breaks."""
+
+    def __init__(self, inner: Any, room: int) -> None:
+        self.inner = inner
+        self._left = room
+        self._changed = trio.Event()
+        self.wait: Callable[[], Awaitable[object]] = self._changed.wait
+        self._error: Exception | None = None
+
+    def poll_write(self, data: Any, /) -> int:
+        if self._error is not None:
+            raise self._error
+        if not self._left:
+            raise NotReady(self.wait)
+        count: int = self.inner.poll_write(data[: self._left])
+        self._left -= count
+        return count
+
+    def unclog(self) -> None:
+        self._left = 1 << 60
+        self._changed.set()
+
+    def fail(self, error: Exception) -> None:
+        self._error = error
+        self._changed.set()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data: bytes = await self.inner.receive_some(max_bytes)
+        return data
+
+
+@contextlib.contextmanager
+def lost() -> Iterator[None]:
+    """Something is lost on purpose here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*(never sent|Buf was begun|accepted)", ResourceWarning)
+        yield

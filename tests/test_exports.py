@@ -22,12 +22,22 @@ SECTIONS = ("Args", "Returns", "Yields", "Raises", "Cancellation", "Checkpoints"
 WORDS = ("nothing happened", "resumable", "lost")
 
 #: Open classes other than exceptions, and how their docstring invites to subclass them.
-MADE_FOR_SUBCLASSING = {"AsyncWrite": "that you write", "AsyncReadWrite": "which you write"}
+MADE_FOR_SUBCLASSING = {
+    "AsyncRead": "that you write",
+    "AsyncReadWrite": "which you write",
+    "AsyncWrite": "that you write",
+    "Layer": "you subclass one or both",
+}
 
 
 def exported(module: ModuleType) -> dict[str, Any]:
     """The public objects of a module by name."""
     return {name: getattr(module, name) for name in module.__all__}
+
+
+def is_property(member: object) -> bool:
+    """Whether it is a property, or one that a plain attribute may override."""
+    return hasattr(member, "fget")
 
 
 PUBLIC = {f"{m.__name__}.{name}": value for m in MODULES for name, value in exported(m).items()}
@@ -36,9 +46,9 @@ METHODS = {
     f"{path}.{name}": member
     for path, cls in CLASSES.items()
     for name, member in vars(cls).items()
-    if not name.startswith("_") and (inspect.isroutine(member) or isinstance(member, property))
+    if not name.startswith("_") and (inspect.isroutine(member) or is_property(member))
 }
-CALLABLES = {p: v for p, v in {**PUBLIC, **METHODS}.items() if not isinstance(v, property)}
+CALLABLES = {p: v for p, v in {**PUBLIC, **METHODS}.items() if not is_property(v)}
 # Before 3.11 typing.final leaves no trace at run time.
 FINAL = {
     node.name

@@ -29,21 +29,26 @@ class RateLimiter(AsyncWrite):
     def __init__(self, inner: trio.abc.SendStream, *, rate: float, burst: int) -> None:
         # Takes any Trio stream, and any writer. As it is called `inner`, all that this class
         # does not define is passed on to it: flush, shutdown, closing.
-        self.inner = wrap_stream(inner)
+        self.inner: AsyncWrite = wrap_stream(inner)
         self._rate = rate
         self._burst = burst
         self._free_at = 0.0  # when the next piece may go, on Trio's clock
 
-    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
-        now = trio.current_time()
-        if now < self._free_at:
-            # NotReady carries its own wait: here a clock. Whoever awaits the write, through
-            # however many layers, waits for that.
+    def poll_ready(self) -> None:
+        # Raises what a writer that is closed, shut down, broken or torn has to raise.
+        self.lifecycle.check_write(self)
+        if trio.current_time() < self._free_at:
+            # NotReady carries its own wait: here a clock. Every task that awaits the write,
+            # through however many layers, waits for that.
             raise NotReady(self._wait_until_free)
+        self.inner.poll_ready()
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        self.poll_ready()
         # This may raise NotReady as well, with a wait for the transport. So what must be
         # remembered is changed after it, when the bytes have been accepted.
         count = self.inner.poll_write(data[: self._burst])
-        self._free_at = now + count / self._rate
+        self._free_at = trio.current_time() + count / self._rate
         return count
 
     async def _wait_until_free(self) -> None:

@@ -550,3 +550,48 @@ async def test_a_writer_does_not_collect_the_waits_of_its_past() -> None:
             await wait_all_tasks_blocked()
 
     assert wire.lifecycle.waits == ()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["keeps_messages", "can_be_torn", "encodes", "shows_truncation", "close_patience", "epilogue"],
+)
+@pytest.mark.parametrize("evicts", [False, True], ids=["idle", "evicts"])
+async def test_an_answer_that_raises_leaves_nothing_open(name: str, *, evicts: bool) -> None:
+    """Also the answers that an eviction asks for, before the close has begun to run."""
+
+    def fail(_: object) -> object:
+        raise ZeroDivisionError
+
+    wire = type("Answering", (Wire,), {name: property(fail)})(1)
+    upper = Layer(wire)
+    if not evicts:
+        wire.room = math.inf
+    async with trio.open_nursery() as nursery:
+        with resource_warnings():
+            writing = await begin(nursery, partial(upper.write_all, b"abc"))
+            closing = await begin(nursery, wire.aclose)
+            closing.scope.cancel()
+    assert wire.closed
+    assert upper.closed
+    assert len(wire.releases) == 1
+    assert writing.outcome == ("ClosedResourceError" if evicts else "returned None")
+    with pytest.raises(trio.ClosedResourceError):
+        await upper.write(b"x")
+
+
+@pytest.mark.parametrize("name", ["owns_below", "layers_below"])
+@pytest.mark.parametrize("closes", ["upper", "wire"])
+async def test_a_place_in_the_stack_that_cannot_be_told_is_the_default(
+    name: str, closes: str
+) -> None:
+    def fail(*_: object) -> bool:
+        raise ZeroDivisionError
+
+    answer = fail if name == "owns_below" else property(fail)
+    wire = Wire(math.inf)
+    upper = type("Upper", (Layer,), {name: answer})(wire)
+    await {"upper": upper, "wire": wire}[closes].aclose()
+
+    assert upper.closed
+    assert wire.releases == ["release True"]

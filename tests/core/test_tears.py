@@ -577,6 +577,18 @@ async def test_a_shutdown_is_refused_until_the_buf_is_finished_and_breaks_nothin
     assert wire.sent == b"abcdef"
 
 
+async def test_a_handle_whose_message_was_cut_short_closes_like_any_torn_layer() -> None:
+    writer, _reader = simplex(1)
+    handle = writer.by_ref()
+    await cut_short(partial(handle.write_all, b"xy"))
+
+    with pytest.warns(ResourceWarning, match="only 1 of the 2 bytes"):
+        await handle.aclose()
+
+    with pytest.warns(ResourceWarning, match="closed before it had written everything"):
+        await writer.aclose()
+
+
 async def test_a_buf_that_was_begun_in_a_handle_belongs_to_the_original() -> None:
     """Its end leaves the Buf to be gone on with there, or in another handle."""
     wire = Wire()

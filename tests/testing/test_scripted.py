@@ -293,7 +293,7 @@ async def test_a_forceful_close_leaves_the_steps_to_assert_done() -> None:
 
     await trio.aclose_forcefully(writer)
 
-    with pytest.raises(AssertionError, match="there came a shutdown"):
+    with pytest.raises(AssertionError, match=r"left over: accept\(1\)"):
         writer.assert_done()
 
 
@@ -326,4 +326,11 @@ def test_a_script_can_be_written_on() -> None:
     assert writer.poll_write(b"ab") == 1
     writer.accept(1)
     assert writer.poll_write(b"b") == 1
+    writer.assert_done()
+
+
+def test_a_shutdown_that_is_polled_again_takes_no_more_steps() -> None:
+    writer = ScriptedWriter().expect_shutdown()
+    writer.poll_shutdown()
+    writer.poll_shutdown()
     writer.assert_done()

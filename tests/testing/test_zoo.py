@@ -209,3 +209,11 @@ def test_raw_polls_check_what_they_get(make: Callable[[Any], AsyncWrite], poll: 
 
     with pytest.raises(TypeError):
         getattr(writer, poll)("text" if poll == "poll_write" else ["text"])
+
+
+def test_a_shutdown_that_is_polled_again_is_ready() -> None:
+    writer = NeverReadyTwiceWriter(Cursor())
+    with pytest.raises(NotReady):
+        writer.poll_shutdown()
+    writer.poll_shutdown()
+    writer.poll_shutdown()

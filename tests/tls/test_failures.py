@@ -11,6 +11,8 @@ import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import AsyncReadWrite, Buf, BufWriter, NotReady, TlsStream
+from trio_asyncwrite._core._errors import BusyRefusal, ClosedRefusal
+from trio_asyncwrite._core._stack import fail
 
 from .._tls_helpers import (
     HOST,
@@ -116,6 +118,11 @@ def decrypted(peer: TlsEngine, transport: Transport) -> bytes:
     return bytes(received)
 
 
+def told(error: type[BaseException]) -> type[BaseException]:
+    """As which an error of a poll is raised: one of the operating system in Trio's words."""
+    return trio.BrokenResourceError if issubclass(error, OSError) else error
+
+
 def said(peer: TlsEngine, data: bytes) -> bytes:
     """The ciphertext of ``data``."""
     peer.encrypt([memoryview(data)])
@@ -154,11 +161,11 @@ def test_a_write_has_accepted_what_the_peer_can_read(
     transport.room = gone
     transport.poll_error = failure = error("gone")
     accepted = 0
-    with pytest.raises(error) as caught:
+    with pytest.raises(told(error)) as caught:
         accepted = write(stream)
         assert accepted
         write(stream)
-    assert caught.value is failure
+    assert failure in (caught.value, caught.value.__cause__)
     assert decrypted(peer, transport) == TEXT[:accepted]
     assert accepted >= gone - 16600
     assert stream.unsent_bytes == 0
@@ -229,9 +236,9 @@ async def test_what_was_queued_before_the_failure_is_lost_and_counted() -> None:
     assert stream.unsent_bytes == lost
 
 
-@pytest.mark.parametrize("refusal", [trio.BusyResourceError, trio.ClosedResourceError])
+@pytest.mark.parametrize("refusal", [BusyRefusal, ClosedRefusal])
 async def test_a_refusal_is_no_failure(refusal: type[Exception]) -> None:
-    """What was encrypted when the transport refused it is queued, and goes later, once."""
+    """Of the library's own. What was encrypted at that time is queued, and goes later, once."""
     transport = Transport()
     stream, peer = client_over(transport)
     transport.room, transport.poll_error = 100, refusal()
@@ -245,6 +252,120 @@ async def test_a_refusal_is_no_failure(refusal: type[Exception]) -> None:
     await stream.flush()
     assert decrypted(peer, transport) == TEXT[:5000]
     await trio.aclose_forcefully(stream)
+
+
+class MarksItself(Transport):
+    """A transport that is broken as soon as its poll has failed, as sockets are."""
+
+    def poll_write(self, data: Any, /) -> int:
+        try:
+            return super().poll_write(data)
+        except BaseException as exc:
+            fail(self, exc)
+            raise
+
+
+async def broken_and_unheard(met_by: str, tmp_path: Path) -> Tls:
+    """A stream whose transport has failed in a call that had something else to tell."""
+    transport = MarksItself()
+    stream: Tls = TlsStream(transport, server_context(TLS13), server_side=True)
+    peer = handmade_peer(stream._engine, tmp_path / "keys")
+    await stream.do_handshake()
+    transport.room = 20000 if met_by == "write" else 0
+    transport.poll_error = TransportError("gone")
+    if met_by == "write":
+        assert await stream.write(TEXT) < len(TEXT)
+    else:
+        transport.arrive(peer.key_update() + peer.key_update() + peer.data(b"news"))
+        assert await stream.receive_some() == b"news"
+    return stream
+
+
+@pytest.mark.parametrize("met_by", ["write", "reader"])
+async def test_a_failure_that_nobody_was_told_of_is_raised_by_aclose(
+    met_by: str, tmp_path: Path
+) -> None:
+    """A write that had a count to return, or a reader with an answer of its own, has met it."""
+    stream = await broken_and_unheard(met_by, tmp_path)
+    with pytest.raises(trio.BrokenResourceError, match="gone") as caught:
+        await stream.aclose()
+    assert isinstance(caught.value.__cause__, TransportError)
+
+
+@pytest.mark.parametrize("layer", [lambda tls: tls, BufWriter], ids=["bare", "buffered"])
+@pytest.mark.parametrize("met_by", ["write", "reader"])
+async def test_a_failure_is_told_once(
+    met_by: str, layer: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    """Also through a layer above."""
+    stream = await broken_and_unheard(met_by, tmp_path)
+    with pytest.raises(trio.BrokenResourceError, match="gone"):
+        await layer(stream).write(b"x")
+    await stream.aclose()
+
+
+async def test_a_mistake_in_a_transport_is_no_reason_to_wait_for_the_peer_s() -> None:
+    """A handshake that cannot be sent waits for an alert; not if the transport itself is wrong."""
+    transport = Transport()
+    stream: Tls = TlsStream(transport, client_context(), server_hostname=HOST)
+    transport.room, transport.poll_error = 0, TransportError("gone")
+    with pytest.raises(TransportError):
+        await stream.do_handshake()
+    assert trio.current_time() < 1
+    await stream.aclose()
+
+
+async def test_a_peer_that_does_not_take_our_last_flight_may_say_why() -> None:
+    """The handshake is complete by then as far as OpenSSL is concerned."""
+    transport = Transport()
+    stream: Tls = TlsStream(transport, client_context(), server_hostname=HOST)
+    _, server = engine_pair()
+    async with trio.open_nursery() as nursery:
+
+        async def shake() -> None:
+            with pytest.raises(trio.BrokenResourceError, match="the peer closed the connection"):
+                await stream.do_handshake()
+
+        nursery.start_soon(shake)
+        await wait_all_tasks_blocked()
+        server.feed(bytes(transport.sent))
+        server.handshake()
+        transport.room, transport.poll_error = 0, trio.BrokenResourceError("gone")
+        transport.arrive(take(server), b"")
+    await stream.aclose()
+
+
+class Trickle(Transport):
+    """It gives what has arrived byte by byte, and has some more at any time."""
+
+    def poll_read(self, size: int, /) -> bytes:
+        if not self.incoming:
+            raise NotReady(trio.sleep_forever)
+        thing = self.incoming.popleft()
+        assert isinstance(thing, bytes)
+        if thing[1:]:
+            self.incoming.appendleft(thing[1:])
+        return thing[:1]
+
+
+async def test_a_reader_of_a_trickle_lets_other_tasks_run() -> None:
+    transport = Trickle()
+    stream, peer = client_over(transport)
+    transport.arrive(said(peer, TEXT[:1000]))
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        assert await stream.receive_some() == TEXT[:1000]
+        nursery.cancel_scope.cancel()
+    assert turns > 30
+    await stream.aclose()
 
 
 # ---- A wait that fails ----------------------------------------------------------------------
@@ -322,7 +443,7 @@ async def test_a_reader_whose_answer_cannot_go_is_told_and_may_call_again(
     transport.wait = failing_once(error())
     transport.arrive(peer.key_update() + peer.key_update())
     with pytest.raises(error):
-        await drive(lambda: stream._poll_read(10))
+        await drive(lambda: stream.poll_read(10))
     transport.arrive(peer.data(b"data"))
     assert await stream.receive_some() == b"data"
     transport.room = 1 << 60
@@ -344,11 +465,11 @@ async def test_a_reader_is_not_told_what_a_writer_s_bytes_have_met(
     async with trio.open_nursery() as nursery:
 
         async def read() -> None:
-            assert await drive(lambda: stream._poll_read(10)) == b"news"
+            assert await drive(lambda: stream.poll_read(10)) == b"news"
 
         if error is KeyboardInterrupt:
             with pytest.raises(KeyboardInterrupt):
-                await drive(lambda: stream._poll_read(10))
+                await drive(lambda: stream.poll_read(10))
         nursery.start_soon(read)
         await wait_all_tasks_blocked()
         transport.arrive(said(peer, b"news"))
@@ -372,9 +493,9 @@ async def test_a_receive_that_fails_goes_to_the_caller_and_is_tried_again(
     failure = error()
     transport.arrive(failure, said(peer, b"news"))
     with pytest.raises(error) as caught:
-        await drive(lambda: stream._poll_read(10))
+        await drive(lambda: stream.poll_read(10))
     assert caught.value is failure
-    assert await drive(lambda: stream._poll_read(10)) == b"news"
+    assert await drive(lambda: stream.poll_read(10)) == b"news"
     transport.room = 1 << 60
     await drive(stream.poll_flush)
     assert decrypted(peer, transport) == TEXT * queued
@@ -408,7 +529,7 @@ async def test_when_both_waits_fail_nothing_is_lost() -> None:
     transport.wait = fail
     transport.arrive(first)
     with pytest.raises(TransportError) as caught:
-        await drive(lambda: stream._poll_read(10))
+        await drive(lambda: stream.poll_read(10))
     assert caught.value is first
     with pytest.raises(TransportError) as caught:
         await drive(stream.poll_flush)
@@ -479,7 +600,7 @@ def unheard(transport: Transport) -> Tls:
     return TlsStream(transport, client_context(), server_hostname=HOST)
 
 
-REASONS = {refused: "(?i)http request", unheard: "failed before"}
+REASONS = {refused: "(?i)http request", unheard: "gone"}
 both_failures = pytest.mark.parametrize("make", REASONS)
 
 

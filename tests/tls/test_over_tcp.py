@@ -209,9 +209,11 @@ async def test_a_handlers_open_stream_is_closed_forcefully() -> None:
             partial(serve_tls_over_tcp, forget, 0, server_context(TLS13), host=LOOPBACK)
         )
         client = await connect(listener.transport_listener.socket.getsockname()[1])
-        # Forcefully: it waits for nobody; but what can go at once still goes.
-        assert await drain(client) == b"hello"
-        await client.aclose()
+        # Forcefully: it waits for nobody, and ends without close_notify.
+        assert await client.receive_some() == b"hello"
+        with pytest.raises(trio.BrokenResourceError, match="without a close_notify"):
+            await client.receive_some()
+        await trio.aclose_forcefully(client)
         nursery.cancel_scope.cancel()
 
 

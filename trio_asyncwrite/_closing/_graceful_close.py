@@ -227,13 +227,13 @@ class GracefulClose:
         """Another task closes already: bring the limits, and go on if it is cancelled."""
         close = self.close
         with close.bounded():
-            while close.is_running and not close.has_sent.is_set():
+            while close.is_running and not close.has_sent:
                 await close.next_news()
-            has_sent = close.has_sent.is_set()
+            has_sent = close.has_sent
             if has_sent:
                 await self._linger()
         if has_sent:
-            await close.done.wait()
+            await wait_done(close)
         else:
             await close.run(self._linger)
 
@@ -442,7 +442,7 @@ class GracefulClose:
         error = first or second or (None if ended else self.unheard)
         return CloseReport(
             self._outcome(error, ended=ended),
-            unsent_bytes=sum(held_by(layer) or 0 for layer in close.layers),
+            unsent_bytes=close.lost_bytes(),
             unacknowledged_bytes=self.unacknowledged,
             discarded_bytes=self.discarded_before
             + discard.discarded
@@ -499,7 +499,6 @@ def closed_before(writer: AsyncWrite | None) -> CloseReport:
     )
 
 
-@trio.lowlevel.enable_ki_protection
 @trio.lowlevel.enable_ki_protection
 async def end_stream(
     stream: trio.abc.SendStream, limits: Limits, *, truncated: bool = False

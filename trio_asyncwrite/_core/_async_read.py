@@ -105,6 +105,8 @@ class ForeignReader(AsyncRead):
         stream: the stream.
     """
 
+    announces_held_bytes = True
+
     def __init__(self, stream: trio.abc.ReceiveStream) -> None:
         self._stream = stream
 

@@ -44,7 +44,7 @@ from ._buf import Buf
 from ._checks import checked_buffers
 from ._errors import NotReady
 from ._layer import Epilogue, Layer, answer
-from ._stack import begin_shutdown, fail, poll_below, shut_down
+from ._stack import begin_shutdown, fail, flush_below, poll_below, shut_down
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,7 +61,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
     :meth:`poll_flush`, :meth:`poll_shutdown`, :meth:`poll_write_vectored` and :meth:`release`
     where the defaults do not fit. A writer that wraps another one puts it into an attribute
     ``inner``; the defaults then pass everything on to it, so that a simple wrapper overrides
-    one method. There is no ``__init__`` to call.
+    one method. There is no ``__init__`` to call. See :doc:`own_writer`.
 
     The polls are taken as you write them. The shell around them checks arguments, keeps two
     tasks apart, waits, closes, and remembers failures. Check yours with
@@ -75,7 +75,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
 
     is_writer = True
     #: A :meth:`poll_write` of fewer bytes than this is taken whole and does not touch the
-    #: transport. A writer that has a buffer sets it, at any time, as a plain attribute.
+    #: transport: the fast path. A writer with a buffer sets it, at any time, as a plain attribute.
     spare_capacity: int = 0
 
     # ---- The poll core: what a writer implements -------------------------------------------
@@ -159,7 +159,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
             lifecycle.check_flush(self)
         inner = lifecycle.inner
         if inner is not None:
-            poll_below(inner, _as_writer(self, inner).poll_flush)
+            flush_below(_as_writer(self, inner))
         elif not lifecycle.has_no_inner:
             if lifecycle.odd_inner is not None:
                 _as_writer(self, lifecycle.odd_inner)
@@ -531,6 +531,8 @@ class ByRef(AsyncWrite, Generic[W]):
         inner: the writer to borrow.
     """
 
+    announces_held_bytes = True
+
     def __init__(self, inner: W) -> None:
         self.inner: W = inner
         # Who is inside the handle is inside the original: their messages do not mix.
@@ -574,7 +576,7 @@ class ByRef(AsyncWrite, Generic[W]):
     def poll_shutdown(self) -> None:
         """Flush the original and end this handle. See :meth:`AsyncWrite.poll_shutdown`."""
         if begin_shutdown(self):
-            poll_below(self.inner, self.inner.poll_flush)
+            flush_below(self.inner)
             self.lifecycle.end()
 
     def __repr__(self) -> str:
@@ -605,8 +607,8 @@ def _as_writer(layer: Layer, inner: object) -> AsyncWrite:
     Raises:
         TypeError: names the class whose ``inner`` is something else.
     """
-    if isinstance(inner, AsyncWrite):
-        return inner
+    if getattr(inner, "is_writer", None) is True:  # isinstance() takes ten times as long
+        return inner  # type: ignore[return-value]
     raise TypeError(
         f"the inner of {type(layer).__name__} must be an AsyncWrite to pass writes on, it is a "
         f"{type(inner).__name__}: use wrap_stream()"

@@ -39,9 +39,11 @@ from ._stack import (
     contains,
     fail,
     held_by,
+    is_counted,
     is_layer,
     says_what_is_below,
     settle,
+    stated_below,
     tear,
     warn_unraisably,
     writers_above,
@@ -121,6 +123,14 @@ def _line_through(layer: Layer) -> list[Layer] | None:
     return line
 
 
+def _owns_below(layer: Layer, is_closing: Callable[[object], bool]) -> bool:
+    """The answer ``owns_below``; one that raises is unknown, and then it is the default."""
+    try:
+        return layer.owns_below(is_closing)
+    except Exception:  # noqa: BLE001 - a mistake of a user must not keep a stack open
+        return True
+
+
 def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
     """What a close of ``roots`` closes, and the layers above of which it ends only one side."""
     layers = [root for root in roots if not root.lifecycle.released]
@@ -137,8 +147,8 @@ def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
     while grown:
         grown = False
         for layer in list(layers):
-            if layer.owns_below(is_closing):
-                for one in (*layer.layers_below, *layer.foreign_below):
+            if _owns_below(layer, is_closing):
+                for one in (*stated_below(layer), *layer.foreign_below):
                     if not is_closing(one):
                         (layers if is_layer(one) else foreign).append(one)  # type: ignore[arg-type]
                         grown = True
@@ -146,7 +156,7 @@ def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
                 if (
                     not contains(layers, upper)
                     and not upper.lifecycle.released
-                    and all(map(is_closing, upper.layers_below))
+                    and all(map(is_closing, stated_below(upper)))
                 ):
                     layers.append(upper)
                     grown = True
@@ -169,58 +179,60 @@ _ENDED_SIDE: Final = _EndedSide()
 class Close(Closer):
     """A close at work. Made by :func:`enter`, run by its first caller."""
 
+    # The first values are the class's, as a Lifecycle's are.
+    hardness: Hardness = Hardness.CLEAN
+    #: Whether a truncated stack's accepted bytes are waited for.
+    delivers: bool = False
+    #: Whether a graceful close makes a report of it.
+    is_reported: bool = False
+    #: Whether a server or ``graceful`` has said that a message was cut short.
+    marked_truncated: bool = False
+    #: Whether every layer's shutdown was completed.
+    sent: bool = False
+    #: Whether the stack ended, or will end, so that its peer should see the truncation.
+    is_truncated: bool = False
+    #: What a warning says of a message that was cut short.
+    cut_short_text: str = ""
+    #: The first failure that nobody was told of before; and what a wait has raised.
+    error: BaseException | None = None
+    #: Whether somebody else than the task that runs it has made it harder.
+    was_hurried: bool = False
+    #: Whether a layer had failed before the close, which the user knows.
+    was_broken: bool = False
+    #: Whether those who wait for it are to be told that it was cut short, or has failed.
+    fell_short: bool = False
+    is_running: bool = False
+    #: The close that this one has become a part of.
+    successor: Close | None = None
+    #: When all waits of limited length are over, together, on Trio's clock.
+    _brief_deadline: float | None = None
+    #: Whether the sending stage is over, and whether all is.
+    has_sent: bool = False
+    is_done: bool = False
+    #: When sending has taken long enough, on Trio's clock.
+    deadline: float = math.inf
+    was_late: bool = False
+    _lingers: bool = False
+    #: How many graceful closes of other tasks hold the release back, and may take over.
+    _bounded: int = 0
+    _news: trio.Event | None = None
+    #: Around the wait that is made now.
+    _scope: trio.CancelScope | None = None
+    _lingering: tuple[trio.CancelScope, ...] = ()
+    _order: list[Layer] | None = None
+    #: Whether the stack has no branches: then ``layers`` is in order, and nobody is postponed.
+    is_line: bool = False
+
     def __init__(self) -> None:
         self.layers: list[Layer] = []
         self.sides: list[Layer] = []
-        self.hardness = Hardness.CLEAN
-        #: Whether a truncated stack's accepted bytes are waited for.
-        self.delivers = False
         #: Other closes, of layers above ours, that go on beside this one. They may write through
         #: our layers, and those wait for them.
         self.guests: list[Close] = []
-        #: Whether a graceful close makes a report of it.
-        self.is_reported = False
-        #: Whether a server or ``graceful`` has said that a message was cut short.
-        self.marked_truncated = False
-        #: Whether every layer's shutdown was completed.
-        self.sent = False
-        #: Whether the stack ended, or will end, so that its peer should see the truncation.
-        self.is_truncated = False
-        #: What a warning says of a message that was cut short.
-        self.cut_short_text = ""
-        #: The first failure that nobody was told of before; and what a wait has raised.
-        self.error: BaseException | None = None
-        #: Whether somebody else than the task that runs it has made it harder.
-        self.was_hurried = False
-        #: Whether a layer had failed before the close, which the user knows.
-        self.was_broken = False
-        #: Whether those who wait for it are to be told that it was cut short, or has failed.
-        self.fell_short = False
-        self.is_running = False
-        #: The close that this one has become a part of.
-        self.successor: Close | None = None
-        #: When all waits of limited length are over, together, on Trio's clock.
-        self._brief_deadline: float | None = None
-        #: Whether it makes its one wait of limited length.
-        self.waits_briefly = False
-        #: Whether the sending stage is over.
-        self.has_sent = trio.Event()
-        self.done = trio.Event()
-        #: When sending has taken long enough, on Trio's clock.
-        self.deadline = math.inf
-        self.was_late = False
-        self._lingers = False
-        #: How many graceful closes of other tasks hold the release back, and may take over.
-        self._bounded = 0
-        self._news = trio.Event()
-        #: Around the wait that is made now.
-        self._scope = trio.CancelScope()
-        self._lingering: list[trio.CancelScope] = []
         #: The layer that is shut down now, and those that its shutdown reaches.
         self._chain: list[Layer] = []
-        self._order: list[Layer] | None = None
-        #: Whether the stack has no branches: then ``layers`` is in order, and nobody is postponed.
-        self.is_line = False
+        #: The layers whose bytes are somebody's; known before the release.
+        self._counted: list[Layer] = []
 
     # ---- The extent ------------------------------------------------------------------------
 
@@ -236,29 +248,39 @@ class Close(Closer):
         self.sides += new_sides
         self._order = None
         unbroken = [one.lifecycle.unbroken_task for one in new if one.lifecycle.unbroken_task]
-        for layer in (*new, *new_sides):
-            calls, layer.lifecycle.calls = layer.lifecycle.calls, ()
-            for call in calls:
-                settle(layer, call, closed=True)
         for layer in new:
             lifecycle = layer.lifecycle
             lifecycle.close = self
             lifecycle.side_close = None
             lifecycle.update()
-        for layer in new:
-            for call in layer.lifecycle.calls:
+        for layer in new_sides:
+            layer.lifecycle.side_close = self
+            layer.lifecycle.update()
+        for layer in (*new, *new_sides):
+            calls, layer.lifecycle.calls = layer.lifecycle.calls, ()
+            for call in calls:
                 try:
                     settle(layer, call, closed=True)
                 except BaseException as exc:  # noqa: BLE001 - raised after the release
                     self.error = self.error or exc
-        for layer in new_sides:
-            layer.lifecycle.side_close = self
-            layer.lifecycle.update()
         for layer in (*new, *new_sides):
             for wait in layer.lifecycle.waits:
                 is_there = layer.lifecycle.close is self or not wait.reading
                 if is_there and not any(wait.task is task for task in unbroken):
                     wait.scope.cancel()
+
+    def take_line(self, layers: list[Layer]) -> None:
+        """Take in a stack that has no branches, of which no layer is being closed."""
+        if any(layer.lifecycle.calls or layer.lifecycle.waits for layer in layers):
+            self.add(layers, [])
+        else:
+            self.layers = layers
+            for layer in layers:
+                lifecycle = layer.lifecycle
+                lifecycle.close = self
+                lifecycle.side_close = None
+                lifecycle.update()
+        self.is_line = True
 
     def try_at_once(self) -> bool:
         """Shut everything down, if that needs no waiting; whether it is done, or has failed."""
@@ -266,7 +288,7 @@ class Close(Closer):
 
     def can_be_absorbed(self) -> bool:
         """Whether the task that runs it needs no more than to wait for its end."""
-        return not (self.has_sent.is_set() or self._lingers or self._bounded)
+        return not (self.has_sent or self._lingers or self._bounded)
 
     def absorb(self, other: Close) -> None:
         """``other``, whose extent ours meets, is a part of this close from now on."""
@@ -282,9 +304,9 @@ class Close(Closer):
         self.error = self.error or other.error
         self.harden(other.hardness)
         other.layers, other.sides = [], []
-        other._scope.cancel()
+        other.stop_waiting()
         other.is_running = False
-        other.done.set()
+        other.is_done = True
         other.tell()
 
     def include(self, layer: Layer) -> None:
@@ -324,22 +346,28 @@ class Close(Closer):
             self.hardness = hardness
             self.was_late = self.was_late or late
             self.was_hurried = self.was_hurried or hurried
-            self._scope.cancel()
+            self.stop_waiting()
             if self.was_hurried:
                 for scope in self._lingering:
                     scope.cancel()
             self.tell()
 
+    def stop_waiting(self) -> None:
+        """End the wait that is made now, and see what has changed."""
+        if self._scope is not None:
+            self._scope.cancel()
+
     def on_hurry(self, scope: trio.CancelScope) -> None:
         """Cancel ``scope`` as soon as somebody hurries this close."""
-        self._lingering.append(scope)
+        self._lingering = (*self._lingering, scope)
         if self.was_hurried:
             scope.cancel()
 
     def limit(self, deadline: float) -> None:
         """Stop sending at ``deadline``, if not before."""
         self.deadline = min(self.deadline, deadline)
-        self._scope.deadline = self.deadline
+        if self._scope is not None:
+            self._scope.deadline = self.deadline
 
     def state(self) -> State:
         """What the stack is like."""
@@ -374,7 +402,9 @@ class Close(Closer):
         """
         self.is_running = True
         self._lingers = linger is not None
-        self.was_broken = any(layer.lifecycle.failure is not None for layer in self.layers)
+        self.was_broken = self.state() is State.BROKEN
+        if self.was_broken:
+            self._take_untold()
         token = running_closes.set((*running_closes.get(), self))
         handed_over = False
         try:
@@ -403,15 +433,18 @@ class Close(Closer):
         finally:
             try:
                 if not handed_over:
-                    self.has_sent.set()
+                    self.has_sent = True
                     self.tell()
-                    with trio.CancelScope(shield=True):
-                        try:
-                            if linger is not None:
-                                await linger()
-                            await self._linger()
-                        finally:
-                            await self._release()
+                    if linger is None and not self._bounded and not self._waits_to_release():
+                        await self._release()
+                    else:
+                        with trio.CancelScope(shield=True):
+                            try:
+                                if linger is not None:
+                                    await linger()
+                                await self._linger()
+                            finally:
+                                await self._release()
             finally:
                 self.is_running = False
                 if handed_over:
@@ -420,10 +453,20 @@ class Close(Closer):
                     self._finish()
                 running_closes.reset(token)
 
+    def _take_untold(self) -> None:
+        """A failure that no caller was told of is this close's to raise."""
+        for layer in self.layers:
+            lifecycle = layer.lifecycle
+            if lifecycle.untold and lifecycle.failure is not None:
+                self.was_broken = False
+                self.error = trio.BrokenResourceError(f"{layer!r}: {lifecycle.failure}")
+                self.error.__cause__ = lifecycle.failure
+
     def tell(self) -> None:
         """Wake those who wait in :meth:`next_news`."""
-        news, self._news = self._news, trio.Event()
-        news.set()
+        news, self._news = self._news, None
+        if news is not None:
+            news.set()
 
     @contextlib.contextmanager
     def bounded(self) -> Generator[None, None, None]:
@@ -440,8 +483,9 @@ class Close(Closer):
 
         Cancellation: nothing happened.
         """
-        news = self._news
-        await news.wait()
+        if self._news is None:
+            self._news = trio.Event()
+        await self._news.wait()
 
     async def _linger(self) -> None:
         while self._bounded and not self.was_hurried:
@@ -477,7 +521,8 @@ class Close(Closer):
 
     async def _wait_for(self, guest: Close) -> None:
         with trio.CancelScope(deadline=self.deadline) as self._scope:
-            await guest.has_sent.wait()
+            while not guest.has_sent:
+                await guest.next_news()
             self.guests.remove(guest)
         if trio.current_time() >= self.deadline:
             self.harden(Hardness.CUT_OFF, hurried=False, late=True)
@@ -601,6 +646,7 @@ class Close(Closer):
     def note_truncation(self) -> None:
         """Decide how the stack ends: by what is lost, and by what was begun."""
         state = self.state()
+        self._counted = [layer for layer in self.layers if is_counted(layer)]
         for layer in (*self.layers, *self.sides):
             if layer.lifecycle.torn_text not in ("", _ABORTED_TEXT):
                 self.cut_short_text = layer.lifecycle.torn_text
@@ -610,7 +656,7 @@ class Close(Closer):
         self.is_truncated = (
             state is State.TRUNCATED
             or (state is State.BROKEN and not self.sent)
-            or any(held_by(layer) != 0 for layer in (*self.layers, *self.sides))
+            or any(held_by(layer) != 0 for layer in (*self._counted, *self.sides))
         )
 
     def ends_plainly(self, layer: Layer) -> bool:
@@ -625,16 +671,19 @@ class Close(Closer):
             upper.shows_truncation for upper in (layer, *writers_above(layer))
         )
 
+    def _waits_to_release(self) -> bool:
+        return any(layer.overrides_release for layer in self.layers)
+
     async def _release(self) -> None:
         interrupt: BaseException | None = None
-        try:
-            self.note_truncation()
-        except BaseException as exc:  # noqa: BLE001 - raised below
-            self.is_truncated, interrupt = True, exc
         # Before the first release: a layer that shows a truncation is above those that it is for.
         plain: list[Layer] | None = None
-        if interrupt is not None or self.is_truncated or self.hardness is Hardness.ABORTED:
-            plain = [one for one in self.layers if interrupt is None and self.ends_plainly(one)]
+        try:
+            self.note_truncation()
+            if self.is_truncated or self.hardness is Hardness.ABORTED:
+                plain = [one for one in self.layers if self.ends_plainly(one)]
+        except BaseException as exc:  # noqa: BLE001 - raised below
+            self.is_truncated, plain, interrupt = True, [], exc
         while unreleased := [one for one in self.order() if not one.lifecycle.released]:
             # One after the other, since others may join meanwhile.
             layer = unreleased[0]
@@ -690,16 +739,20 @@ class Close(Closer):
                 if is_harmed and inner is not None and not inner.lifecycle.released:
                     self._tear_below(inner)
         finally:
-            self.done.set()
+            self.is_done = True
             self.tell()
 
     def _tear_below(self, inner: Layer) -> None:
         if inner.lifecycle.unfinished is None:
             tear(inner, _ABORTED_TEXT if self.hardness is Hardness.ABORTED else _CUT_OFF_TEXT)
 
+    def lost_by(self, layer: Layer) -> int:
+        """How many accepted bytes a layer still holds when all is over."""
+        return (held_by(layer) or 0) if contains(self._counted, layer) else 0
+
     def lost_bytes(self) -> int:
         """How many accepted bytes the layers still hold, over all; what is unknown adds 0."""
-        return sum(held_by(layer) or 0 for layer in self.layers)
+        return sum(held_by(layer) or 0 for layer in self._counted)
 
 
 def _from(
@@ -730,8 +783,7 @@ def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
     line = _line_through(layer)
     if line is not None:
         mine = Close()
-        mine.add(line, [])
-        mine.is_line = True
+        mine.take_line(line)
         mine.harden(hardness, hurried=False)
         return mine, []
     layers, sides = extent_of([layer])
@@ -750,7 +802,7 @@ def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
     else:
         # A close that is at its end already would release what we add without shutting it down.
         mine = (
-            next((one for one in met if not (one.can_be_absorbed() or one.has_sent.is_set())), None)
+            next((one for one in met if not (one.can_be_absorbed() or one.has_sent)), None)
             or Close()
         )
     met = [one for one in met if one is not mine]
@@ -759,7 +811,7 @@ def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
             mine.absorb(close)
     mine.add(layers, sides)
     others = [one for one in met if one.successor is None]
-    mine.guests += [one for one in others if one.is_running and not one.has_sent.is_set()]
+    mine.guests += [one for one in others if one.is_running and not one.has_sent]
     for close in (mine, *others):
         close.harden(hardness, hurried=close.is_running)
     return mine, others
@@ -779,7 +831,7 @@ async def close_layer(layer: Layer, hardness: Hardness, *, joins_gently: bool = 
         trio.ClosedResourceError: if somebody else cut the close short.
     """
     lifecycle = layer.lifecycle
-    if lifecycle.lift_of() is not None:
+    if lifecycle.close is not None and lifecycle.lift_of() is not None:
         # From inside of the running close: it does the rest.
         await trio.lowlevel.checkpoint()
         return
@@ -822,8 +874,10 @@ async def _run(close: Close, layer: Layer, *, raises: bool) -> None:
         raises = False  # an error of the close does not replace this one, so nobody hears of it
         raise
     finally:
-        if close.done.is_set() and close.successor is None:
+        if close.is_done and close.successor is None:
             _tell_losses(close, layer, raises=raises and close.error is not None)
+            if not raises:
+                close.error = None  # its traceback refers to the close
     if close.successor is not None:
         await _join(close, layer, gently=False)
         return
@@ -839,13 +893,15 @@ async def _run(close: Close, layer: Layer, *, raises: bool) -> None:
 
 def _tell_losses(close: Close, layer: Layer, *, raises: bool) -> None:
     """Warn of what was lost, unless an error or the report of a graceful close tells it."""
+    if not close.is_truncated:
+        return  # nothing is held
     told = close.was_broken
     lost = close.lost_bytes()
     me = id(trio.lowlevel.current_task())
     for one in close.layers:
         if one is not layer and not told:
-            one.lifecycle.lost, one.lifecycle.lost_by = held_by(one) or 0, me
-    if told or raises or close.is_reported or not close.is_truncated:
+            one.lifecycle.lost, one.lifecycle.lost_by = close.lost_by(one), me
+    if told or raises or close.is_reported:
         return
     if lost:
         unknown = any(one.loss_is_unknown for one in close.layers)
@@ -860,11 +916,13 @@ def _tell_losses(close: Close, layer: Layer, *, raises: bool) -> None:
 
 async def wait_done(close: Close) -> Close:
     """Wait for the end of a close, or of the one that it has become a part of."""
-    await close.done.wait()
-    while close.successor is not None:
+    await trio.lowlevel.checkpoint()
+    while True:
+        while not close.is_done:
+            await close.next_news()
+        if close.successor is None:
+            return close
         close = close.successor
-        await close.done.wait()
-    return close
 
 
 async def _make_harder(close: Close) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, final, overload
 
 import trio
 import trio.abc
@@ -27,7 +27,7 @@ class answer(Generic[T]):  # noqa: N801 - used as ``property`` is
     """A property that a class, or an instance by a plain attribute, may override."""
 
     def __init__(self, function: Callable[[Any], T]) -> None:
-        self._function = function
+        self.fget = function
         self.__doc__ = function.__doc__
 
     @overload
@@ -36,9 +36,10 @@ class answer(Generic[T]):  # noqa: N801 - used as ``property`` is
     def __get__(self, layer: object, owner: type | None = None) -> T: ...
 
     def __get__(self, layer: object | None, owner: type | None = None) -> Self | T:
-        return self if layer is None else self._function(layer)
+        return self if layer is None else self.fget(layer)
 
 
+@final
 class Epilogue(enum.Enum):
     """What a layer writes at its proper end, before the layer below ends."""
 
@@ -48,7 +49,7 @@ class Epilogue(enum.Enum):
     DATA = "data"
     #: TLS's close_notify: it says that nothing is missing, and carries no data.
     CLOSE_NOTIFY = "close_notify"
-    #: Nobody knows: it is written by the close of a stream that is not ours.
+    #: The close of a foreign stream or file writes it, just before the end.
     WITH_CLOSE = "with its close"
 
     @property
@@ -109,21 +110,27 @@ def _refuse_copy(layer: object) -> NoReturn:
 
 
 class Layer(trio.abc.AsyncResource):
-    """A writer, a reader, or both; alone or above other layers.
+    """The base of :class:`AsyncWrite` and :class:`AsyncRead`, of which you subclass one or both.
 
-    The names below are what layers answer when a stack is closed: see "What closing asks" in the
-    guide to your own writers. Each has a default that is honest for a layer that knows nothing.
+    A layer is a writer, a reader or both. It stands alone, or above another layer, ``inner``. All
+    layers over one transport are a stack, and a stack has one end: closing one layer closes
+    everything above it and everything that these own below.
+
+    The attributes are questions that the library asks when a stack is closed. Override them as
+    plain attributes or as properties. Each has a default that is honest for a layer that knows
+    nothing. See :doc:`own_writer`.
     """
 
     #: The layer's state; the one name, beside those documented here, that is not yours.
     lifecycle: Lifecycle
-    #: Whether it can be written to.
+    #: Whether the layer can be written to.
     is_writer: bool = False
-    #: How many bytes this layer itself has accepted and not passed on, in its own unit. A layer
-    #: that holds bytes overrides it, as an attribute or a property.
+    #: How many bytes this layer itself has accepted and not passed on, in its own unit. Override
+    #: it in a layer that holds bytes, as an attribute or a property. The library asks after each
+    #: call; an answer that raises counts as held.
     held_bytes: int = 0
-    #: Whether the layer calls ``hold`` and ``let_go`` itself, as the library's do; any other one is
-    #: asked for :attr:`held_bytes` after each call.
+    #: Whether the layer never holds bytes, or calls ``hold`` and ``let_go`` itself, as those of the
+    #: library do; any other one is asked for :attr:`held_bytes` after each call.
     announces_held_bytes: bool = False
     overrides_held_bytes: bool = False
     overrides_keeps_messages: bool = False
@@ -131,9 +138,11 @@ class Layer(trio.abc.AsyncResource):
     overrides_owns_below: bool = False
     overrides_release: bool = False
     overrides_poll_close: bool = False
-    #: Whether it writes other bytes than it accepts, as TLS and compression do.
+    #: Whether the layer writes other bytes than it accepts, as TLS and compression do. A message
+    #: that was cut short above it does not tear the layers below it.
     encodes: bool = False
-    #: Whether a message that was cut short makes it unusable. False for writers into memory.
+    #: Whether a message that was cut short makes the layer unusable. False for writers into
+    #: memory, and for a layer that takes the accepted part back or is certain to finish it.
     can_be_torn: bool = True
 
     # Hidden from type checkers: __new__ is at odds with every __init__.
@@ -172,20 +181,22 @@ class Layer(trio.abc.AsyncResource):
 
     @answer
     def layers_below(self) -> tuple[object, ...]:
-        """Everything that this layer is over: ``inner``, unless you override it."""
+        """All layers directly below: ``inner``. Override it in a layer over several streams."""
         inner = self.lifecycle.inner
         return () if inner is None else (inner,)
 
     @answer
     def foreign_below(self) -> tuple[object, ...]:
-        """Streams that are no layers and are closed with this one."""
+        """Streams of other libraries directly below, which are closed with this layer: none."""
         return ()
 
     def owns_below(self, is_closing: Callable[[object], bool]) -> bool:
-        """Whether closing this layer closes those below.
+        """Whether closing this layer closes those below: yes.
+
+        Override it in a handle that leaves the layer below open.
 
         Args:
-            is_closing: tells of a layer whether it is closed, or about to be.
+            is_closing: says of a layer whether it is closed, or about to be.
         """
         return True
 
@@ -193,53 +204,84 @@ class Layer(trio.abc.AsyncResource):
 
     @answer
     def epilogue(self) -> Epilogue:
-        """What it writes at its proper end."""
+        """What the layer writes at its proper end: nothing."""
         return Epilogue.NOTHING
 
     @answer
     def half_closes(self) -> bool:
-        """Whether its shutdown lets the peer see an end while this side can go on reading."""
+        """Whether a shutdown shows the peer an end while this side can go on reading.
+
+        The layer below answers; a layer without one says yes.
+        """
         answer: bool = _ask(self, "half_closes", otherwise=True)
         return answer
 
     @answer
     def shows_truncation(self) -> bool:
-        """Whether the peer can tell a truncated stream by this layer's missing epilogue."""
+        """Whether the peer can tell a truncated stream by this layer's missing epilogue: no.
+
+        If so, a truncated stream over TCP ends with a FIN, and not with a reset, which would
+        destroy what is still on its way.
+        """
         return False
 
     @answer
     def peer_ended(self) -> bool | None:
-        """Whether the peer has properly ended its direction, as far as was seen; None: unknown."""
+        """Whether the peer has properly ended its direction, as far as was seen.
+
+        None if it is unknown. The layer below answers.
+        """
         answer: bool | None = _ask(self, "peer_ended", otherwise=None)
         return answer
 
     @answer
     def close_notify_received(self) -> bool | None:
-        """Whether the peer's TLS close_notify was seen; None without TLS."""
+        """Whether the peer's TLS close_notify was seen; None without TLS.
+
+        The layer below answers.
+        """
         answer: bool | None = _ask(self, "close_notify_received", otherwise=None)
         return answer
 
     @answer
     def was_reset(self) -> bool:
-        """Whether the connection is known to have been reset, by whatever call was told."""
+        """Whether any call has met a reset of the connection. The layer below answers."""
         answer: bool = _ask(self, "was_reset", otherwise=False)
         return answer
 
     @answer
     def unacknowledged_bytes(self) -> int | None:
-        """Bytes that the peer's kernel has not acknowledged; None where nobody can tell."""
+        """How many bytes the peer's kernel has not acknowledged; None where nobody can tell.
+
+        The layer below answers.
+        """
         answer: int | None = _ask(self, "unacknowledged_bytes", otherwise=None)
         return answer
 
     @answer
     def descriptor(self) -> int | None:
-        """The transport's file descriptor, for probes; None if there is none, or it is closed."""
+        """The transport's file descriptor, for probes; None if there is none, or it is closed.
+
+        The layer below answers.
+        """
         answer: int | None = _ask(self, "descriptor", otherwise=None)
         return answer
 
     @answer
+    def carries_data(self) -> bool:
+        """Whether bytes that the layers below hold may stand for some that were written to it.
+
+        Asked of layers that encode. If not, those are a handshake or an alert, which nobody wrote,
+        and so nobody has lost.
+        """
+        return True
+
+    @answer
     def keeps_messages(self) -> bool:
-        """Whether a message is accepted whole or not at all, however many parts it has."""
+        """Whether the layer accepts a message whole or not at all, however many parts it has.
+
+        The layer below answers.
+        """
         answer: bool = _ask(self, "keeps_messages", otherwise=False)
         return answer
 
@@ -247,23 +289,29 @@ class Layer(trio.abc.AsyncResource):
     def close_patience(self) -> float:
         """How long a single wait may take when a close must not wait, in seconds.
 
-        0, unless the wait itself does the work: the ``send_all`` of a foreign stream.
+        0, unless the wait itself does the work: the ``send_all`` of a foreign stream. The layer
+        below answers.
         """
         answer: float = _ask(self, "close_patience", otherwise=0.0)
         return answer
 
     @answer
     def discarded_bytes(self) -> int:
-        """Bytes from the peer that this layer has thrown away while it was closed."""
+        """How many bytes from the peer this layer has thrown away while it was closed: 0."""
         return 0
 
     @answer
     def loss_is_unknown(self) -> bool:
-        """Whether the bytes that are still held at the close may yet arrive."""
+        """Whether the bytes that are still held at the close may arrive after it: no."""
         return False
 
     def drain_source(self) -> trio.abc.ReceiveStream | None:
-        """The stream to read and throw away from, while the stack ends; None if there is none."""
+        """The stream that a graceful close reads to its end, throwing the bytes away.
+
+        Returns:
+            The stream; None if there is none. A reader returns itself; for any other layer that
+            owns the one below, that one answers.
+        """
         answer: trio.abc.ReceiveStream | None = None
         if self.owns_below(lambda _: False):
             inner = self.lifecycle.inner
@@ -279,13 +327,19 @@ class Layer(trio.abc.AsyncResource):
         """
 
     def arm_reset(self, *, on: bool) -> None:
-        """Let the system reset the connection when the process ends now; for TCP."""
+        """Let the operating system reset the connection if the process ends now.
+
+        For transports; only TCP does something.
+
+        Args:
+            on: False takes it back.
+        """
 
     # ---- Its end ---------------------------------------------------------------------------
 
     @answer
     def closed(self) -> bool:
-        """Whether it is closed, or being closed."""
+        """Whether the layer is closed, or being closed. The library itself never reads it."""
         return self.lifecycle.close is not None or self.lifecycle.released
 
     @property
@@ -369,7 +423,7 @@ class Layer(trio.abc.AsyncResource):
 
     def __del__(self) -> None:
         lifecycle = getattr(self, "lifecycle", None)
-        if lifecycle is not None and not lifecycle.released:
+        if lifecycle is not None and not (lifecycle.released or lifecycle.holds_nobodys):
             count = held_by(self)
             if count:
                 fate = "may be lost" if self.loss_is_unknown else "were never sent"

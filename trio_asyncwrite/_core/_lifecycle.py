@@ -191,6 +191,8 @@ class Lifecycle:
     shut: bool = False
     #: The cause of the first failure of writing. Kept until the close: its traceback refers to us.
     failure: BaseException | None = None
+    #: Whether the failure was met by a call that did not raise it.
+    untold: bool = False
     torn: Torn | None = None
     #: What a torn layer says: how much of which message it accepted.
     torn_text: str = ""
@@ -213,6 +215,8 @@ class Lifecycle:
     lost_by: int = 0
     #: Who claims this layer also claims that one: a by_ref handle and its original.
     original: Lifecycle | None = None
+    #: Whether the bytes that it held when an encoding layer above it was dropped were nobody's.
+    holds_nobodys: bool = False
     #: For a writer that many tasks may use: who is inside, in the order of their coming.
     line: Line | None = None
     calls: tuple[Call, ...] = ()
@@ -238,6 +242,8 @@ class Lifecycle:
     #: Whether nobody is watched, there is no original and no line: most layers.
     is_simple: bool = False
     watched: tuple[Layer, ...] = ()
+    #: Whether the layers below need not be asked for: there is ``inner`` at most.
+    is_single: bool = False
     attached: bool = False
 
     def __init__(self) -> None:
@@ -249,10 +255,12 @@ class Lifecycle:
 
     def update(self) -> None:
         """Compute ``refusal`` and ``fast`` from the rest."""
+        if self.close is not None or self.released or self.side_close is not None:
+            self.refusal = Refusal.CLOSED
+            self.fast = SPENT
+            return
         self.refusal = (
-            Refusal.CLOSED
-            if self.close is not None or self.released or self.side_close is not None
-            else Refusal.BROKEN
+            Refusal.BROKEN
             if self.failure is not None
             else Refusal.TORN
             if self.torn is not None
@@ -320,6 +328,7 @@ class Lifecycle:
         """Raise what a layer that refuses says."""
         refusal = self.refusal
         if refusal is Refusal.BROKEN:
+            self._is_told()
             raise BrokenRefusal(f"{layer!r} has failed before: {self.failure!r}") from self.failure
         if refusal is Refusal.TORN:
             raise BrokenRefusal(
@@ -333,6 +342,12 @@ class Lifecycle:
         if refusal is Refusal.SHUT_DOWN:
             raise ClosedRefusal(f"{layer!r} was shut down")
         raise ClosedRefusal(self.closed_text or f"{layer!r} is closed, or being closed")
+
+    def _is_told(self) -> None:
+        one: Lifecycle | None = self
+        while one is not None:
+            one.untold = False
+            one = None if one.inner is None else one.inner.lifecycle
 
     # ---- Claims ----------------------------------------------------------------------------
 
@@ -419,5 +434,6 @@ class Lifecycle:
 
     def end(self) -> None:
         """For ``poll_shutdown``: the shutdown is complete."""
-        self.phase = ENDED
-        self.update()
+        if self.phase is not ENDED:
+            self.phase = ENDED
+            self.update()

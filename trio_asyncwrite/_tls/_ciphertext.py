@@ -5,9 +5,9 @@ writer to receive (the handshake). A poll hands on as much as goes at once; the 
 ``engine.out`` and is sent by the next operation, on either half. Since polls cannot be
 interrupted, ciphertext leaves in the order in which it was made, without a lock.
 
-**Failures** of sending break the writing direction of the TLS stream, in whichever half they are
-met: the next operation that writes or closes raises them. Reading may go on. What is queued is
-dropped, and the plaintext in it counts as lost.
+**Failures** of sending are kept, in whichever half they are met: the next operation that writes or
+closes raises them, and breaks the writing direction. Reading may go on. What is queued is dropped,
+and the plaintext in it counts as lost.
 
 **Waits** change nothing. One task makes each of them, on behalf of all. An exception from a wait
 goes to the task that waits, and breaks nothing; but a reader that only helps a writer's bytes along
@@ -24,13 +24,14 @@ import trio
 from trio_asyncwrite._core._async_read import AsyncRead, poll_reader
 from trio_asyncwrite._core._checks import RECEIVE_SIZE, accepted
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._stack import is_refusal, poll_below
+from trio_asyncwrite._core._stack import is_refusal, poll_below, writing_chain
 from trio_asyncwrite._core._waits import OneForAll, first_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from trio_asyncwrite._core._async_write import AsyncWrite
+    from trio_asyncwrite._core._layer import Layer
 
     from ._engine import TlsEngine
 
@@ -59,8 +60,13 @@ class Ciphertext:
         self.queued = 0
         #: Plaintext bytes that were in ``engine.out`` when a failure emptied it.
         self.lost = 0
+        #: Whether there was plaintext in the ciphertext that went since the last flush.
+        self.carries_data = writer.unsent_bytes > 0
+        #: What sending has met; the next operation that writes or closes raises it.
+        self.failure: BaseException | None = None
         #: Whether something that reading has made TLS say has not been flushed yet.
         self.answering = False
+        self._receive_error: trio.BrokenResourceError | None = None
         self._sending = OneForAll()
         self._receiving = OneForAll()
         # Whether a task that waits to send can leave its wait at any time, without harm.
@@ -74,11 +80,11 @@ class Ciphertext:
 
     def is_unsent(self) -> bool:
         """Whether plaintext is queued, here or below."""
-        return bool(self.held() or self._writer.unsent_bytes)
+        return bool(self.held() or (self.carries_data and self._writer.unsent_bytes))
 
     def has_failed(self) -> bool:
         """Whether no ciphertext can be sent any more."""
-        return self._writer.lifecycle.failure is not None
+        return self.failure is not None or self._writer.lifecycle.failure is not None
 
     def transfer(self, *, flush: bool) -> None:
         """Hand on what goes; be ready once nothing is queued. A failure empties the queue.
@@ -87,19 +93,22 @@ class Ciphertext:
             NotReady: if some of it cannot go now.
             trio.BrokenResourceError: if the transport fails, now or before.
         """
+        if self.failure is not None:
+            raise self.failure
         engine, writer = self._engine, self._writer
         try:
             while out := engine.out:
-                count = poll_below(writer, writer.poll_write, out)
+                count = writer.poll_write(out)
                 engine.sent(accepted(count, len(out), writer))
             self.queued = 0
             if flush:
-                poll_below(writer, writer.poll_flush)
-                self.answering = False
+                writer.poll_flush()
+                self.answering = self.carries_data = False
         except NotReady as not_ready:
             raise self._not_ready(not_ready) from None
         except BaseException as exc:
             if not is_refusal(exc) or self.has_failed():
+                self.failure = exc
                 self.drop()
             raise
 
@@ -129,6 +138,10 @@ class Ciphertext:
             return None
         return None
 
+    def forget_failures(self) -> None:
+        """Their tracebacks refer to the stream."""
+        self.failure = self._receive_error = None
+
     def drop(self) -> None:
         """Forget the ciphertext that cannot be sent, and count the plaintext that is lost by it."""
         self.lost += min(self.queued, len(self._engine.out))
@@ -150,9 +163,11 @@ class Ciphertext:
             trio.BrokenResourceError: if the transport fails.
         """
         try:
-            self._engine.feed(poll_reader(self._reader, RECEIVE_SIZE))
+            self._feed(poll_reader(self._reader, RECEIVE_SIZE))
         except NotReady as not_ready:
-            receive_wait = functools.partial(self._receiving.wait, not_ready.wait)
+            receive_wait = functools.partial(
+                self._receiving.wait, functools.partial(self._receive, not_ready.wait)
+            )
         else:
             return
         if send_wait is None:
@@ -165,22 +180,51 @@ class Ciphertext:
             functools.partial(_wait_either, send_wait, receive_wait, must_send=must_send)
         )
 
-    def receive_arrived(self) -> Exception | None:
-        """Feed the engine what has arrived, as far as it goes; the failure that it ends with."""
-        if self._reader.drain_source() is None:
-            return None  # somebody else goes on reading from the descriptor
-        left = _ARRIVED_LIMIT
+    async def _receive(self, wait: Wait) -> None:
         try:
-            while left > 0:
-                ciphertext = poll_reader(self._reader, min(left, RECEIVE_SIZE))
-                self._engine.feed(ciphertext)
-                if not ciphertext:
+            await wait()
+        except trio.BrokenResourceError as exc:
+            self._receive_error = exc
+            raise
+
+    def _feed(self, ciphertext: bytes) -> None:
+        if not ciphertext and self._receive_error is not None:
+            # A kernel reports a reset once, and then an end-of-file.
+            raise trio.BrokenResourceError(
+                f"receiving has failed before: {self._receive_error}"
+            ) from self._receive_error
+        self._engine.feed(ciphertext)
+
+    def receive_arrived(self, *, deeply: bool = False) -> Exception | None:
+        """Feed the engine what has arrived, as far as it goes; the failure that it ends with.
+
+        Args:
+            deeply: for a last time: also read from the layers further below. One in between that
+                can only be awaited hides their input from our polls.
+        """
+        layers: list[Layer] = [self._reader]
+        if deeply:
+            for layer in writing_chain(self._writer):
+                if layer.encodes:
                     break
-                left -= len(ciphertext)
-        except NotReady:
-            pass
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            return exc if isinstance(exc, trio.BrokenResourceError) else None
+                layers.append(layer)
+        left = _ARRIVED_LIMIT
+        for layer in layers:
+            if not isinstance(layer, AsyncRead):
+                continue
+            if layer.drain_source() is None:
+                break  # somebody else goes on reading from the descriptor
+            try:
+                while left > 0:
+                    ciphertext = poll_reader(layer, min(left, RECEIVE_SIZE))
+                    self._feed(ciphertext)
+                    if not ciphertext:
+                        return None
+                    left -= len(ciphertext)
+            except NotReady:
+                pass
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                return exc if isinstance(exc, trio.BrokenResourceError) else None
         return None
 
 

@@ -50,10 +50,11 @@ from trio_asyncwrite._core._stack import (
     check_nothing_held_above,
     detach,
     fail,
+    fail_because,
     forgive,
     hold,
-    is_refusal,
     let_go,
+    writing_chain,
 )
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
@@ -219,21 +220,23 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
         except ssl.SSLError as exc:
             raise self._tls_failed(exc) from exc
         if not count:  # a renegotiation has to be gone through first
-            ciphertext.receive(self._pushed_back())
+            ciphertext.receive(self._handed_on())
             raise NotReady(trio.lowlevel.checkpoint)
+        ciphertext.carries_data = True
         records, sent_before = engine.out, engine.sent_bytes
         try:
             ciphertext.transfer(flush=False)
         except NotReady:
             pass  # it is queued, and so accepted
         except BaseException as exc:
-            if not is_refusal(exc) or ciphertext.has_failed():
+            if ciphertext.has_failed():
                 # Nothing more will go, so what has not gone stays the caller's. The next operation
                 # raises the failure.
                 count = engine.plaintext_in(records, engine.sent_bytes - sent_before)
                 if not count:
                     self._break(exc)
                     raise
+                self.lifecycle.untold = True
             # Otherwise the transport has refused it for now: it is queued, too.
         if engine.out:
             ciphertext.queued = count
@@ -272,6 +275,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
             # The peer has ended its stream and closed the connection; it need not read
             # our close_notify (RFC 8446, section 6.1).
             self._ciphertext.drop()
+            self._ciphertext.failure = None
             forgive(self)
         self.lifecycle.end()
 
@@ -319,8 +323,11 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
                 raise
             send_wait = None
             if ciphertext.answering or self._engine.out:
+                knew = ciphertext.has_failed()
                 send_wait = ciphertext.answer()
                 self._note_held()
+                if ciphertext.has_failed() and not knew:
+                    self.lifecycle.untold = True
             if data is not None:
                 return data
             if send_wait is not None:
@@ -350,6 +357,11 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
         """Whether the peer's close_notify was received, or its end, if that counts."""
         engine = self._engine
         return engine.received_close_notify or (self._https_compatible and engine.eof)
+
+    @answer
+    def carries_data(self) -> bool:
+        """Whether plaintext may be in the ciphertext that the layers below hold."""
+        return self._ciphertext.carries_data
 
     @answer
     def discarded_bytes(self) -> int:
@@ -397,6 +409,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
         finally:
             # Their tracebacks refer to this stream.
             self._handshake_error = self._engine.error = None
+            self._ciphertext.forget_failures()
         if failure is not None:
             try:
                 raise failure
@@ -412,12 +425,15 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
             The failure that was met, unless it costs nothing.
         """
         knew = self.lifecycle.failure is not None
-        failure = self._ciphertext.receive_arrived()
-        if self._handshook:
-            with contextlib.suppress(ssl.SSLError):
-                while data := self._engine.decrypt(RECORD_SIZE):
-                    self._discarded_bytes += len(data)
-        return None if failure is None or knew or self._is_forgivable() else failure
+        failure = self._ciphertext.receive_arrived(deeply=True)
+        try:
+            if self._handshook:
+                with contextlib.suppress(ssl.SSLError):
+                    while data := self._engine.decrypt(RECORD_SIZE):
+                        self._discarded_bytes += len(data)
+            return None if failure is None or knew or self._is_forgivable() else failure
+        finally:
+            del failure  # its traceback refers to this frame
 
     def _read_ahead(self) -> None:
         """Decrypt what has arrived, for later reads: what comes last tells how the peer ended."""
@@ -506,14 +522,16 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
                 complete = self._engine.handshake()
             except ssl.SSLError as exc:
                 self._handshake_error = exc
-                if self.lifecycle.failure is not None:  # because something could not be sent
-                    self.lifecycle.failure = exc
                 self._alert_limit = TimeLimit(_ALERT_TIMEOUT)
                 break
             try:
-                send_wait = self._pushed_back()
-            except trio.BrokenResourceError:
-                self._poll_reason()
+                send_wait = self._handed_on()
+            except Exception as exc:
+                if not self._ciphertext.has_failed():
+                    raise
+                if isinstance(exc, (trio.BrokenResourceError, OSError)):
+                    self._poll_reason()
+                self._break(exc)
                 raise
             if complete:
                 if send_wait is None:
@@ -536,7 +554,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
                     self._engine.handshake()
             except ssl.SSLError as exc:
                 self._handshake_error = exc
-                raise trio.BrokenResourceError(f"TLS handshake failed: {exc}") from exc
+                raise self._handshake_failed(exc) from exc
             if self._engine.eof:
                 return
             try:
@@ -554,7 +572,10 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
             send_wait = self._ciphertext.answer()
             if send_wait is not None:
                 raise NotReady(partial(_wait_within, limit, send_wait))
-        raise trio.BrokenResourceError(f"TLS handshake failed: {exc}") from exc
+        raise self._handshake_failed(exc) from exc
+
+    def _handshake_failed(self, exc: ssl.SSLError) -> trio.BrokenResourceError:
+        return self._end_session(exc, "TLS handshake failed")
 
     @trio.lowlevel.enable_ki_protection
     def _poll_unwrap(self) -> int:
@@ -590,9 +611,15 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
 
     def _tls_failed(self, exc: ssl.SSLError) -> trio.BrokenResourceError:
         """Tell the peer why, if it can be told at once."""
-        has_gone = self._ciphertext.answer() is None and not self._ciphertext.is_unsent()
-        self._alerted = has_gone and self._engine.error is not None  # and not cut off
-        return trio.BrokenResourceError(f"TLS failed: {exc}")
+        if self._engine.error is None:  # it was cut off, and our direction is well
+            return trio.BrokenResourceError(f"TLS failed: {exc}")
+        self._alerted = self._ciphertext.answer() is None and not self._ciphertext.is_unsent()
+        return self._end_session(exc, "TLS failed")
+
+    def _end_session(self, exc: ssl.SSLError, text: str) -> trio.BrokenResourceError:
+        """No direction of a session goes on after TLS itself has failed."""
+        fail_because(self, exc)
+        return trio.BrokenResourceError(f"{text}: {exc}")
 
     def _push(self, *, flush: bool = False) -> None:
         """Hand on what is queued; be ready once the queue is empty. For those who write."""
@@ -607,24 +634,34 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
             self._note_held()
 
     def _break(self, exc: BaseException) -> None:
-        """Remember that sending has failed, and raise the peer's reason if it has told one."""
-        if is_refusal(exc) and not self._ciphertext.has_failed():
+        """Break the writing direction, and raise the peer's reason if it has told one."""
+        if not self._ciphertext.has_failed():
             return
-        fail(self, exc)
+        self.lifecycle.untold = False
         if isinstance(exc, Exception):
             try:
                 self._read_ahead()
+            except ssl.SSLEOFError:
+                pass
             except ssl.SSLError as reason:
-                self.lifecycle.failure = reason
                 raise self._tls_failed(reason) from reason
+        fail(self.inner, exc)
 
-    def _pushed_back(self) -> Callable[[], Awaitable[object]] | None:
+    def _handed_on(self) -> Callable[[], Awaitable[object]] | None:
         """Hand on what goes; the wait if something stays."""
         try:
-            self._push(flush=True)
+            self._ciphertext.transfer(flush=True)
         except NotReady as not_ready:
             return not_ready.wait
+        finally:
+            self._note_held()
         return None
+
+    def __del__(self) -> None:
+        if hasattr(self, "_ciphertext") and not self._ciphertext.carries_data:
+            for layer in writing_chain(self.inner):
+                layer.lifecycle.holds_nobodys = True
+        super().__del__()
 
     def __repr__(self) -> str:
         return f"<TlsStream over {self.transport_stream!r}>"

@@ -40,6 +40,7 @@ class Cursor(AsyncWrite):
 
     #: What is in memory can be looked at, and set back.
     can_be_torn = False
+    announces_held_bytes = True
 
     def __init__(
         self, buffer: bytearray | memoryview | None = None, *, growable: bool | None = None

@@ -121,6 +121,8 @@ class _Pipe:
 class _PipeWriter(AsyncWrite):
     """The polls over a pipe. What the pipe has taken has reached its transport."""
 
+    announces_held_bytes = True
+
     _outgoing: _Pipe
 
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
@@ -182,6 +184,8 @@ class SimplexReader(AsyncRead):
     :exc:`trio.BrokenResourceError`. Closing it drops what is still in the pipe, and writing to it
     fails from then on.
     """
+
+    announces_held_bytes = True
 
     def __init__(self, pipe: _Pipe) -> None:
         self._incoming = pipe

@@ -92,6 +92,8 @@ def prepare_close(sock: socket.socket | trio.socket.SocketType, *, reset: bool) 
 class FdWriter(AsyncReadWrite):
     """A writer over the non-blocking descriptor that ``fileno()`` names."""
 
+    announces_held_bytes = True
+
     # The error that a read reported; kept after our own shutdown.
     _read_error: OSError | None = None
     # The user's SO_LINGER, while ours is set.

@@ -16,6 +16,7 @@ class Sink(AsyncWrite):
     """
 
     can_be_torn = False
+    announces_held_bytes = True
 
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Accept all of ``data``. See :meth:`AsyncWrite.poll_write`."""

@@ -13,7 +13,15 @@ from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import accepted, byte_view, positive_int
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._layer import Epilogue, answer
-from trio_asyncwrite._core._stack import begin_shutdown, fail, hold, let_go, poll_below, shut_down
+from trio_asyncwrite._core._stack import (
+    begin_shutdown,
+    fail,
+    flush_below,
+    hold,
+    let_go,
+    poll_below,
+    shut_down,
+)
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
 if TYPE_CHECKING:
@@ -162,8 +170,7 @@ class BufWriter(AsyncWrite, Generic[W]):
         while self.held_bytes:
             self._push([])
         self._store = None
-        inner = self.inner
-        poll_below(inner, inner.poll_flush)
+        flush_below(self.inner)
 
     @trio.lowlevel.enable_ki_protection
     def poll_shutdown(self) -> None:
@@ -217,7 +224,7 @@ class BufWriter(AsyncWrite, Generic[W]):
             count = self._push(views)
             if count:
                 return count
-        return poll_below(self.inner, self._offer, views)
+        return self._offer(views)
 
     def _push(self, views: list[memoryview]) -> int:
         """Offer what waits, and ``views`` after it, to the writer below, once.
@@ -231,7 +238,7 @@ class BufWriter(AsyncWrite, Generic[W]):
         waiting = end - self._start
         try:
             with store.getbuffer() as whole, whole[self._start : end] as head:
-                count = poll_below(self.inner, self._offer, [head, *views])
+                count = self._offer([head, *views])
                 self._start += min(count, waiting)
         except BufferError as exc:
             fail(self, exc)  # the writer below keeps a view; what it accepted is forgotten
@@ -253,12 +260,15 @@ class BufWriter(AsyncWrite, Generic[W]):
                 count = inner.poll_write(views[0])
             else:
                 count = inner.poll_write_vectored(views)
+            return accepted(count, sum(map(len, views)), inner)
         except NotReady as exc:
             # Its traceback holds the frames of the writers below, and they may hold views of
             # the store, which could then not grow for as long as the exception lives.
             exc.__context__ = None
             raise exc.with_traceback(None)  # noqa: B904 - it is the same one
-        return accepted(count, sum(map(len, views)), inner)
+        except BaseException as exc:
+            fail(inner, exc)
+            raise
 
     def _compact(self, size: int) -> None:
         """Move what waits to the front of the store, if ``size`` more bytes need the place."""

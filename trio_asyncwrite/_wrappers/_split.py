@@ -51,6 +51,8 @@ class ReadHalf(AsyncRead, Generic[S]):
     Source: ``tokio::io::ReadHalf``.
     """
 
+    announces_held_bytes = True
+
     def __init__(self, whole: _Whole[S]) -> None:
         self._whole = whole
         register(self, whole.writer)

@@ -16,6 +16,8 @@ W = TypeVar("W", bound=AsyncWrite)
 class Wrapper(AsyncWrite, Generic[W]):
     """A writer over ``inner`` whose capacity and gathered writes are those of ``inner``."""
 
+    announces_held_bytes = True
+
     #: The writer below.
     inner: W
 

@@ -25,7 +25,9 @@ from trio.testing import assert_checkpoints
 from trio_asyncwrite._core._async_write import AsyncReadWrite
 from trio_asyncwrite._core._budget import LIMIT
 from trio_asyncwrite._core._buf import Buf
+from trio_asyncwrite._core._close import extent_of
 from trio_asyncwrite._core._errors import NotReady
+from trio_asyncwrite._core._stack import contains
 
 from ._cancel import Sweep, cancel_everywhere, fair_scheduler
 from ._check_tools import Tools, fail, require, uses, writes
@@ -39,6 +41,9 @@ _TEXT = random.Random(0).randbytes(1024)  # noqa: S311
 
 # More than a pipe takes at once.
 _LARGE = _TEXT * 128
+
+# More than a transport takes while nobody reads: one of them is.
+_GROWING = (_TEXT, _LARGE, _LARGE * 8)
 
 _SIZES = (b"", _TEXT[:1], _TEXT[:2], _TEXT[:100], _TEXT, _LARGE)
 
@@ -119,6 +124,8 @@ class _Checker(Tools):
         await self._check_aclose()
         await self._check_cancelled_aclose()
         await self._check_broken()
+        await self._check_failed_write()
+        await self._check_closing_below()
         await self._check_checkpoints()
         await self._check_budget()
         await self._check_cancelled_writes()
@@ -130,6 +137,14 @@ class _Checker(Tools):
             await self._check_waiting()
             await (self._check_busy() if exclusive else self._check_line())
             await self._check_cancelled_waits()
+            await self._check_failing_waits()
+            for data in _GROWING:
+                had_to_wait = await self._check_lossy_close(data)
+                if exclusive:
+                    await self._check_torn(data)
+                    await self._check_unfinished(data)
+                if had_to_wait:
+                    break
             await self._check_closing_under_a_task()
             await self._check_closing_while_closing()
         for clogged in (False, True) if self._clogged_maker is not None else (False,):
@@ -307,7 +322,10 @@ class _Checker(Tools):
             await self._write(link, _TEXT)
             await self._close_forcefully(link)
             await self._end(link)
-            link.has_arrived("what arrives before a cancelled aclose() must be what was written")
+            text = "what arrives before a cancelled aclose() must be what was written"
+            complete = link.has_arrived(text)
+            text = "what a cancelled aclose() has lost must be in unsent_bytes"
+            require(complete or link.writer.unsent_bytes, f"{text}: {link.account()}")
 
     async def _check_broken(self) -> None:
         async with self._link(reading=False) as link:
@@ -326,6 +344,36 @@ class _Checker(Tools):
             with self._rule("aclose() must not raise what was raised before"):
                 await writer.aclose()
             await self._require_closed(link, "aclose()")
+
+    async def _check_failed_write(self) -> None:
+        async with self._link(reading=False) as link:
+            if link.stream is None:
+                return
+            writer = link.writer
+            await trio.aclose_forcefully(link.stream)
+            text = "when the reader has closed, write() must end in BrokenResourceError"
+            before = 0
+            with self._rule(text), contextlib.suppress(trio.BrokenResourceError):
+                while True:
+                    before = writer.unsent_bytes
+                    await writer.write(_TEXT)
+            text = "a write that raises must have accepted nothing"
+            after = writer.unsent_bytes
+            require(after <= before, f"{text}: unsent_bytes has grown from {before} to {after}")
+
+    async def _check_closing_below(self) -> None:
+        async with self._link() as link:
+            inner = link.writer.lifecycle.inner
+            if inner is None or not contains(extent_of([inner])[0], link.writer):
+                return
+            text = "aclose() of the layer below must flush a writer that was forgotten"
+            await self._write(link, _TEXT[:100])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                link.forget_writer()
+                with self._rule(text):
+                    await inner.aclose()
+            await self._arrive(link, text)
 
     async def _check_checkpoints(self) -> None:
         async with self._link() as link:
@@ -533,6 +581,24 @@ class _Checker(Tools):
                 await writer.write_all_buf(buf)
             await self._flush(link, "a write that raises Cancelled must have accepted nothing")
 
+    async def _check_failing_waits(self) -> None:
+        async with self._link(clogged=True, reading=False) as link:
+            writer = link.writer
+            text = "an exception that a wait raises must break nothing"
+            buf = Buf(_SWEPT)
+            for name, call in (
+                ("write", partial(writer.write, _SWEPT)),
+                ("flush", writer.flush),
+                ("wait_send_all_might_not_block", writer.wait_send_all_might_not_block),
+                ("write_all_buf", partial(writer.write_all_buf, buf)),
+            ):
+                await self._fail_waiting(call, f"{name}() must raise what a wait raises")
+            self._start_reading(link)
+            link.accepted += _SWEPT
+            with self._rule(text):
+                await writer.write_all_buf(buf)
+            await self._flush(link, text)
+
     async def _check_closing_under_a_task(self) -> None:
         for name in ("write", "write_all_buf", "send_all", "wait_send_all_might_not_block"):
             for graceful in (False, True):
@@ -560,23 +626,106 @@ class _Checker(Tools):
             text = "a cancelled aclose() must cut another task's aclose() short"
             await self._join(first, text, trio.ClosedResourceError, type(None))
 
+    # ---- Writers that take a part and then wait ----------------------------------------------
+
+    async def _check_lossy_close(self, data: bytes) -> bool:
+        """Write, and close by force; whether only a part of ``data`` was accepted."""
+        async with self._link(reading=False) as link:
+            writer = link.writer
+
+            async def write_on() -> None:
+                while rest := data[len(link.accepted) :]:
+                    link.accepted += rest[: await writer.write(rest)]
+
+            task = self._start(write_on)
+            await self._rest()
+            task.scope.cancel()
+            await self._join(task, "write() must let itself be cancelled while it waits")
+            await self._close_forcefully(link)
+            self._start_reading(link)
+            await self._end(link)
+            complete = link.has_arrived(
+                "what arrives before a cancelled aclose() must be a beginning"
+            )
+            text = "what a cancelled aclose() has lost must be in unsent_bytes"
+            require(complete or writer.unsent_bytes, f"{text}: {link.account()}")
+        return len(link.accepted) < len(data)
+
+    async def _check_torn(self, data: bytes) -> None:
+        async with self._link(reading=False) as link:
+            writer = link.writer
+            if writer.keeps_messages or not writer.can_be_torn:
+                return
+            link.accepted += data
+            task = self._start(partial(writer.write_all, data))
+            await self._rest()
+            task.scope.cancel()
+            await self._join(task, "write_all() must let itself be cancelled while it waits")
+            following = self._start(partial(writer.write, b"x"))
+            await self._rest()
+            following.scope.cancel()
+            closing = self._start(writer.aclose)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                await self._rest()
+                waits = not closing.done.is_set()
+                self._start_reading(link)
+                await self._join(closing, "aclose() must complete after a message was cut short")
+            await self._end(link)
+            when = "after a message was cut short"
+            # Else nothing was accepted, or nothing that a reset has left.
+            if 0 < link.count() < len(data):
+                link.has_arrived(f"{when}, what arrives must be a beginning of it")
+                error = following.error
+                text = f"write() {when} must raise BrokenResourceError: it raised {error!r}"
+                require(isinstance(error, trio.BrokenResourceError), text)
+                require(not waits, f"aclose() {when} must not wait for the reader")
+
+    async def _check_unfinished(self, data: bytes) -> None:
+        async with self._link(reading=False) as link:
+            writer = link.writer
+            buf = Buf(data)
+            task = self._start(partial(writer.write_all_buf, buf))
+            await self._rest()
+            task.scope.cancel()
+            await self._join(task, "write_all_buf() must let itself be cancelled while it waits")
+            if not 0 < buf.remaining < len(data):
+                return
+            other = self._start(partial(writer.write, b"x"))
+            await self._rest()
+            other.scope.cancel()
+            text = "write() while a Buf is unfinished must raise BrokenResourceError"
+            fine = isinstance(other.error, trio.BrokenResourceError)
+            require(fine, f"{text}: it raised {other.error!r}")
+            self._start_reading(link)
+            link.accepted += data
+            with self._rule("an unfinished Buf must be finished by write_all_buf() of the same"):
+                await writer.write_all_buf(buf)
+            await self._flush(link, "a Buf that was finished later must have arrived exactly once")
+
     # ---- Cancellation everywhere: scenarios ------------------------------------------------
 
     async def _resuming(self, sweep: Sweep, *, clogged: bool) -> None:
         """write_all_buf, flush and shutdown are called again and go on where they were."""
         async with self._link(clogged=clogged) as link:
             writer = link.writer
-            buf = Buf(_SWEPT[:20], _SWEPT[20:21], _SWEPT[21:])
+            bufs = [Buf(_SWEPT[:19], _SWEPT[19:20]), Buf(_SWEPT[20:21], _SWEPT[21:])]
             link.accepted += _SWEPT
+
+            async def write_rest() -> None:
+                for buf in bufs:
+                    if buf.remaining:
+                        await writer.write_all_buf(buf)
+                        # Not after the second: a shutdown has to flush, too.
+                        if bufs[1].remaining:
+                            await writer.flush()
+                await writer.shutdown()
+
             with self._rule("write_all_buf(), flush() and shutdown() must complete"), sweep:
-                await writer.write_all_buf(buf)
-                await writer.flush()
-                await writer.shutdown()
+                await write_rest()
             with self._rule("what was cancelled must complete when it is called again"):
-                if buf.remaining:
-                    await writer.write_all_buf(buf)
+                await write_rest()
                 await writer.flush()
-                await writer.shutdown()
             await self._arrive(link, "cancelled and resumed, every byte must arrive exactly once")
             with self._rule("aclose() after shutdown() must complete"):
                 await writer.aclose()

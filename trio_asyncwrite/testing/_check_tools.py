@@ -8,7 +8,7 @@ error, ``_refused`` for what must raise.
 
 Every check opens a fresh :class:`Link` with the caller's maker. A link knows what the writer says
 it has accepted, and compares that with what comes out at the other end. So "nothing was accepted"
-needs no check of its own: what was accepted against the rules comes out, and is not in the
+needs no separate check: what was accepted against the rules arrives, and is not in the
 account.
 
 A receiving stream is read by a task in the checker's own nursery, since a writer without a buffer
@@ -19,6 +19,7 @@ nobody knows how many; there, the end of what arrives is compared.
 from __future__ import annotations
 
 import contextlib
+import types
 import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -147,6 +148,16 @@ class Link:
         """What has arrived, in words."""
         return f"there came {len(self._arrived)} for {len(self.accepted)} bytes{self.end or ''}"
 
+    def count(self) -> int:
+        """How many bytes have arrived."""
+        return len(self._arrived)
+
+    def forget_writer(self) -> None:
+        """Drop the writer; what is below it stays."""
+        inner = self.writer.lifecycle.inner
+        assert isinstance(inner, AsyncWrite)
+        self.writer = inner
+
     async def discard(self) -> None:
         """Close both ends, whatever state they are in."""
         self._reading.cancel()
@@ -159,7 +170,7 @@ class Link:
 
 
 class Task:
-    """A call in a task of its own."""
+    """A call in a separate task."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -175,6 +186,28 @@ class Task:
         except Exception as exc:  # noqa: BLE001 - the checks look at it
             self.error = exc
         self.done.set()
+
+
+class _WaitError(Exception):
+    """Raised in a wait, for a test of what it breaks."""
+
+
+@types.coroutine
+def _fail_if_cancelled(call: Call) -> Generator[Any, Any, object]:
+    """Make a call; where Trio delivers a cancellation, the call meets another exception.
+
+    So it seems to come out of the very wait that the call makes, however deep.
+    """
+    coroutine: Any = call()
+    answer: Any = None
+    try:
+        while True:
+            answer = yield coroutine.send(answer)
+            # Trio answers with an outcome; one that is an error has it as an attribute.
+            if isinstance(getattr(answer, "error", None), trio.Cancelled):
+                answer = type(answer)(_WaitError())
+    except StopIteration as stop:
+        return stop.value
 
 
 class Tools:
@@ -197,6 +230,7 @@ class Tools:
         writer, receiver = await maker()
         link = Link(writer, receiver, clogged=clogged)
         require(isinstance(writer, AsyncWrite), f"a maker must return an AsyncWrite: {writer!r}")
+        del writer  # a check may forget it
         require(link.stream or not clogged, f"clogged_maker must return a stream: {receiver!r}")
         if reading:
             self._start_reading(link)
@@ -352,6 +386,14 @@ class Tools:
             f"many: unsent_bytes is {unsent}, the warnings are {reports}",
         )
         await self._require_closed(link, "a cancelled aclose()")
+
+    async def _fail_waiting(self, call: Call, text: str) -> None:
+        """Let the wait that a call makes raise something."""
+        task = self._start(partial(_fail_if_cancelled, call))
+        await self._rest()
+        task.scope.cancel()
+        # Where several tasks wait for one call, some meet the cancellation itself.
+        await self._join(task, text, _WaitError, type(None))
 
     async def _cancel_waiting(self, call: Call, name: str) -> None:
         """Cancel a call while it waits."""

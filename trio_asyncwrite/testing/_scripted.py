@@ -110,7 +110,7 @@ class ScriptedWriter(AsyncWrite):
 
         Args:
             count: how many, in bytes. By default, all that the next write offers. 0 accepts
-                nothing of the next write, which is how a writer says that it is full for good.
+                nothing of the next write, which is how a writer says that it is full.
 
         Raises:
             TypeError: if ``count`` is not an integer.
