@@ -1,0 +1,85 @@
+"""The bookkeeping of a drain: what is counted, and what is not kept."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import TYPE_CHECKING
+
+import trio
+import trio.testing
+
+from trio_asyncwrite import AsyncReadWrite, BufWriter, CloseOutcome, Drain
+
+from .._servers import Server
+from .._streams import clog, drain as read_all
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+
+async def test_a_scope_that_was_left_is_not_kept() -> None:
+    """A server asks for one at every request."""
+    drain = Drain()
+    gc.disable()
+    try:
+        with drain.until_started() as scope:
+            gone = weakref.ref(scope)
+        del scope
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+async def test_a_second_start_changes_nothing(autojump_clock: MockClock) -> None:
+    drain = Drain(grace=7)
+    drain.start()
+    deadline = drain.deadline
+    await trio.sleep(3)
+    drain.start()
+
+    assert drain.deadline == deadline == trio.current_time() + 4
+
+
+async def test_of_what_ended_before_the_drain_only_the_number_is_kept() -> None:
+    async def handler(stream: AsyncReadWrite) -> None:
+        await stream.send_all(b"hello")
+
+    server = Server(tls=False)
+    async with trio.open_nursery() as nursery:
+        await server.run(handler, nursery)
+        for _ in range(3):
+            async with await server.connect() as stream:
+                assert await read_all(stream) == b"hello"
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        server.drain.start()
+
+    assert server.report.connections == 3
+    assert server.report.outcomes == {CloseOutcome.CLEAN: 3}
+    assert server.report.reports == ()
+
+
+async def test_the_unsent_bytes_of_all_connections_are_added(autojump_clock: MockClock) -> None:
+    ready: list[AsyncReadWrite] = []
+
+    async def handler(stream: AsyncReadWrite) -> None:
+        await stream.receive_some()
+        clog(stream)
+        writer = BufWriter(stream)
+        writer.poll_write(bytes(10))
+        ready.append(stream)
+
+    server = Server(tls=False, timeout=1, linger=0)
+    async with trio.open_nursery() as nursery:
+        await server.run(handler, nursery)
+        peers = [await server.connect() for _ in range(3)]
+        for peer in peers:
+            await peer.send_all(b"go")
+        while len(ready) < 3:
+            await trio.testing.wait_all_tasks_blocked()
+        server.drain.start()
+
+    assert server.report.unsent_bytes == 30
+    assert len(server.report.reports) == 3
+    for peer in peers:
+        await trio.aclose_forcefully(peer)
