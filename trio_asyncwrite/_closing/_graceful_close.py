@@ -166,11 +166,11 @@ class GracefulClose:
         """
         try:
             self._look_at_the_stack()
-        except BaseException as exc:  # noqa: BLE001 - reported, or raised after the release
+        except BaseException as exc:  # noqa: BLE001, ASYNC103 - reported, or raised after the release
             if not self.joins:
                 self.close.harden(Hardness.CUT_OFF, hurried=False)
             if not isinstance(exc, Exception):
-                return exc
+                return exc  # noqa: ASYNC104
             self._note(exc)
         return None
 
@@ -330,7 +330,7 @@ class GracefulClose:
 
     async def _within_time(self, operation: Callable[[], Awaitable[object]]) -> bool:
         """Try an operation of a foreign stream in the time for sending; whether it succeeded."""
-        with trio.CancelScope(deadline=self.started + self.limits.timeout) as scope:
+        with trio.CancelScope(deadline=self.started + self.limits.timeout) as scope:  # noqa: ASYNC912
             try:
                 await persist(operation)
             except Exception as exc:  # noqa: BLE001 - it is reported
@@ -341,7 +341,7 @@ class GracefulClose:
 
     async def _exchange_close_notify(self, tls: trio.SSLStream[trio.abc.Stream]) -> bool:
         # It does not read while it sends, so see to it while we discard that it can send.
-        with trio.CancelScope(deadline=self.started + self.limits.timeout) as waiting:
+        with trio.CancelScope(deadline=self.started + self.limits.timeout) as waiting:  # noqa: ASYNC912
             try:
                 await persist(tls.wait_send_all_might_not_block)
             except Exception as exc:  # noqa: BLE001 - it is reported

@@ -32,10 +32,10 @@ class Limits:
     def __init__(
         self, timeout: float, linger: float, linger_bytes: int, *, total: float = math.inf
     ) -> None:
-        self.total = total
-        self.timeout = not_negative(timeout, "timeout")
-        self.linger = not_negative(linger, "linger")
-        self.linger_bytes = not_negative(linger_bytes, "linger_bytes")
+        self.total: float = total
+        self.timeout: float = not_negative(timeout, "timeout")
+        self.linger: float = not_negative(linger, "linger")
+        self.linger_bytes: int = not_negative(linger_bytes, "linger_bytes")
         if not isinstance(linger_bytes, int):
             raise TypeError(f"linger_bytes must be an integer, got {linger_bytes!r}")
 

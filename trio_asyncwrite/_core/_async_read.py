@@ -212,7 +212,7 @@ def poll_reader(reader: AsyncRead, size: int) -> bytes:
             ours = isinstance(exc, trio.BrokenResourceError) and exc.__cause__ is not None
             lifecycle.read_failure = exc.__cause__ if ours else exc
             if isinstance(exc, OSError):
-                raise trio.BrokenResourceError(f"{reader!r}: {exc}") from exc
+                raise trio.BrokenResourceError(f"{reader!r}: {exc}") from exc  # noqa: ASYNC104
         raise
     if type(data) is not bytes or len(data) > size:
         data = _checked(data, size, reader)

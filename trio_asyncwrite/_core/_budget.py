@@ -24,7 +24,7 @@ class Budget(trio.abc.Instrument):
     __slots__ = ("left",)
 
     def __init__(self, left: int) -> None:
-        self.left = left
+        self.left: int = left
 
     def after_run(self) -> None:
         """Take back what is left: in another run, a writer draws on that one's budget."""

@@ -261,7 +261,7 @@ class Close(Closer):
             for call in calls:
                 try:
                     settle(layer, call, closed=True)
-                except BaseException as exc:  # noqa: BLE001 - raised after the release
+                except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised after the release
                     self.error = self.error or exc
         for layer in (*new, *new_sides):
             for wait in layer.lifecycle.waits:
@@ -436,7 +436,7 @@ class Close(Closer):
                     self.has_sent = True
                     self.tell()
                     if linger is None and not self._bounded and not self._waits_to_release():
-                        await self._release()
+                        await self._release()  # noqa: ASYNC102
                     else:
                         with trio.CancelScope(shield=True):
                             try:
@@ -444,7 +444,7 @@ class Close(Closer):
                                     await linger()
                                 await self._linger()
                             finally:
-                                await self._release()
+                                await self._release()  # noqa: ASYNC102
             finally:
                 self.is_running = False
                 if handed_over:
@@ -520,7 +520,7 @@ class Close(Closer):
                 self.harden(Hardness.CUT_OFF, hurried=False, late=True)
 
     async def _wait_for(self, guest: Close) -> None:
-        with trio.CancelScope(deadline=self.deadline) as self._scope:
+        with trio.CancelScope(deadline=self.deadline) as self._scope:  # noqa: ASYNC912
             while not guest.has_sent:
                 await guest.next_news()
             self.guests.remove(guest)
@@ -682,7 +682,7 @@ class Close(Closer):
             self.note_truncation()
             if self.is_truncated or self.hardness is Hardness.ABORTED:
                 plain = [one for one in self.layers if self.ends_plainly(one)]
-        except BaseException as exc:  # noqa: BLE001 - raised below
+        except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
             self.is_truncated, plain, interrupt = True, [], exc
         while unreleased := [one for one in self.order() if not one.lifecycle.released]:
             # One after the other, since others may join meanwhile.
@@ -868,7 +868,7 @@ async def _run(close: Close, layer: Layer, *, raises: bool) -> None:
     except trio.Cancelled:
         raises = False
         if close.successor is not None:
-            await _make_harder(close)
+            await _make_harder(close)  # noqa: ASYNC102
         raise
     except BaseException:
         raises = False  # an error of the close does not replace this one, so nobody hears of it
@@ -917,7 +917,7 @@ def _tell_losses(close: Close, layer: Layer, *, raises: bool) -> None:
 async def wait_done(close: Close) -> Close:
     """Wait for the end of a close, or of the one that it has become a part of."""
     await trio.lowlevel.checkpoint()
-    while True:
+    while True:  # noqa: ASYNC913
         while not close.is_done:
             await close.next_news()
         if close.successor is None:
@@ -940,7 +940,7 @@ async def _join(close: Close, layer: Layer, *, gently: bool) -> None:
         close = await wait_done(close)
     except trio.Cancelled:
         if not gently:
-            await _make_harder(close)
+            await _make_harder(close)  # noqa: ASYNC102
         raise
     if gently:
         return

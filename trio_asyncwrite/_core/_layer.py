@@ -153,7 +153,7 @@ class Layer(trio.abc.AsyncResource):
         )
         member = own.get("inner")
         if type(member).__name__ == "member_descriptor":
-            cls.inner = _SlottedInner(member)  # type: ignore[attr-defined]
+            setattr(cls, "inner", _SlottedInner(member))  # noqa: B010 - hidden from type checkers
 
     # ---- Where it stands -------------------------------------------------------------------
 
@@ -390,12 +390,12 @@ class Layer(trio.abc.AsyncResource):
         if not self.lifecycle.attached:
             attach(self)
         if exc_value is None:
-            await close_layer(self, Hardness.CLEAN)
+            await close_layer(self, Hardness.CLEAN)  # noqa: ASYNC102
             return
         # Half of a message may have been sent: no epilogue says that it was all. And the exception
         # of the block is the one that is raised.
         with contextlib.suppress(Exception, trio.Cancelled):
-            await close_layer(self, Hardness.CUT_OFF, joins_gently=True)
+            await close_layer(self, Hardness.CUT_OFF, joins_gently=True)  # noqa: ASYNC102
 
     # ---- Not to be copied ------------------------------------------------------------------
 

@@ -80,9 +80,9 @@ class Drain:
     ) -> None:
         self._grace = not_negative(grace, "grace")
         # The limits of each connection's close; for servers.
-        self.limits = Limits(timeout, linger, linger_bytes)
+        self.limits: Limits = Limits(timeout, linger, linger_bytes)
         # When it has started, on Trio's clock; for servers.
-        self.started_at = math.inf
+        self.started_at: float = math.inf
         self._scopes: set[trio.CancelScope] = set()
 
     @property

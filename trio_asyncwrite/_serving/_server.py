@@ -184,7 +184,7 @@ class Server(Generic[S]):
                 # The stream was taken from it; what it says of that is our doing.
                 if not consists_of(exc, _STREAM_IS_GONE):
                     raise
-                return
+                return  # noqa: ASYNC104
             connection.is_handled = False
             if not consists_of(exc, (trio.Cancelled,)):
                 # A message may be half-sent.

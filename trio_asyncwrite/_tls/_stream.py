@@ -229,7 +229,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
             ciphertext.transfer(flush=False)
         except NotReady:
             pass  # it is queued, and so accepted
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: ASYNC103 - the next operation raises it
             if ciphertext.has_failed():
                 # Nothing more will go, so what has not gone stays the caller's. The next operation
                 # raises the failure.

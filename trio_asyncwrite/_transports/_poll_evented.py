@@ -92,7 +92,7 @@ class PollEvented(FdWriter):
                 f"expected something that the kernel can wait for, got the file or directory "
                 f"{fd!r}: use AllowStdIo"
             )
-        self.is_socket = stat.S_ISSOCK(mode)
+        self.is_socket: bool = stat.S_ISSOCK(mode)
         if self.is_socket:
             with contextlib.suppress(OSError):  # of unknown type
                 check_byte_stream(BorrowedSocket(number))

@@ -96,7 +96,7 @@ class BufWriter(AsyncWrite, Generic[W]):
         self._store: io.BytesIO | None = None
         self._start = 0
         # Before a wrong ``inner`` can raise: the finaliser asks how much is held.
-        self.spare_capacity = self._capacity
+        self.spare_capacity: int = self._capacity
         self.inner = wrap_stream(inner)  # type: ignore[assignment]
 
     @property

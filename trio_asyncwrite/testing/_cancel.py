@@ -114,8 +114,8 @@ class _Block:
     """What one run knows of the block that it cancels."""
 
     def __init__(self, run: int) -> None:
-        self.where = "not cancelled"
-        self.scope = trio.CancelScope()
+        self.where: str = "not cancelled"
+        self.scope: trio.CancelScope = trio.CancelScope()
         # How many moments are still to pass before the one to cancel at.
         self._left = run
         self._task: trio.lowlevel.Task | None = None
