@@ -269,6 +269,34 @@ async def test_every_layer_says_closed_before_it_says_busy(row: Row) -> None:
     await close_all(other)
 
 
+READERS = {name: row for name, row in LAW_ROWS.items() if row.symmetric or "Tls" in name}
+
+
+@rows({name: row for name, row in READERS.items() if "under" not in name})
+async def test_a_reader_says_closed_before_it_says_busy(row: Row) -> None:
+    stream, other = await make(row)
+    outcomes: list[str] = []
+
+    async def wait() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                outcomes.append(await run_to_its_end(stream.receive_some))
+
+    def poll_read(size: int) -> bytes:
+        raise NotReady(wait)
+
+    stream.poll_read = poll_read
+    async with trio.open_nursery() as nursery:
+        inside = await begin(nursery, stream.receive_some)
+        assert await run_to_its_end(stream.receive_some) == "BusyResourceError"
+        await run_cancelled(stream.aclose)
+    assert inside.outcome == "ClosedResourceError"
+    assert outcomes == ["ClosedResourceError"]
+    await close_all(other)
+
+
 async def run_to_its_end(operation: Callable[[], Any]) -> str:
     try:
         await operation()
