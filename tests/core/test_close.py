@@ -595,3 +595,14 @@ async def test_a_place_in_the_stack_that_cannot_be_told_is_the_default(
 
     assert upper.closed
     assert wire.releases == ["release True"]
+
+
+async def test_an_unknown_number_of_held_bytes_truncates() -> None:
+    class Unknown(Wire):
+        @property
+        def held_bytes(self) -> int:  # type: ignore[override]
+            raise ZeroDivisionError
+
+    wire = Unknown(100)
+    await wire.aclose()
+    assert wire.releases == ["release False"]

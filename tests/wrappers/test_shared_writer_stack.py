@@ -12,6 +12,7 @@ import trio.testing
 from trio_asyncwrite import (
     AsyncWrite,
     Buf,
+    Cursor,
     ReadWritePair,
     SharedWriter,
     TimeoutWriter,
@@ -19,6 +20,7 @@ from trio_asyncwrite import (
     simplex,
     split,
 )
+from trio_asyncwrite.testing import OneByteWriter
 
 from .._streams import drain
 
@@ -167,3 +169,11 @@ async def test_a_message_that_is_cancelled_above_goes_out_whole(
 
         nursery.start_soon(go_on)
         assert await drain(reader) == b"A" * 20 + b"B" * 10
+
+
+def test_a_message_is_pushed_on_as_far_as_it_goes_at_once() -> None:
+    """The writer below takes one byte at a time: the rest needs no other call."""
+    writer = SharedWriter(OneByteWriter(Cursor()))
+
+    assert writer.poll_write(b"abc") == 3
+    assert writer.unsent_bytes == 0
