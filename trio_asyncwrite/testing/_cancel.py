@@ -94,7 +94,7 @@ class _AlwaysSpent(_budget.Budget):
         return 0
 
     @left.setter
-    def left(self, value: int) -> None:
+    def left(self, value: int) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         pass
 
 
