@@ -14,6 +14,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+import trio_asyncwrite
+
 HERE = Path(__file__).resolve().parents[1]
 RUN = HERE / "bench" / "run.py"
 TCP = ["64 B", "1 KiB", "16 KiB", "64 KiB", "1 MiB", "24 B + 64 KiB"]
@@ -147,7 +149,9 @@ def other_checkout(tmp_path: Path) -> Path:
     """A checkout whose folders have other names; it tells when its library is imported."""
     checkout = tmp_path / "other"
     package = checkout / "trio_asyncwrite"
-    shutil.copytree(HERE / "trio_asyncwrite", package, ignore=shutil.ignore_patterns("*.pyc"))
+    # Not from beside this file: the tests of a wheel have none there.
+    library = Path(trio_asyncwrite.__file__).parent
+    shutil.copytree(library, package, ignore=shutil.ignore_patterns("*.pyc"))
     (package / "_core").rename(package / "_renamed")
     for module in package.rglob("*.py"):
         text = module.read_text(encoding="utf-8")

@@ -15,6 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     Buf,
+    NotReady,
     TlsStream,
     duplex,
 )
@@ -421,3 +422,36 @@ async def test_a_stream_can_be_closed_in_a_renegotiation(
 
 
 find_hangs(globals())
+
+
+async def test_what_a_reader_has_got_wakes_the_writer_that_waits_for_it() -> None:
+    """Over a socket, nobody else would: the bytes are not there any more."""
+    left, right = await tcp_pair()
+    client = alone(left, server_side=False)
+    server = engine_pair()[1]
+
+    def answer(size: int) -> None:
+        while size:
+            try:
+                server.feed(received := right.poll_read(65536))
+            except NotReady:
+                break
+            size -= len(received)
+        server.handshake()
+        assert right.poll_write(take(server))
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.write_all, b"message")
+            await wait_all_tasks_blocked()
+            answer(10**6)
+            # The whole flight is there, and no task was scheduled since.
+            with pytest.raises(NotReady):
+                client.poll_read(1)
+    await client.flush()
+    while (message := server.decrypt(100) if server.handshake() else None) is None:
+        server.feed(await right.receive_some())
+
+    assert message == b"message"
+    await right.aclose()
+    await client.aclose()

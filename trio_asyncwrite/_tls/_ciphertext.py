@@ -69,6 +69,7 @@ class Ciphertext:
         self._receive_error: trio.BrokenResourceError | None = None
         self._sending = OneForAll()
         self._receiving = OneForAll()
+        self._receive_scope = trio.CancelScope()
         # Whether a task that waits to send can leave its wait at any time, without harm.
         self.exact = not writer.close_patience
 
@@ -164,6 +165,10 @@ class Ciphertext:
         """
         try:
             self._feed(poll_reader(self._reader, RECEIVE_SIZE))
+            # A task that waits for what this one has got would never be woken: in a handshake, a
+            # writer and a reader wait for the same bytes.
+            if self._receiving.is_under_way():
+                self._receive_scope.cancel()
         except NotReady as not_ready:
             receive_wait = functools.partial(
                 self._receiving.wait, functools.partial(self._receive, not_ready.wait)
@@ -182,7 +187,8 @@ class Ciphertext:
 
     async def _receive(self, wait: Wait) -> None:
         try:
-            await wait()
+            with trio.CancelScope() as self._receive_scope:  # noqa: ASYNC912
+                await wait()
         except trio.BrokenResourceError as exc:
             self._receive_error = exc
             raise
