@@ -43,10 +43,11 @@ default_role = "any"
 html_theme = "furo"
 html_title = "trio_asyncwrite"
 
-# The lifecycle has a page of its own; the rest is what the library notes about classes.
+# What the library's own parts tell each other: classes of layers, and a drain its servers.
 NOT_SHOWN = (
-    "announces_held_bytes", "lifecycle", "overrides_held_bytes", "overrides_layers_below",
-    "overrides_owns_below", "overrides_poll_close", "overrides_release",
+    "announces_held_bytes", "lifecycle", "limits", "overrides_held_bytes",
+    "overrides_keeps_messages", "overrides_layers_below", "overrides_owns_below",
+    "overrides_poll_close", "overrides_release", "started_at",
 )  # fmt: skip
 
 autodoc_default_options = {
