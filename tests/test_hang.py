@@ -15,6 +15,10 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no 
 
 failed = pytest.raises(pytest.fail.Exception, match="it hung: interrupted after 600 seconds")
 
+pytestmark = pytest.mark.skipif(
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN, reason="Ctrl-C is ignored: a background job"
+)
+
 
 def test_every_test_runs_under_the_limit_of_the_configuration(
     pytestconfig: pytest.Config,
