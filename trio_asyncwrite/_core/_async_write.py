@@ -45,7 +45,7 @@ from ._buf import Buf
 from ._checks import checked_buffers
 from ._errors import NotReady
 from ._layer import Epilogue, Layer
-from ._stack import begin_shutdown, fail, flush_below, poll_below, shut_down
+from ._stack import begin_shutdown, fail, poll_below, poll_step, shut_down
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -160,7 +160,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
             lifecycle.check_flush(self)
         inner = lifecycle.inner
         if inner is not None:
-            flush_below(_as_writer(self, inner))
+            poll_step(_as_writer(self, inner), "poll_flush")
         elif not lifecycle.has_no_inner:
             if lifecycle.odd_inner is not None:
                 _as_writer(self, lifecycle.odd_inner)
@@ -577,7 +577,7 @@ class ByRef(AsyncWrite, Generic[W]):
     def poll_shutdown(self) -> None:
         """Flush the original and end this handle. See :meth:`AsyncWrite.poll_shutdown`."""
         if begin_shutdown(self):
-            flush_below(self.inner)
+            poll_step(self.inner, "poll_flush")
             self.lifecycle.end()
 
     def __repr__(self) -> str:

@@ -31,16 +31,15 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from ._checks import wrong_answer
 from ._errors import ClosedRefusal, NotReady
 from ._lifecycle import ENDED, ENDING, OPEN, Closer, Torn, lift, running_closes
 from ._stack import (
     above,
     contains,
-    fail,
     held_by,
     is_counted,
     is_layer,
+    poll_step,
     says_what_is_below,
     settle,
     stated_below,
@@ -595,14 +594,7 @@ class Close(Closer):
     def _poll_layer(self, layer: Layer, name: str) -> None:
         before, lift.by = lift.by, self
         try:
-            answer = getattr(layer, name)()
-            if answer is not None:
-                wrong_answer(layer, name, answer)
-        except NotReady:
-            raise
-        except BaseException as exc:
-            fail(layer, exc)
-            raise
+            poll_step(layer, name)
         finally:
             lift.by = before
 

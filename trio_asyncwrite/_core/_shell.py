@@ -342,9 +342,6 @@ def _leave(writer: AsyncWrite, call: Call, *, done: bool) -> None:
     lifecycle = writer.lifecycle
     calls = lifecycle.calls
     lifecycle.calls = tuple(one for one in calls if one is not call) if len(calls) > 1 else ()
-    if done and call.buf is None:
-        leave(writer)
-        return
     try:
         is_short = not done or (call.goes_on and call.buf is not None and call.buf.remaining)
         if is_short and call in calls:  # a close that has evicted the call has settled it, too
@@ -380,9 +377,7 @@ async def flush(writer: AsyncWrite) -> None:
 def poll_flush_unless_ended(writer: AsyncWrite) -> None:
     """Flush; after a shutdown there is nothing left to do."""
     if writer.lifecycle.phase is not ENDED:
-        answer: object = writer.poll_flush()  # type: ignore[func-returns-value]
-        if answer is not None:
-            wrong_answer(writer, "poll_flush", answer)
+        poll_flush(writer)
 
 
 @trio.lowlevel.enable_ki_protection

@@ -404,8 +404,8 @@ def forgive(layer: Layer) -> None:
             upper.lifecycle.update()
 
 
-def flush_below(layer: AsyncWrite) -> None:
-    """Poll the flush of ``layer``; for layers above it. It is :func:`poll_below`, and faster.
+def poll_step(layer: Layer, name: str) -> None:
+    """Make the poll ``name`` of ``layer``, one that returns None.
 
     Raises:
         NotReady: as the poll does.
@@ -413,9 +413,9 @@ def flush_below(layer: AsyncWrite) -> None:
         trio.BrokenResourceError: if it fails; ``layer`` and all above it are then broken.
     """
     try:
-        answer: object = layer.poll_flush()  # type: ignore[func-returns-value]
+        answer = getattr(layer, name)()
         if answer is not None:
-            wrong_answer(layer, "poll_flush", answer)
+            wrong_answer(layer, name, answer)
     except NotReady:
         raise
     except BaseException as exc:
@@ -654,18 +654,9 @@ def shut_down(layer: AsyncWrite) -> None:
         trio.ClosedResourceError: if it is closed.
         trio.BrokenResourceError: if it fails, now or before.
     """
-    if not begin_shutdown(layer):
-        return
-    try:
-        answer: object = layer.poll_shutdown()  # type: ignore[func-returns-value]
-        if answer is not None:
-            wrong_answer(layer, "poll_shutdown", answer)
-    except NotReady:
-        raise
-    except BaseException as exc:
-        fail(layer, exc)
-        raise
-    layer.lifecycle.end()
+    if begin_shutdown(layer):
+        poll_step(layer, "poll_shutdown")
+        layer.lifecycle.end()
 
 
 # ---- Warnings ----------------------------------------------------------------------------------

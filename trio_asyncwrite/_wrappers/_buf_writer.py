@@ -17,10 +17,10 @@ from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._stack import (
     begin_shutdown,
     fail,
-    flush_below,
     hold,
     let_go,
     poll_below,
+    poll_step,
     shut_down,
 )
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
@@ -171,7 +171,7 @@ class BufWriter(AsyncWrite, Generic[W]):
         while self.held_bytes:
             self._push([])
         self._store = None
-        flush_below(self.inner)
+        poll_step(self.inner, "poll_flush")
 
     @trio.lowlevel.enable_ki_protection
     def poll_shutdown(self) -> None:
