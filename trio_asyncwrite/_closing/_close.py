@@ -225,7 +225,6 @@ class graceful(Generic[S]):  # noqa: N801 - reads as contextlib.closing does
         return self
 
     @trio.lowlevel.enable_ki_protection
-    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
