@@ -177,19 +177,12 @@ class SimplexWriter(_PipeWriter):
         return f"<SimplexWriter at {id(self):#x}>"
 
 
-@final
-class SimplexReader(AsyncRead):
-    """The reading end of :func:`simplex`.
-
-    At the end, if the writer had to leave bytes behind, reading raises
-    :exc:`trio.BrokenResourceError`. Closing it drops what is still in the pipe, and writing to it
-    fails from then on.
-    """
+class _PipeReader(AsyncRead):
+    """What both readers have in common."""
 
     announces_held_bytes = True
 
-    def __init__(self, pipe: _Pipe) -> None:
-        self._incoming = pipe
+    _incoming: _Pipe
 
     def poll_read(self, size: int, /) -> bytes:
         """Take what is in the pipe. See :meth:`AsyncRead.poll_read`."""
@@ -197,8 +190,21 @@ class SimplexReader(AsyncRead):
 
     @answer
     def peer_ended(self) -> bool | None:
-        """Whether the writer has ended properly, and all was read."""
+        """Whether the peer has ended its direction properly, and all was read."""
         return self._incoming.has_ended()
+
+
+@final
+class SimplexReader(_PipeReader):
+    """The reading end of :func:`simplex`.
+
+    At the end, if the writer had to leave bytes behind, reading raises
+    :exc:`trio.BrokenResourceError`. Closing it drops what is still in the pipe, and writing to it
+    fails from then on.
+    """
+
+    def __init__(self, pipe: _Pipe) -> None:
+        self._incoming = pipe
 
     async def release(self, *, clean: bool) -> None:
         """Close this end: what nobody has read is dropped. See :meth:`AsyncRead.release`.
@@ -213,7 +219,7 @@ class SimplexReader(AsyncRead):
 
 
 @final
-class DuplexStream(_PipeWriter, AsyncReadWrite):
+class DuplexStream(_PipeWriter, _PipeReader, AsyncReadWrite):
     """One of the two connected streams that :func:`duplex` makes.
 
     At the end, if the peer had to leave bytes behind because its close was cancelled or failed,
@@ -223,15 +229,6 @@ class DuplexStream(_PipeWriter, AsyncReadWrite):
     def __init__(self, outgoing: _Pipe, incoming: _Pipe) -> None:
         self._outgoing = outgoing
         self._incoming = incoming
-
-    def poll_read(self, size: int, /) -> bytes:
-        """Take what is in the pipe. See :meth:`AsyncRead.poll_read`."""
-        return self._incoming.take(size)
-
-    @answer
-    def peer_ended(self) -> bool | None:
-        """Whether the peer has ended its direction properly, and all was read."""
-        return self._incoming.has_ended()
 
     async def release(self, *, clean: bool) -> None:
         """Close both directions. See :meth:`AsyncWrite.release`.

@@ -33,7 +33,6 @@ from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._buf import Buf
 from trio_asyncwrite._core._checks import checked_buffers
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._shell import (
     POLLS_PER_TURN,
     Message,
@@ -219,11 +218,6 @@ class SharedWriter(Wrapper[W]):
             self.push_rest()
             self._poll_below(shut_down, self.inner)
             self.lifecycle.end()
-
-    @answer
-    def epilogue(self) -> Epilogue:
-        """Nothing: it passes on what it was given."""
-        return Epilogue.NOTHING
 
     def poll_ready(self) -> None:
         """Return if a message can begin. See :meth:`AsyncWrite.poll_ready`."""

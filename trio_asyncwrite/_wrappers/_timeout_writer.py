@@ -30,10 +30,8 @@ from typing import TYPE_CHECKING, Final, TypeVar, final, overload
 import trio
 import trio.abc
 
-from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._stack import begin_shutdown, poll_below, shut_down
 from trio_asyncwrite._core._waits import OneForAll
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
@@ -193,11 +191,6 @@ class TimeoutWriter(Wrapper[W]):
         if begin_shutdown(self):
             self._poll_timed(shut_down, self.inner)
             self.lifecycle.end()
-
-    @answer
-    def epilogue(self) -> Epilogue:
-        """Nothing: it passes on what it was given."""
-        return Epilogue.NOTHING
 
     def poll_ready(self) -> None:
         """Pass the question on. See :meth:`AsyncWrite.poll_ready`."""

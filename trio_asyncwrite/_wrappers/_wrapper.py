@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
+from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._stack import poll_below
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ W = TypeVar("W", bound=AsyncWrite)
 
 
 class Wrapper(AsyncWrite, Generic[W]):
-    """A writer over ``inner`` whose capacity and gathered writes are those of ``inner``."""
+    """A writer over ``inner`` whose capacity, gathered writes and end are those of ``inner``."""
 
     announces_held_bytes = True
 
@@ -26,6 +28,11 @@ class Wrapper(AsyncWrite, Generic[W]):
         """The capacity of the writer below: what it takes at once is taken here at once."""
         inner = self.lifecycle.inner
         return 0 if inner is None else inner.spare_capacity  # type: ignore[attr-defined]
+
+    @answer
+    def epilogue(self) -> Epilogue:
+        """Nothing: it passes on what it was given."""
+        return Epilogue.NOTHING
 
     def poll_write_vectored(self, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
         """Pass the buffers on, gathered. See :meth:`AsyncWrite.poll_write_vectored`."""
