@@ -21,7 +21,7 @@ S = TypeVar("S", bound=AsyncWrite)
 R = TypeVar("R", bound=trio.abc.AsyncResource)
 
 
-async def tcp_pair() -> tuple[TcpStream, TcpStream]:
+async def tcp_sockets() -> tuple[trio.socket.SocketType, trio.socket.SocketType]:
     """Both ends of a TCP connection over loopback, with small buffers."""
     with trio.socket.socket() as listener:
         small_buffers(listener)
@@ -31,7 +31,13 @@ async def tcp_pair() -> tuple[TcpStream, TcpStream]:
         small_buffers(client)
         await client.connect(listener.getsockname())
         server, _ = await listener.accept()
-    return TcpStream(client), TcpStream(server)
+    return client, server
+
+
+async def tcp_pair() -> tuple[TcpStream, TcpStream]:
+    """Both ends of such a connection, as streams."""
+    left, right = await tcp_sockets()
+    return TcpStream(left), TcpStream(right)
 
 
 async def unix_pair() -> tuple[TcpStream, TcpStream]:

@@ -38,7 +38,6 @@ CLEAN = CloseOutcome.CLEAN
 PEER_SILENT = CloseOutcome.PEER_SILENT
 TIMED_OUT = CloseOutcome.TIMED_OUT
 BROKEN = CloseOutcome.BROKEN
-ABORTED = CloseOutcome.ABORTED
 TRUNCATED = CloseOutcome.TRUNCATED
 
 

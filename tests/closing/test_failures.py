@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 import weakref
 from typing import Any
 
@@ -37,12 +36,6 @@ CLEAN = CloseOutcome.CLEAN
 PEER_SILENT = CloseOutcome.PEER_SILENT
 TIMED_OUT = CloseOutcome.TIMED_OUT
 BROKEN = CloseOutcome.BROKEN
-ABORTED = CloseOutcome.ABORTED
-
-
-ANSWER = bytes(range(256)) * 400
-
-on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
 
 
 # ---- Streams that fail in unexpected ways ------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pty
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -53,13 +52,9 @@ if TYPE_CHECKING:
 CLEAN = CloseOutcome.CLEAN
 PEER_SILENT = CloseOutcome.PEER_SILENT
 TIMED_OUT = CloseOutcome.TIMED_OUT
-BROKEN = CloseOutcome.BROKEN
-ABORTED = CloseOutcome.ABORTED
 
 
 ANSWER = bytes(range(256)) * 400
-
-on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
 
 
 # ---- Every kind of stream, and a peer that behaves ---------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -50,11 +49,6 @@ PEER_SILENT = CloseOutcome.PEER_SILENT
 TIMED_OUT = CloseOutcome.TIMED_OUT
 BROKEN = CloseOutcome.BROKEN
 ABORTED = CloseOutcome.ABORTED
-
-
-ANSWER = bytes(range(256)) * 400
-
-on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
 
 
 # ---- Cancellation ------------------------------------------------------------------------------

@@ -49,10 +49,7 @@ CLEAN = CloseOutcome.CLEAN
 PEER_SILENT = CloseOutcome.PEER_SILENT
 TIMED_OUT = CloseOutcome.TIMED_OUT
 BROKEN = CloseOutcome.BROKEN
-ABORTED = CloseOutcome.ABORTED
 
-
-ANSWER = bytes(range(256)) * 400
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
 

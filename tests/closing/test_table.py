@@ -39,7 +39,7 @@ from trio_asyncwrite import (
 from trio_asyncwrite._transports._send_stream import SendStreamWriter
 
 from .._endings import One
-from .._streams import clog, small_buffers
+from .._streams import clog, tcp_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -90,15 +90,8 @@ def socket_peer(sock: trio.socket.SocketType) -> Peer:
 
 
 async def over_tcp() -> tuple[AsyncWrite, Peer]:
-    with trio.socket.socket() as listener:
-        small_buffers(listener)
-        await listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        client = trio.socket.socket()
-        small_buffers(client)
-        await client.connect(listener.getsockname())
-        server, _ = await listener.accept()
-    return TcpStream(client), socket_peer(server)
+    left, right = await tcp_sockets()
+    return TcpStream(left), socket_peer(right)
 
 
 async def over_a_unix_socket() -> tuple[AsyncWrite, Peer]:
