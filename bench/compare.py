@@ -3,9 +3,9 @@
 Two copies of a package cannot live in one interpreter, so each has a process, and they take turns:
 while one measures, the other waits. Every round has new processes, for the layout of memory and
 the seed of hashes make the same code a few percent faster in one process than in another. A round
-measures each row in both, one right after the other; which is first changes from round to round. So
-a machine that is slower for a while is slower for both, and what is judged is the median of the
-rounds' ratios. It is not the ratio of the medians, which drift.
+measures each row in both, one right after the other; which is first changes from round to round.
+When the machine slows down, it thus slows both down. The result is the median of the rounds'
+ratios. The ratio of the two medians would not do, since medians drift.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def compare(
         workloads: what to do.
         peers: ours.
         effort: how much of it; the rounds are pairs of measurements.
-        progress: is told what comes next.
+        progress: called with a line of text before each measurement.
     """
     before_path = checkout.resolve()
     rows = [Row(what, by) for what in workloads for by in peers if by.does(what)]

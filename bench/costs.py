@@ -37,7 +37,7 @@ async def idle_memory(
 ) -> float:
     """Bytes per connection that has sent a message and waits for the next one."""
     with socket_pairs(count + 1) as (first, *ends):
-        kept = [await opened(first)]  # what is imported or made once belongs to no connection
+        kept = [await opened(first)]  # imports and other first-time costs are not measured
         gc.collect()
         tracemalloc.start()
         before, _ = tracemalloc.get_traced_memory()

@@ -362,7 +362,7 @@ def measure_all(
         workloads: what to do.
         peers: those that are installed.
         effort: how much of it.
-        progress: is told what comes next.
+        progress: called with a line of text before each measurement.
     """
     result = []
     allowed_connections(effort)  # before the receiver starts, which inherits the limit

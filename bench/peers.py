@@ -234,7 +234,7 @@ async def close_writers(run: Run) -> None:
 
 # ---- Layers in memory ----------------------------------------------------------------------
 
-#: What a layer is asked to write.
+#: The message of all workloads of layers, 64 bytes.
 SMALL_MESSAGE = bytes(64)
 
 
@@ -243,7 +243,7 @@ def sink() -> tuple[Sink, None]:
 
 
 def pipe() -> tuple[DuplexStream, DuplexStream]:
-    """Two ends; what a batch writes has room."""
+    """Two connected ends, with room for a whole batch of messages."""
     return duplex(BATCH * len(SMALL_MESSAGE))
 
 
@@ -347,7 +347,7 @@ shake_hands_writer = functools.partial(shake_hands, open_writer, close_writer)
 
 TCP, TLS, HANDSHAKES, CLOSING, LAYERS = Family
 
-#: What the ratios are relative to. Of layers there are only ours.
+#: Each family's peer to which the ratios relate. Layers have none: no other library has them.
 BASELINES = {TCP: TRIO, TLS: TRIO_TLS, HANDSHAKES: TRIO_HANDSHAKE, CLOSING: TRIO_CLOSE}
 
 PEERS = (

@@ -1,4 +1,4 @@
-"""Measures one checkout of the library, for ``compare.py``, in a process of its own.
+"""Measures one checkout of the library. ``compare.py`` starts one such process for each checkout.
 
 Its arguments are the checkout and, as JSON, the effort; its standard streams are the control pipe.
 It prints, as JSON, the file that it imported the library from; then, for each line, which is a
@@ -28,7 +28,7 @@ def measure(
     (by,) = (one for one in PEERS if one.name == peer and one.family.value == family)
     if count is None:
         return {"count": turns(receiver, what, by, effort)}
-    measure_once(receiver, what, by, 1)  # what is imported or made once belongs to no turn
+    measure_once(receiver, what, by, 1)  # imports and other first-time costs are not measured
     run = measure_once(receiver, what, by, count)
     return {"seconds": run.seconds / count, "cpu_seconds": run.cpu_seconds / count}
 
