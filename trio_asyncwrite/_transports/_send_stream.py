@@ -31,6 +31,8 @@ from ._tcp_info import is_gone, unacknowledged_bytes
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from trio_asyncwrite._core._layer import Layer
+
 DEFAULT_CANCEL_GRACE: Final = 1.0
 
 # What a cancelled task may have to see through. 64 KiB take half a second at 1 Mbit/s.
@@ -147,38 +149,41 @@ class SendStreamWriter(AsyncWrite):
         """The stream, if it can be read."""
         return self.stream if isinstance(self.stream, trio.abc.ReceiveStream) else None
 
+    def _bottom(self) -> Layer | trio.SocketStream | None:
+        """The first one below the stream that can be asked."""
+        for one in foreign_layers(self.stream):
+            if is_layer(one):
+                return one  # type: ignore[return-value]
+            if isinstance(one, trio.SocketStream):
+                return one
+        return None
+
     @answer
     def unacknowledged_bytes(self) -> int | None:
         """What a TCP socket of Trio's, below the stream, says."""
-        for layer in foreign_layers(self.stream):
-            if is_layer(layer):
-                return layer.unacknowledged_bytes  # type: ignore[attr-defined,no-any-return]
-            if isinstance(layer, trio.SocketStream):
-                sock = layer.socket
-                return unacknowledged_bytes(sock.fileno(), ended=sock.did_shutdown_SHUT_WR)
-        return None
+        bottom = self._bottom()
+        if isinstance(bottom, trio.SocketStream):
+            sock = bottom.socket
+            return unacknowledged_bytes(sock.fileno(), ended=sock.did_shutdown_SHUT_WR)
+        return None if bottom is None else bottom.unacknowledged_bytes
 
     @answer
     def was_reset(self) -> bool:
         """Whether a TCP socket of Trio's, below the stream, is gone though we have not ended it."""
-        for layer in foreign_layers(self.stream):
-            if is_layer(layer):
-                return layer.was_reset  # type: ignore[attr-defined,no-any-return]
-            if isinstance(layer, trio.SocketStream):
-                fd, ended = layer.socket.fileno(), layer.socket.did_shutdown_SHUT_WR
-                is_tcp = unacknowledged_bytes(fd, ended=ended) is not None
-                return is_tcp and not ended and is_gone(fd) is True
-        return False
+        bottom = self._bottom()
+        if isinstance(bottom, trio.SocketStream):
+            fd, ended = bottom.socket.fileno(), bottom.socket.did_shutdown_SHUT_WR
+            is_tcp = unacknowledged_bytes(fd, ended=ended) is not None
+            return is_tcp and not ended and is_gone(fd) is True
+        return False if bottom is None else bottom.was_reset
 
     @answer
     def descriptor(self) -> int | None:
         """That of a socket of Trio's, below the stream."""
-        for layer in foreign_layers(self.stream):
-            if is_layer(layer):
-                return layer.descriptor  # type: ignore[attr-defined,no-any-return]
-            if isinstance(layer, trio.SocketStream):
-                return layer.socket.fileno()
-        return None
+        bottom = self._bottom()
+        if isinstance(bottom, trio.SocketStream):
+            return bottom.socket.fileno()
+        return None if bottom is None else bottom.descriptor
 
     def poll_ready(self) -> None:
         """Ask the stream, by an await. See :meth:`AsyncWrite.poll_ready`."""
