@@ -25,6 +25,7 @@ from trio_asyncwrite import (
 from trio_asyncwrite._closing._close import (
     abort,
     close_gracefully,
+    graceful,
 )
 from trio_asyncwrite._closing._report import CloseOutcome
 
@@ -357,3 +358,23 @@ async def test_every_answer_is_whole_though_the_upload_was_not_read(times: int) 
         nursery.cancel_scope.cancel()
 
     assert whole == times
+
+
+@on_linux
+@pytest.mark.parametrize("peer", ["has unread bytes", "had read all"])
+async def test_a_truncated_stream_waits_for_no_peer_that_has_reset_it(
+    autojump_clock: trio.testing.MockClock, peer: str
+) -> None:
+    """What was not acknowledged then stays so: there is nothing to wait for."""
+    left, right = await tcp_pair()
+    writer = BufWriter(left)
+    if peer == "has unread bytes":
+        clog(left)
+    with pytest.raises(ZeroDivisionError):
+        async with graceful(writer, linger=5) as ending:
+            await writer.write_all(b"abc")
+            await right.aclose()
+            raise ZeroDivisionError
+
+    assert ending.report.outcome is BROKEN
+    assert ending.report.elapsed < 1

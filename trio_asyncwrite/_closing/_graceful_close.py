@@ -295,7 +295,8 @@ class GracefulClose:
                 # The peer's end is the only sign.
                 await self._discard_to_the_end()
                 return
-            while self._unacknowledged_bytes():  # noqa: ASYNC110 - there is no event for it
+            # There is no event for it. After a reset the count stays as it was.
+            while self._unacknowledged_bytes() and not _answer(self.writer, "was_reset"):  # noqa: ASYNC110
                 await trio.sleep(next_pause(trio.current_time() - since))
 
     async def _end_ssl_stream(self, tls: trio.SSLStream[trio.abc.Stream]) -> None:
