@@ -105,7 +105,9 @@ async def test_what_a_failed_block_of_graceful_wrote_arrives_and_is_truncated(be
     await right.aclose()
 
 
-async def test_a_group_of_cancellations_and_failures_is_a_failure() -> None:
+async def test_a_group_of_cancellations_and_failures_is_a_failure(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     left, _ = duplex(100)
     with pytest.RaisesGroup(ZeroDivisionError), trio.CancelScope() as scope:
         async with graceful(left) as ending, trio.open_nursery() as nursery:

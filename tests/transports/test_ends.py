@@ -38,15 +38,15 @@ Peer = tuple[bytes, str]
 
 def read_socket(sock: stdlib_socket.socket) -> Peer:
     """A peer that knows nothing of this library, nor of Trio."""
-    received = b""
+    received = bytearray()
     with sock:
         sock.settimeout(60)
         try:
             while chunk := sock.recv(65536):
                 received += chunk
         except ConnectionResetError:
-            return received, RESET
-    return received, END
+            return bytes(received), RESET
+    return bytes(received), END
 
 
 def read_pipe(fd: int) -> Peer:
@@ -93,15 +93,15 @@ async def file_over_pipe() -> tuple[AsyncWrite, Callable[[], Awaitable[Peer]]]:
 
 def in_memory(reader: Any) -> Callable[[], Awaitable[Peer]]:
     async def read() -> Peer:
-        received = b""
+        received = bytearray()
         try:
             async for chunk in reader:
                 received += chunk
         except trio.BrokenResourceError:
-            return received, RESET
+            return bytes(received), RESET
         finally:
             await reader.aclose()
-        return received, END
+        return bytes(received), END
 
     return read
 
