@@ -45,6 +45,7 @@ OUTSIDE = {
 #: Imports inside functions: (module, imported) -> why it cannot stand at the top.
 LATE = {
     ("_demo", "trustme"): "an extra; the demo says how to install it",
+    ("_tls", "ipaddress"): "on Python 3.10, Trio does not import it",
     ("__main__", "trio_asyncwrite._demo"): "not for --help and --version",
 }
 

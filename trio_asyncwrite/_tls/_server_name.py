@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Final
 
 import idna
@@ -51,6 +50,8 @@ def server_name(host: str | bytes | bytearray | None) -> str | None:
 
 
 def _is_ipv6(address: str) -> bool:
+    import ipaddress  # noqa: PLC0415 - see tests/test_layers.py
+
     try:
         ipaddress.IPv6Address(address)
     except ValueError:
