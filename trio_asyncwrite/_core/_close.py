@@ -167,11 +167,8 @@ def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
     return layers, sides
 
 
-class _EndedSide(Closer):
-    """Stands for the close that has ended one side of a layer over two streams."""
-
-
-_ENDED_SIDE: Final = _EndedSide()
+#: Stands for the close that has ended one side of a layer over two streams.
+_ENDED_SIDE: Final = object()
 
 
 @final
@@ -204,7 +201,7 @@ class Close(Closer):
     #: The close that this one has become a part of.
     successor: Close | None = None
     #: When all waits of limited length are over, together, on Trio's clock.
-    _brief_deadline: float | None = None
+    _brief_deadline: float = math.inf
     #: Whether the sending stage is over, and whether all is.
     has_sent: bool = False
     is_done: bool = False
@@ -496,7 +493,7 @@ class Close(Closer):
         await trio.lowlevel.checkpoint()
         while self.hardness < Hardness.ABORTED and not self.sent and self.successor is None:
             while self.hardness is Hardness.CLEAN and self.guests:
-                await self._wait_for(self.guests[0])
+                await self._wait(self._wait_for_guest)
             state = self.state()
             is_short = state is State.TRUNCATED or state is State.BROKEN
             if self.hardness is Hardness.CUT_OFF or (is_short and not self.delivers):
@@ -509,22 +506,24 @@ class Close(Closer):
                 if await self._wait_briefly(wait):
                     self._poll(self._poll_end)
                 return
-            with trio.CancelScope(deadline=self.deadline) as self._scope:
-                try:
-                    await wait()
-                except trio.BusyResourceError:
-                    # A task that uses a foreign stream directly cannot be made to leave it.
-                    await trio.sleep(_BUSY_PAUSE)
-            if trio.current_time() >= self.deadline:
-                self.harden(Hardness.CUT_OFF, hurried=False, late=True)
+            await self._wait(wait)
 
-    async def _wait_for(self, guest: Close) -> None:
+    async def _wait(self, wait: Callable[[], Awaitable[object]]) -> None:
+        """Make a wait that ends when time is up, or when the close gets harder."""
         with trio.CancelScope(deadline=self.deadline) as self._scope:  # noqa: ASYNC912
-            while not guest.has_sent:
-                await guest.next_news()
-            self.guests.remove(guest)
+            try:
+                await wait()
+            except trio.BusyResourceError:
+                # A task that uses a foreign stream directly cannot be made to leave it.
+                await trio.sleep(_BUSY_PAUSE)
         if trio.current_time() >= self.deadline:
             self.harden(Hardness.CUT_OFF, hurried=False, late=True)
+
+    async def _wait_for_guest(self) -> None:
+        guest = self.guests[0]
+        while not guest.has_sent:
+            await guest.next_news()
+        self.guests.remove(guest)
 
     def _poll(self, poll: Callable[[], None]) -> Callable[[], Awaitable[object]] | None:
         """Poll once; the wait if there is one, and None if it is through or has failed."""
@@ -620,8 +619,7 @@ class Close(Closer):
         patience = max((layer.close_patience for layer in self.layers), default=0.0)
         if not patience:
             return False
-        if self._brief_deadline is None:
-            self._brief_deadline = trio.current_time() + patience
+        self._brief_deadline = min(self._brief_deadline, trio.current_time() + patience)
         self.waits_briefly = True
         try:
             with trio.CancelScope(shield=True, deadline=self._brief_deadline) as scope:

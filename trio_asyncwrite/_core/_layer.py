@@ -124,7 +124,7 @@ class Layer(trio.abc.AsyncResource):
     can_be_torn: bool = True
 
     # Hidden from type checkers: __new__ is at odds with every __init__.
-    if not TYPE_CHECKING:
+    if not TYPE_CHECKING:  # pragma: no branch
 
         def __new__(cls, *_args: object, **_kwargs: object) -> Self:
             self = super().__new__(cls)

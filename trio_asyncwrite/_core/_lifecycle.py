@@ -27,6 +27,7 @@ A lifecycle never refers to its layer: without a cycle, a dropped stack is freed
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import contextvars
 import enum
@@ -79,19 +80,19 @@ ENDING: Final = Phase.ENDING
 ENDED: Final = Phase.ENDED
 
 
-class Closer:
+class Closer(abc.ABC):
     """A close that runs; see ``_close.py``."""
 
+    @abc.abstractmethod
     def is_host_of(self, other: object) -> bool:
         """Whether ``other`` is a close that may write through the layers of this one."""
-        return False
 
     #: Whether it now makes its one wait of limited length, and has waited when that is cancelled.
     waits_briefly = False
 
+    @abc.abstractmethod
     def postpones(self, layer: Layer) -> bool:
         """Whether the layer's shutdown has to wait for other layers above it."""
-        return False
 
 
 class Call:
