@@ -606,3 +606,20 @@ async def test_an_unknown_number_of_held_bytes_truncates() -> None:
     wire = Unknown(100)
     await wire.aclose()
     assert wire.releases == ["release False"]
+
+
+async def test_layers_that_raise_one_and_the_same_error_make_no_circle_of_it() -> None:
+    error = ValueError("release")
+
+    class Failing(Upper):
+        async def release(self, *, clean: bool) -> None:
+            raise error
+
+    top = Failing(Failing(Wire(math.inf)))
+    with pytest.raises(ValueError, match="release") as info:
+        await top.aclose()
+
+    assert info.value is error
+    assert error.__context__ is not error
+    assert top.closed
+    assert top.inner.closed

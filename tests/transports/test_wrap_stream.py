@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import os
+import unittest.mock
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -150,3 +152,21 @@ def test_a_living_writer_keeps_its_grace() -> None:
         wrap_stream(stream, 2.0)
     del writer
     assert wrap_stream(stream, 2.0).cancel_grace == 2.0  # type: ignore[attr-defined]
+
+
+def test_a_mock_of_a_writer_is_no_working_layer() -> None:
+    with pytest.raises(TypeError, match="no working layer"):
+        wrap_stream(unittest.mock.Mock(spec=AsyncWrite))
+
+
+async def test_a_writer_that_goes_does_not_take_its_successor_along() -> None:
+    """Once closed, a writer is replaced; when it is collected, the new one stays known."""
+    stream = trio.testing.memory_stream_one_way_pair()[0]
+    before = wrap_stream(stream)
+    await before.aclose()
+    writer = wrap_stream(stream)
+    del before
+    gc.collect()
+
+    assert wrap_stream(stream) is writer
+    await writer.aclose()

@@ -209,7 +209,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         self.lifecycle.check_write(self)
         inner = self.lifecycle.inner
         if inner is not None:
-            poll_below(inner, _as_writer(self, inner).poll_ready)
+            poll_step(_as_writer(self, inner), "poll_ready")
 
     @answer
     def epilogue(self) -> Epilogue:

@@ -424,39 +424,19 @@ def poll_step(layer: Layer, name: str) -> None:
 
 
 def poll_below(layer: Layer, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
-    """Poll ``layer``, by a poll of its own; for layers above it.
-
-    A shutdown also shuts ``layer`` for writes, whether its ``poll_shutdown`` sees to that or not.
-    In a close it does nothing: ``layer`` has a turn of its own, after all above it.
+    """Poll ``layer``, by a poll of its own that writes; for layers above it.
 
     Raises:
         NotReady: as the poll does.
-        TypeError: if a poll that must return None returns something else.
         trio.BrokenResourceError: if it fails; ``layer`` and all above it are then broken.
     """
     try:
-        if args:
-            return poll(*args)
-        is_shutdown = poll == layer.poll_shutdown  # type: ignore[attr-defined]
-        if is_shutdown and not begin_shutdown(layer):
-            return None  # type: ignore[return-value]
-        answer = poll(*args)
-        if answer is not None:
-            _check_answer(layer, poll, answer)
-        if is_shutdown:
-            layer.lifecycle.end()
-        return answer
+        return poll(*args)
     except NotReady:
         raise
     except BaseException as exc:
         fail(layer, exc)
         raise
-
-
-def _check_answer(layer: Layer, poll: object, answer: object) -> None:
-    for name in ("poll_flush", "poll_shutdown", "poll_ready"):
-        if poll == getattr(layer, name):
-            wrong_answer(layer, name, answer)
 
 
 # ---- Tears -------------------------------------------------------------------------------------

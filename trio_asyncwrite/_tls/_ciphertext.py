@@ -24,11 +24,13 @@ import trio
 from trio_asyncwrite._core._async_read import AsyncRead, poll_reader
 from trio_asyncwrite._core._checks import RECEIVE_SIZE, accepted
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._stack import is_refusal, poll_below, writing_chain
+from trio_asyncwrite._core._stack import is_refusal, writing_chain
 from trio_asyncwrite._core._waits import OneForAll, first_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from typing_extensions import TypeVarTuple, Unpack
 
     from trio_asyncwrite._core._async_write import AsyncWrite
     from trio_asyncwrite._core._layer import Layer
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from ._engine import TlsEngine
 
     Wait = Callable[[], Awaitable[object]]
+    Ts = TypeVarTuple("Ts")
 
 #: How much ciphertext to read at a close, and before a failure is judged: more than a flight of
 #: session tickets or than a socket buffer holds by default, and little memory.
@@ -113,10 +116,10 @@ class Ciphertext:
                 self.drop()
             raise
 
-    def poll(self, poll: Callable[[], None]) -> None:
+    def poll(self, poll: Callable[[Unpack[Ts]], None], *args: Unpack[Ts]) -> None:
         """Poll the transport; one task makes its wait, if there is one."""
         try:
-            poll_below(self._writer, poll)
+            poll(*args)
         except NotReady as not_ready:
             raise self._not_ready(not_ready) from None
 

@@ -55,6 +55,8 @@ from trio_asyncwrite._core._stack import (
     forgive,
     hold,
     let_go,
+    poll_step,
+    shut_down,
     writing_chain,
 )
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
@@ -267,7 +269,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
             if not self._https_compatible:
                 self._poll_close_notify()
             self._push(flush=True)
-            self._ciphertext.poll(self.inner.poll_shutdown)
+            self._ciphertext.poll(shut_down, self.inner)
         except trio.BrokenResourceError:
             with contextlib.suppress(ssl.SSLError):
                 self._read_ahead()
@@ -308,7 +310,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
         """Push what is queued, and ask the transport. See :meth:`AsyncWrite.poll_ready`."""
         self.lifecycle.check_write(self)
         self._push()
-        self._ciphertext.poll(self.inner.poll_ready)
+        self._ciphertext.poll(poll_step, self.inner, "poll_ready")
 
     @trio.lowlevel.enable_ki_protection
     def poll_read(self, size: int, /) -> bytes:
@@ -547,7 +549,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
     def _poll_reason(self) -> None:
         """Be ready once the peer, which takes no more, has had its say; raise it if it is why."""
         limit = self._alert_limit = self._alert_limit or TimeLimit(_ALERT_TIMEOUT)
-        while not limit.is_over():
+        while True:
             try:
                 if self._engine.established:
                     self._peek()
@@ -556,7 +558,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
             except ssl.SSLError as exc:
                 self._handshake_error = exc
                 raise self._handshake_failed(exc) from exc
-            if self._engine.eof:
+            if self._engine.eof or limit.is_over():
                 return
             try:
                 self._ciphertext.receive()

@@ -19,7 +19,6 @@ from trio_asyncwrite._core._stack import (
     fail,
     hold,
     let_go,
-    poll_below,
     poll_step,
     shut_down,
 )
@@ -192,7 +191,7 @@ class BufWriter(AsyncWrite, Generic[W]):
         if self.held_bytes >= self._capacity:
             self._push([])
         if self._capacity == 1:  # even a single byte bypasses the buffer
-            poll_below(self.inner, self.inner.poll_ready)
+            poll_step(self.inner, "poll_ready")
 
     @trio.lowlevel.enable_ki_protection
     def _append(self, data: bytes | memoryview) -> int:

@@ -41,7 +41,14 @@ from trio_asyncwrite._core._shell import (
     write_from,
     write_message,
 )
-from trio_asyncwrite._core._stack import begin_shutdown, hold, let_go, poll_below, shut_down
+from trio_asyncwrite._core._stack import (
+    begin_shutdown,
+    hold,
+    let_go,
+    poll_below,
+    poll_step,
+    shut_down,
+)
 from trio_asyncwrite._core._waits import Line, OneForAll
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
@@ -209,7 +216,7 @@ class SharedWriter(Wrapper[W]):
         """Send the rest of a message, and flush. See :meth:`AsyncWrite.poll_flush`."""
         self.lifecycle.check_flush(self)
         self.push_rest()
-        self._poll_below(self.inner.poll_flush)
+        self._poll_below(poll_step, self.inner, "poll_flush")
 
     @trio.lowlevel.enable_ki_protection
     def poll_shutdown(self) -> None:
@@ -223,7 +230,7 @@ class SharedWriter(Wrapper[W]):
         """Return if a message can begin. See :meth:`AsyncWrite.poll_ready`."""
         self.lifecycle.check_write(self)
         self.push_rest()
-        self._poll_below(self.inner.poll_ready)
+        self._poll_below(poll_step, self.inner, "poll_ready")
 
     def _begin(self, *parts: bytes | bytearray | memoryview) -> int:
         """Offer a message to the writer below; if it takes some, keep the rest."""

@@ -32,7 +32,7 @@ import trio.abc
 
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._stack import begin_shutdown, poll_below, shut_down
+from trio_asyncwrite._core._stack import begin_shutdown, poll_below, poll_step, shut_down
 from trio_asyncwrite._core._waits import OneForAll
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
@@ -184,7 +184,7 @@ class TimeoutWriter(Wrapper[W]):
     def poll_flush(self) -> None:
         """Pass the flush on. See :meth:`AsyncWrite.poll_flush`."""
         self.lifecycle.check_flush(self)
-        self._poll_timed(self.inner.poll_flush)
+        self._poll_timed(poll_step, self.inner, "poll_flush")
 
     def poll_shutdown(self) -> None:
         """Pass the shutdown on. See :meth:`AsyncWrite.poll_shutdown`."""
@@ -195,7 +195,7 @@ class TimeoutWriter(Wrapper[W]):
     def poll_ready(self) -> None:
         """Pass the question on. See :meth:`AsyncWrite.poll_ready`."""
         self.lifecycle.check_write(self)
-        self._poll_timed(self.inner.poll_ready)
+        self._poll_timed(poll_step, self.inner, "poll_ready")
 
     def _poll_timed(self, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
         """Poll the writer below; if that is not ready, its wait is timed."""

@@ -18,7 +18,15 @@ from trio_asyncwrite._core._checks import byte_view
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._shell import poll_buf
-from trio_asyncwrite._core._stack import begin_shutdown, fail, hold, let_go, poll_below
+from trio_asyncwrite._core._stack import (
+    begin_shutdown,
+    fail,
+    hold,
+    let_go,
+    poll_below,
+    poll_step,
+    shut_down,
+)
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
 W = TypeVar("W", bound=AsyncWrite)
@@ -95,13 +103,13 @@ class NeverReadyTwiceWriter(_Hostile[W]):
         """Flush, not at once after a write. See :meth:`AsyncWrite.poll_flush`."""
         self.lifecycle.check_flush(self)
         self._rest_before("flush")
-        poll_below(self.inner, self.inner.poll_flush)
+        poll_step(self.inner, "poll_flush")
 
     def poll_shutdown(self) -> None:
         """Shut down, not at once. See :meth:`AsyncWrite.poll_shutdown`."""
         if begin_shutdown(self):
             self._rest_before("shutdown")
-            poll_below(self.inner, self.inner.poll_shutdown)
+            shut_down(self.inner)
             self.lifecycle.end()
 
     def _rest_before(self, poll: str) -> None:
@@ -154,7 +162,7 @@ class ReadyAfterFlushWriter(_Hostile[W]):
             poll_below(self.inner, poll_buf, self.inner, self._held)
             if not self._held.remaining:
                 let_go(self)
-        poll_below(self.inner, self.inner.poll_flush)
+        poll_step(self.inner, "poll_flush")
 
     def poll_ready(self) -> None:
         """Return once everything was flushed. See :meth:`AsyncWrite.poll_ready`."""
