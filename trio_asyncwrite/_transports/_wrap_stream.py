@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 import weakref
 from typing import TypeVar, overload
@@ -82,25 +81,19 @@ def wrap_stream(stream: trio.abc.SendStream, cancel_grace: float | None = None) 
         raise TypeError(
             f"expected a trio.abc.SendStream, got {type(stream).__name__}{advice(stream)}"
         )
-    known = _writers.get(id(stream))
-    writer = None if known is None else known()
+    writer = _writers.get(id(stream))
     if writer is not None and not writer.closed:
         grace = getattr(writer, "cancel_grace", cancel_grace)
         if cancel_grace is not None and cancel_grace != grace:
             raise ValueError(f"{writer!r} exists already, with another cancel_grace: give None")
         return writer
     writer = _new_writer(stream, DEFAULT_CANCEL_GRACE if cancel_grace is None else cancel_grace)
-    _writers[id(stream)] = weakref.ref(writer, functools.partial(_forget, id(stream)))
+    _writers[id(stream)] = writer
     return writer
 
 
 #: The writers that wrap_stream has made. They keep their streams alive, and so the numbers valid.
-_writers: dict[int, weakref.ref[AsyncWrite]] = {}
-
-
-def _forget(number: int, reference: weakref.ref[AsyncWrite]) -> None:
-    if _writers.get(number) is reference:
-        del _writers[number]
+_writers: weakref.WeakValueDictionary[int, AsyncWrite] = weakref.WeakValueDictionary()
 
 
 def _new_writer(stream: trio.abc.SendStream, cancel_grace: float) -> AsyncWrite:
