@@ -385,10 +385,12 @@ async def test_bytes_that_a_flush_leaves_in_the_file_are_unsent_until_it_is_clos
 async def test_a_flush_that_does_nothing_does_not_hide_the_loss_of_a_dropped_file(
     make: Callable[[Path], Any], tmp_path: Path
 ) -> None:
-    writers = [AllowStdIo(make(tmp_path / "file"))]
+    file = make(tmp_path / "file")
+    writers = [AllowStdIo(file)]
     await writers[0].send_all(DATA)
     with pytest.warns(ResourceWarning, match=f"garbage-collected: {len(DATA)} bytes"):
         writers.clear()
+    file.close()
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
