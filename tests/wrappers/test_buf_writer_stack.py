@@ -17,6 +17,7 @@ from trio_asyncwrite import (
     TimeoutWriter,
     duplex,
 )
+from trio_asyncwrite._core._stack import above
 
 from .._streams import drain
 from ._buffered import Inner, memory
@@ -107,7 +108,8 @@ async def test_a_thousand_short_lived_layers_leave_nothing() -> None:
         await writer.send_all(b"x")
         del writer
 
-    assert list(stream.lifecycle.above) == []
+    assert above(stream) == []
+    assert len(stream.lifecycle.above) < 4  # those of the last ones, until the next comes
     assert stream.lifecycle.holders == ()
     assert stream.lifecycle.holding == 0
 

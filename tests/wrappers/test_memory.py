@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from trio_asyncwrite import BufWriter, ReadWritePair, SharedWriter, TimeoutWriter, duplex, split
+from trio_asyncwrite._core._stack import above
 from trio_asyncwrite.testing import (
     BrokenAfterWriter,
     NeverReadyTwiceWriter,
@@ -60,7 +61,8 @@ async def test_a_wrapper_that_is_dropped_is_freed_at_once(make: Make) -> None:
             await writer.send_all(b"data")
         del writer
         assert gone() is None
-    assert list(stream.lifecycle.above) == []
+    assert above(stream) == []
+    assert len(stream.lifecycle.above) < 4  # those of the last ones, until the next comes
 
 
 @pytest.mark.usefixtures("no_collector")
@@ -71,7 +73,8 @@ async def test_a_thousand_short_lived_layers_over_one_stream_leave_nothing(make:
         await make(stream).send_all(b"x")
 
     lifecycle = stream.lifecycle
-    assert list(lifecycle.above) == []
+    assert above(stream) == []
+    assert len(lifecycle.above) < 4  # those of the last ones, until the next comes
     assert (lifecycle.holders, lifecycle.holding) == ((), 0)
     assert (lifecycle.waits, lifecycle.calls) == ((), ())
 

@@ -97,28 +97,25 @@ def _visit(layer: Layer, layers: list[Layer], found: list[Layer]) -> None:
 
 def _line_through(layer: Layer) -> list[Layer] | None:
     """The layers of a stack that has no branches, uppermost first; None if it may have some."""
-    top = layer
-    while uppers := top.lifecycle.above:
-        upper = uppers[0]()
-        if len(uppers) > 1 or upper is None or says_what_is_below(upper):
+    line = [layer]
+    while uppers := above(line[0]):
+        if len(uppers) > 1 or uppers[0].lifecycle.inner is not line[0]:
             return None
-        if upper.lifecycle.released or upper.lifecycle.inner is not top:
+        line.insert(0, uppers[0])
+    lower = layer.lifecycle.inner
+    while lower is not None:
+        if len(above(lower)) > 1:
             return None
-        top = upper
-    line: list[Layer] = []
-    one: Layer | None = top
-    while one is not None:
-        lifecycle = one.lifecycle
+        line.append(lower)
+        lower = lower.lifecycle.inner
+    for one in line:
         if (
-            lifecycle.released
-            or lifecycle.close is not None
-            or len(lifecycle.above) > 1
-            or says_what_is_below(one)
+            one.lifecycle.released
+            or one.lifecycle.close is not None
             or one.overrides_owns_below
+            or says_what_is_below(one)
         ):
             return None
-        line.append(one)
-        one = lifecycle.inner
     return line
 
 
@@ -216,8 +213,6 @@ class Close(Closer):
     _scope: trio.CancelScope | None = None
     _lingering: tuple[trio.CancelScope, ...] = ()
     _order: list[Layer] | None = None
-    #: Whether the stack has no branches: then ``layers`` is in order, and nobody is postponed.
-    is_line: bool = False
 
     def __init__(self) -> None:
         self.layers: list[Layer] = []
@@ -636,7 +631,7 @@ class Close(Closer):
     def note_truncation(self) -> None:
         """Decide how the stack ends: by what is lost, and by what was begun."""
         state = self.state()
-        self._counted = [layer for layer in self.layers if is_counted(layer)]
+        self._counted = self._counted_layers()
         for layer in (*self.layers, *self.sides):
             if layer.lifecycle.torn_text not in ("", _ABORTED_TEXT):
                 self.cut_short_text = layer.lifecycle.torn_text
@@ -648,6 +643,11 @@ class Close(Closer):
             or (state is State.BROKEN and not self.sent)
             or any(held_by(layer) != 0 for layer in (*self._counted, *self.sides))
         )
+
+    def _counted_layers(self) -> list[Layer]:
+        if self.is_line and not any(layer.encodes for layer in self.layers):
+            return self.layers
+        return [layer for layer in self.layers if is_counted(layer)]
 
     def ends_plainly(self, layer: Layer) -> bool:
         """Whether ``layer`` should end as if nothing was missing.

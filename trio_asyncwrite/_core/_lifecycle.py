@@ -87,6 +87,9 @@ class Closer(abc.ABC):
     def is_host_of(self, other: object) -> bool:
         """Whether ``other`` is a close that may write through the layers of this one."""
 
+    #: Whether the stack has no branches: then ``layers`` is in order, and nobody is postponed.
+    is_line: bool = False
+
     #: Whether it now makes its one wait of limited length, and has waited when that is cancelled.
     waits_briefly = False
 
@@ -234,7 +237,7 @@ class Lifecycle:
     receiving: OneForAll | None = None
 
     # The layers above: all of them weakly, and strongly those that hold bytes, in that order.
-    above: list[weakref.ref[Layer]] | tuple[()] = ()
+    above: tuple[weakref.ref[Layer], ...] = ()
     holders: tuple[Layer, ...] = ()
     holding: int = 0
     #: Whether this layer's ``held_bytes`` has to be asked for after each call; and the layers below

@@ -10,7 +10,6 @@ hold bytes, fails, is torn, shut down or closed.
 
 from __future__ import annotations
 
-import functools
 import warnings
 import weakref
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -141,28 +140,22 @@ def writers_above(layer: Layer) -> list[Layer]:
 # ---- Registration ------------------------------------------------------------------------------
 
 
-def _forget(uppers: list[weakref.ref[Layer]], reference: weakref.ref[Layer]) -> None:
-    # In place: the callbacks of the others refer to this list.
-    uppers[:] = [one for one in uppers if one is not reference]
-
-
 def register(layer: Layer, lower: Layer) -> None:
-    """Let ``lower`` know that ``layer`` is above it."""
+    """Let ``lower`` know that ``layer`` is above it, and forget those that are gone."""
     lifecycle = lower.lifecycle
     uppers = lifecycle.above
-    if isinstance(uppers, tuple):
-        uppers = lifecycle.above = []
-    else:
-        for reference in uppers:
-            if reference() is layer:
-                return
-    uppers.append(weakref.ref(layer, functools.partial(_forget, uppers)))
+    if not uppers:
+        lifecycle.above = (weakref.ref(layer),)
+        return
+    for reference in uppers:
+        if reference() is layer:
+            return
+    lifecycle.above = (*[one for one in uppers if one() is not None], weakref.ref(layer))
 
 
 def _unregister(layer: Layer, lower: Layer) -> None:
-    uppers = lower.lifecycle.above
-    if isinstance(uppers, list):
-        uppers[:] = [one for one in uppers if one() is not layer]
+    lifecycle = lower.lifecycle
+    lifecycle.above = tuple(one for one in lifecycle.above if one() is not layer)
     _not_held_below(layer, lower)
 
 
@@ -219,7 +212,8 @@ def attach(layer: Layer) -> None:
     watched: list[Layer] = []
     for one in below(layer):
         theirs = one.lifecycle
-        register(layer, one)
+        if one is not lifecycle.inner:  # that one knows us since it was set
+            register(layer, one)
         if not theirs.attached:
             attach(one)
         if theirs.watched or theirs.is_watched:
@@ -616,6 +610,8 @@ def begin_shutdown(layer: Layer) -> bool:
         return False
     if lifecycle.phase is OPEN:
         lifecycle.phase = ENDING
+        if lifecycle.close is not None and lifecycle.close.is_line:
+            return True  # all above are closed with it, and refuse everything
         lifecycle.update()
         for upper in writers_above(layer):
             if not upper.lifecycle.shut:
