@@ -8,11 +8,13 @@ import socket as stdlib_socket
 import struct
 import subprocess
 import tty
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
+from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import Buf, BufWriter, NotReady, PollEvented, wrap_stream
 from trio_asyncwrite.testing import Sweep, cancel_everywhere, check_async_write
@@ -28,6 +30,7 @@ from .._streams import (
     reset,
     socket_pair,
     tcp_pair,
+    unix_pair,
 )
 
 if TYPE_CHECKING:
@@ -680,3 +683,92 @@ def test_what_is_not_its_own_is_left_open_without_a_word(
             PollEvented(file.fileno())
         assert is_open(file.fileno())
     assert is_open(fds[1])
+
+
+# ---- A close that does not wait ---------------------------------------------------------------
+
+
+async def test_close_closes_at_once_and_as_often_as_it_is_called() -> None:
+    writer, reader = await pipe_pair()
+    writer.poll_write(b"abc")
+    for _ in range(2):
+        writer.close()
+        assert writer.fileno() == -1
+        assert writer.closed
+    assert await drain(reader) == b"abc"
+    with pytest.raises(trio.ClosedResourceError):
+        await writer.write(b"x")
+    await writer.aclose()
+    await reader.aclose()
+
+
+@pytest.mark.parametrize("operation", ["write_all", "flush", "receive_some", "aclose"])
+@pytest.mark.filterwarnings("ignore:.*only:ResourceWarning")
+async def test_close_evicts_who_is_inside(operation: str) -> None:
+    left, right = await unix_pair()
+    stream = PollEvented(left.socket)
+    upper = BufWriter(stream, 100_000)
+    clog(stream)
+    upper.poll_write(bytes(10))
+    target = stream if operation in ("write_all", "receive_some") else upper
+    arguments = [bytes(100_000)] if operation == "write_all" else []
+
+    async with trio.open_nursery() as nursery:
+
+        async def use() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await getattr(target, operation)(*arguments)
+
+        nursery.start_soon(use)
+        await wait_all_tasks_blocked()
+        stream.close()
+        assert stream.fileno() == -1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        await upper.aclose()
+    await right.aclose()
+
+
+async def test_layers_above_a_closed_descriptor_refuse_bytes_and_tell_what_they_have_lost() -> None:
+    writer, reader = await pipe_pair()
+    upper = BufWriter(writer)
+    await upper.write(b"abc")
+    writer.close()
+    for operation in (upper.write, upper.write_all):
+        with pytest.raises(trio.ClosedResourceError):
+            await operation(b"x")
+    with pytest.raises(trio.ClosedResourceError):
+        await upper.flush()
+    assert upper.unsent_bytes == 3
+    with pytest.warns(ResourceWarning, match="3 bytes that it had accepted were never sent"):
+        await upper.aclose()
+    assert await drain(reader) == b""
+    await reader.aclose()
+
+
+async def test_close_after_half_a_message_is_a_reset_and_warns() -> None:
+    left, right = await tcp_pair()
+    stream = PollEvented(left.socket)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.write_all, bytes(10_000_000))
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    with pytest.warns(ResourceWarning, match="was closed: only .* bytes of a message"):
+        stream.close()
+    with pytest.raises(trio.BrokenResourceError):
+        await drain(right)
+    await right.aclose()
+
+
+async def test_open_process_can_give_its_pipe_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trio closes the pipes of a process that could not be started, and waits for nothing."""
+    made: list[PollEvented] = []
+
+    def make(fd: int) -> PollEvented:
+        made.append(PollEvented(fd))
+        return made[-1]
+
+    monkeypatch.setattr(trio.lowlevel, "FdStream", make)
+    with pytest.raises(FileNotFoundError):
+        await trio.lowlevel.open_process(["/no/such/program"], stdin=subprocess.PIPE)
+    assert [stream.fileno() for stream in made] == [-1]

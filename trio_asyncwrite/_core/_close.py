@@ -42,6 +42,7 @@ from ._stack import (
     poll_step,
     says_what_is_below,
     settle,
+    shut_above,
     stated_below,
     tear,
     warn_unraisably,
@@ -441,7 +442,7 @@ class Close(Closer):
                 if handed_over:
                     self.tell()
                 else:
-                    self._finish()
+                    self.finish()
                 running_closes.reset(token)
 
     def _take_untold(self) -> None:
@@ -700,7 +701,7 @@ class Close(Closer):
             finally:
                 interrupt = None
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         """Every layer is closed from now on, whatever has happened."""
         self.fell_short = not (self.sent or self.was_broken) and (
             self.hardness is not Hardness.CLEAN or self.error is not None
@@ -839,6 +840,24 @@ async def close_layer(layer: Layer, hardness: Hardness, *, joins_gently: bool = 
         await _run(close, layer, raises=not joins_gently)
     for other in others:
         await _join(other, layer, gently=joins_gently)
+
+
+def close_at_once(layer: Layer) -> None:
+    """Close one layer without waiting; whoever calls it frees what the layer holds.
+
+    Tasks inside it are evicted, and a close that another task runs is cut off. The layers above
+    are shut down, and are still to be closed.
+    """
+    lifecycle = layer.lifecycle
+    if isinstance(lifecycle.close, Close):
+        lifecycle.close.harden(Hardness.CUT_OFF)
+    elif not lifecycle.released:
+        close = Close()
+        close.add([layer], [])
+        shut_above(layer)
+        close.note_truncation()
+        _tell_losses(close, layer, raises=False)
+        close.finish()
 
 
 async def _closed_before(layer: Layer) -> None:

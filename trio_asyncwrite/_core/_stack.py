@@ -613,11 +613,16 @@ def begin_shutdown(layer: Layer) -> bool:
         if lifecycle.close is not None and lifecycle.close.is_line:
             return True  # all above are closed with it, and refuse everything
         lifecycle.update()
-        for upper in writers_above(layer):
-            if not upper.lifecycle.shut:
-                upper.lifecycle.shut = True
-                upper.lifecycle.update()
+        shut_above(layer)
     return True
+
+
+def shut_above(layer: Layer) -> None:
+    """Nothing can be written any more to the layers above ``layer``."""
+    for upper in writers_above(layer):
+        if not upper.lifecycle.shut:
+            upper.lifecycle.shut = True
+            upper.lifecycle.update()
 
 
 def shut_down(layer: AsyncWrite) -> None:

@@ -15,6 +15,7 @@ import trio
 import trio.abc
 
 from trio_asyncwrite._core._answer import answer
+from trio_asyncwrite._core._close import close_at_once
 from trio_asyncwrite._core._stack import begin_shutdown
 
 from ._blocking_mode import NonBlockingMode
@@ -145,6 +146,22 @@ class PollEvented(FdWriter):
             if sock.family in (stdlib_socket.AF_INET, stdlib_socket.AF_INET6):
                 return sock
         return None
+
+    @trio.lowlevel.enable_ki_protection
+    def close(self) -> None:
+        """Close the descriptor at once, as :class:`trio.lowlevel.FdStream` does.
+
+        Nothing is flushed or waited for. Another task inside the stream gets
+        :exc:`trio.ClosedResourceError`, and so does whoever writes to a layer above it from now
+        on. Once closed, calling it again does nothing.
+
+        Source: ``trio.lowlevel.FdStream.close``.
+        """
+        try:
+            close_at_once(self)
+        finally:
+            if self.fileno() >= 0:
+                self._close_now()
 
     async def release(self, *, clean: bool) -> None:
         """Close the descriptor, or give it back. See :meth:`AsyncWrite.release`.
