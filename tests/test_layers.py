@@ -30,6 +30,7 @@ LAYERS = {
     "_serving": "servers that end like that",
     "": "the public face",
     "testing": "for people who write their own writers",
+    "compat": "for libraries that ask for Trio's own classes",
     "_demo": "the main job",
     "__main__": "``python -m trio_asyncwrite``",
 }

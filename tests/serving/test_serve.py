@@ -486,6 +486,18 @@ async def test_listeners_may_be_anything() -> None:
     assert reports[0].outcomes == {CLEAN: 1}
 
 
+async def test_listeners_are_served_for_ever_without_a_drain() -> None:
+    listener = Listener()
+    async with trio.open_nursery() as nursery:
+        serve = partial(serve_listeners, echo, [listener])
+        assert await nursery.start(serve) == [listener]
+        client, end = duplex(100)
+        await listener.connect.send(end)
+        await client.send_all(b"abc")
+        assert await client.receive_some() == b"abc"
+        nursery.cancel_scope.cancel()
+
+
 async def test_without_listeners_the_end_is_at_once() -> None:
     drain = Drain()
     drain.start()

@@ -55,6 +55,8 @@ async def test_attributes_before_the_handshake(kind: Any) -> None:
     assert stream.server_hostname == HOST
     assert stream.session is None
     assert stream.pending() == 0
+    assert stream._ssl_object.server_hostname == HOST
+    assert getattr(stream, "ssl_object", stream._ssl_object) is stream._ssl_object
     for name in AFTER_HANDSHAKE:
         with pytest.raises(trio.NeedHandshakeError, match=name):
             getattr(stream, name)()

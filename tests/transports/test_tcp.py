@@ -136,6 +136,16 @@ async def test_a_bare_socket_gets_the_options_of_a_stream(tcp: Pair) -> None:
     assert raw == struct.pack("ii", 0, 0)
 
 
+async def test_an_option_may_be_a_null_pointer_of_some_length(tcp: Pair) -> None:
+    stream, _ = tcp
+
+    with pytest.raises(OSError, match="(?i)invalid|bad address"):
+        stream.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, None, 8)
+    for value, length in ((None, None), (1, 8), (b"12345678", 8)):
+        with pytest.raises(TypeError, match=f"got the value {value!r} and the length {length}"):
+            stream.setsockopt(1, 2, value, length)  # type: ignore[call-overload]
+
+
 async def test_it_names_its_descriptor_and_itself(tcp: Pair) -> None:
     stream, _ = tcp
 

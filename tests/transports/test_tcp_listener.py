@@ -21,6 +21,30 @@ async def test_an_accepted_connection_is_a_tcp_stream() -> None:
             assert await client.receive_some() == b"hello"
 
 
+@pytest.mark.parametrize("kind", ["socket", "SocketListener"])
+async def test_it_is_made_of_what_listens(kind: str) -> None:
+    sock = trio.socket.socket()
+    await sock.bind((LOOPBACK, 0))
+    sock.listen()
+    listener = TcpListener(sock if kind == "socket" else trio.SocketListener(sock))
+    assert listener.socket is sock
+    client = await open_tcp_stream(LOOPBACK, sock.getsockname()[1])
+    async with listener, client, await listener.accept() as server:
+        await server.send_all(b"hello")
+        assert await client.receive_some() == b"hello"
+
+
+async def test_it_is_made_of_nothing_else() -> None:
+    async with (await open_tcp_listeners(0, host=LOOPBACK))[0] as listener:
+        with pytest.raises(TypeError, match="expected a trio.SocketListener or .*, got TcpList"):
+            TcpListener(listener)  # type: ignore[arg-type]
+    packets = trio.socket.socket(type=trio.socket.SOCK_DGRAM)
+    with packets, pytest.raises(TypeError, match="got a socket of type SOCK_DGRAM"):
+        TcpListener(packets)
+    with trio.socket.socket() as sock, pytest.raises(ValueError, match="listening socket"):
+        TcpListener(sock)
+
+
 async def test_accepted_connections_survive_the_listener() -> None:
     (listener,) = await open_tcp_listeners(0, host=LOOPBACK)
     client = await open_tcp_stream(LOOPBACK, listener.socket.getsockname()[1])

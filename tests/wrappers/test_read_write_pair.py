@@ -118,6 +118,28 @@ async def test_its_parts_are_at_hand() -> None:
         assert repr(pair) == f"<ReadWritePair of {reader!r} and {writer!r}>"
 
 
+async def test_it_is_made_as_a_stapled_stream_is_by_keyword() -> None:
+    sending, receiving = trio.testing.memory_stream_one_way_pair()
+    pair = ReadWritePair(send_stream=sending, receive_stream=receiving)
+    assert (pair.send_stream, pair.receive_stream) == (sending, receiving)
+    assert pair.reader is receiving
+    assert isinstance(pair.inner, AsyncWrite)
+    await pair.aclose()
+
+
+@pytest.mark.parametrize("given", [("send_stream",), ("receive_stream",)])
+async def test_it_is_made_in_one_way_or_the_other(given: Any) -> None:
+    async with connected(pipe_pair) as (writer, reader):
+        streams: Any = {"send_stream": writer, "receive_stream": reader}
+        some = {name: streams[name] for name in given}
+        with pytest.raises(TypeError, match="expected a reader and a writer, got send_stream or"):
+            ReadWritePair(reader, writer, **some)
+        with pytest.raises(
+            TypeError, match=r"expected a trio\.abc\.(Send|Receive)Stream, got None"
+        ):
+            ReadWritePair(**some)
+
+
 async def test_two_unrelated_streams() -> None:
     """A child process: its output to read, its input to write."""
     process = await trio.lowlevel.open_process(

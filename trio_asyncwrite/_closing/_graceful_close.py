@@ -33,6 +33,7 @@ import trio
 import trio.abc
 
 from trio_asyncwrite._core._async_read import AsyncRead
+from trio_asyncwrite._core._checks import inherits
 from trio_asyncwrite._core._close import Close, Hardness, State, enter, wait_done
 from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._lifecycle import running_closes
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
 
 def writer_of(stream: trio.abc.SendStream) -> AsyncWrite | None:
     """The stream as a writer; None if it is one that cannot be wrapped any more when closed."""
-    if sys.platform != "win32" and isinstance(stream, trio.lowlevel.FdStream):
+    if sys.platform != "win32" and inherits(stream, trio.lowlevel.FdStream):
         if stream.fileno() < 0:
             return None
     return wrap_stream(stream)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 import trio
 import trio.abc
 
+from trio_asyncwrite._core._checks import inherits
 from trio_asyncwrite._transports._send_stream import SendStreamWriter
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def as_ssl_stream(stream: object) -> trio.SSLStream[trio.abc.Stream] | None:
     """``stream``, if it is an SSLStream."""
-    if isinstance(stream, trio.SSLStream):
+    if inherits(stream, trio.SSLStream):
         return cast("trio.SSLStream[trio.abc.Stream]", stream)
     return None
 

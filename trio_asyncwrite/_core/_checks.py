@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from ._errors import WriteZeroError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from typing_extensions import Buffer
+    from typing_extensions import Buffer, TypeIs
+
+T = TypeVar("T")
 
 #: How many bytes to receive at once, if the caller does not say: as Trio's streams do.
 RECEIVE_SIZE: Final = 65536
+
+
+def inherits(thing: object, kind: type[T]) -> TypeIs[T]:
+    """Whether ``thing`` is of a class of Trio's, and not of one that only claims it.
+
+    ``isinstance`` would believe what :mod:`trio_asyncwrite.compat` tells other libraries.
+    """
+    return kind in type(thing).__mro__
 
 
 def byte_view(data: Buffer) -> memoryview:

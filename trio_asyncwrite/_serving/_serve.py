@@ -28,14 +28,14 @@ S = TypeVar("S", bound=AsyncWrite)
 
 async def _serve(  # noqa: ASYNC128 - serve_listeners and run do it
     handler: Callable[[S], Awaitable[object]],
-    listeners: list[Any],
+    listeners: Sequence[Any],
     drain: Drain | None,
     handler_nursery: trio.Nursery | None,
     status: trio.TaskStatus[Any],
 ) -> DrainReport:
     if drain is None:
         await trio.serve_listeners(
-            handler, listeners, handler_nursery=handler_nursery, task_status=status
+            handler, list(listeners), handler_nursery=handler_nursery, task_status=status
         )
     return await Server(handler, drain).run(listeners, handler_nursery, status)
 
@@ -186,36 +186,58 @@ async def serve_tls_over_tcp(  # noqa: ASYNC128 - serve_listeners and run do it
     return await _serve(handler, listeners, drain, handler_nursery, task_status)
 
 
-async def serve_listeners(  # noqa: ASYNC128 - run does it
+@overload
+async def serve_listeners(
+    handler: Callable[[S], Awaitable[object]],
+    listeners: Sequence[trio.abc.Listener[S]],
+    *,
+    drain: None = ...,
+    handler_nursery: trio.Nursery | None = ...,
+    task_status: trio.TaskStatus[Sequence[trio.abc.Listener[S]]] = ...,
+) -> NoReturn: ...
+
+
+@overload
+async def serve_listeners(
     handler: Callable[[S], Awaitable[object]],
     listeners: Sequence[trio.abc.Listener[S]],
     *,
     drain: Drain,
+    handler_nursery: trio.Nursery | None = ...,
+    task_status: trio.TaskStatus[Sequence[trio.abc.Listener[S]]] = ...,
+) -> DrainReport: ...
+
+
+async def serve_listeners(  # noqa: ASYNC128 - serve_listeners and run do it
+    handler: Callable[[S], Awaitable[object]],
+    listeners: Sequence[trio.abc.Listener[S]],
+    *,
+    drain: Drain | None = None,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Sequence[trio.abc.Listener[S]]] = trio.TASK_STATUS_IGNORED,
 ) -> DrainReport:
-    """Serve listeners of your own until they are drained, as :func:`serve_tcp` does.
+    """Serve listeners of your own, for ever or until they are drained, as :func:`serve_tcp` does.
 
-    A Unix socket, for example: ``TcpListener(trio.SocketListener(sock))``. To serve for ever, there
-    is :func:`trio.serve_listeners`.
+    A Unix socket, for example: ``TcpListener(sock)``.
 
     Args:
         handler: an async callable that takes the stream. What it raises ends the server, and
             truncates that connection.
         listeners: what to accept connections from, as streams of this library. They are closed.
-        drain: what ends the server.
+        drain: what ends the server. Without it, a stream that a handler leaves open is closed
+            forcefully.
         handler_nursery: where the handlers run; by default in a nursery of this call.
         task_status: with ``nursery.start``, it returns ``listeners``.
 
     Returns:
-        What was seen of the ends of all connections.
+        What was seen of the ends of all connections. Without ``drain`` it does not return.
 
     Raises:
         OSError: if accepting fails, for more than a lack of resources.
 
-    Cancellation: nothing happened, beyond the end of the server and of its handlers. What the
-        kernel takes at once of what they wrote still goes out.
+    Cancellation: nothing happened, beyond the end of the server and of its handlers. With
+        ``drain``, what the kernel takes at once of what they wrote still goes out.
 
     Source: :func:`trio.serve_listeners`.
     """
-    return await Server(handler, drain).run(listeners, handler_nursery, task_status)
+    return await _serve(handler, listeners, drain, handler_nursery, task_status)

@@ -24,6 +24,17 @@ class SessionInfo:
         return self._engine.ssl_object
 
     @property
+    def ssl_object(self) -> ssl.SSLObject:
+        """The session as :mod:`ssl` has it, for what has no name here. Only ask it.
+
+        Reading, writing or unwrapping it would take bytes out of this stream.
+        """
+        return self._engine.ssl_object
+
+    #: As :class:`trio.SSLStream` has it, which other libraries read.
+    _ssl_object = ssl_object
+
+    @property
     def context(self) -> ssl.SSLContext:
         """The context. See :attr:`ssl.SSLSocket.context`."""
         return self._engine.ssl_object.context

@@ -20,7 +20,7 @@ import trio.abc
 
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
-from trio_asyncwrite._core._checks import byte_view
+from trio_asyncwrite._core._checks import byte_view, inherits
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._stack import begin_shutdown, fail, is_layer, writing_chain
@@ -154,7 +154,7 @@ class SendStreamWriter(AsyncWrite):
         for one in foreign_layers(self.stream):
             if is_layer(one):
                 return one  # type: ignore[return-value]
-            if isinstance(one, trio.SocketStream):
+            if inherits(one, trio.SocketStream):
                 return one
         return None
 
@@ -162,7 +162,7 @@ class SendStreamWriter(AsyncWrite):
     def unacknowledged_bytes(self) -> int | None:
         """What a TCP socket of Trio's, below the stream, says."""
         bottom = self._bottom()
-        if isinstance(bottom, trio.SocketStream):
+        if inherits(bottom, trio.SocketStream):
             sock = bottom.socket
             return unacknowledged_bytes(sock.fileno(), ended=sock.did_shutdown_SHUT_WR)
         return None if bottom is None else bottom.unacknowledged_bytes
@@ -171,7 +171,7 @@ class SendStreamWriter(AsyncWrite):
     def was_reset(self) -> bool:
         """Whether a TCP socket of Trio's, below the stream, is gone though we have not ended it."""
         bottom = self._bottom()
-        if isinstance(bottom, trio.SocketStream):
+        if inherits(bottom, trio.SocketStream):
             fd, ended = bottom.socket.fileno(), bottom.socket.did_shutdown_SHUT_WR
             is_tcp = unacknowledged_bytes(fd, ended=ended) is not None
             return is_tcp and not ended and is_gone(fd) is True
@@ -181,7 +181,7 @@ class SendStreamWriter(AsyncWrite):
     def descriptor(self) -> int | None:
         """That of a socket of Trio's, below the stream."""
         bottom = self._bottom()
-        if isinstance(bottom, trio.SocketStream):
+        if inherits(bottom, trio.SocketStream):
             return bottom.socket.fileno()
         return None if bottom is None else bottom.descriptor
 
@@ -311,6 +311,6 @@ def reset_through(stream: object) -> None:
     for layer in foreign_layers(stream):
         if is_layer(layer):
             writing_chain(layer)[-1].arm_reset(on=True)  # type: ignore[arg-type]
-        elif isinstance(layer, trio.SocketStream):
+        elif inherits(layer, trio.SocketStream):
             with contextlib.suppress(OSError):
                 layer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)

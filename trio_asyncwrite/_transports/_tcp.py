@@ -6,11 +6,12 @@ import contextlib
 import functools
 import socket as stdlib_socket
 import sys
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, final, overload
 
 import trio
 
 from trio_asyncwrite._core._answer import answer
+from trio_asyncwrite._core._checks import inherits
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._shell import claim, drive, leave
 from trio_asyncwrite._core._stack import begin_shutdown
@@ -59,7 +60,7 @@ class TcpStream(FdWriter):
                 "TcpStream writes to file descriptors, and sockets are none on Windows: "
                 "use wrap_stream() on the trio.SocketStream"
             )
-        if not isinstance(stream, trio.SocketStream):
+        if not inherits(stream, trio.SocketStream):
             if not isinstance(stream, trio.socket.SocketType):
                 raise TypeError(
                     f"expected a trio.SocketStream or a Trio socket, got {type(stream).__name__}"
@@ -163,9 +164,36 @@ class TcpStream(FdWriter):
         finally:
             self.socket.close()
 
-    def setsockopt(self, level: int, option: int, value: int | Buffer) -> None:
-        """Set a socket option. See :meth:`socket.socket.setsockopt`."""
-        self.socket.setsockopt(level, option, value)
+    @overload
+    def setsockopt(self, level: int, option: int, value: int | Buffer) -> None: ...
+    @overload
+    def setsockopt(self, level: int, option: int, value: None, length: int) -> None: ...
+
+    def setsockopt(
+        self, level: int, option: int, value: int | Buffer | None, length: int | None = None
+    ) -> None:
+        """Set a socket option. See :meth:`socket.socket.setsockopt`.
+
+        Args:
+            level: the protocol of the option.
+            option: the option.
+            value: a number, or bytes; ``None`` for a null pointer.
+            length: what the system is told of the length of a null pointer, in bytes.
+
+        Raises:
+            OSError: if the system refuses it.
+            TypeError: if there is a ``length`` and also a value, or neither.
+        """
+        if (value is None) == (length is None):
+            raise TypeError(
+                f"expected a value, or None and a length; got the value {value!r} and the length "
+                f"{length!r}"
+            )
+        if value is None:
+            assert length is not None
+            self.socket.setsockopt(level, option, None, length)
+        else:
+            self.socket.setsockopt(level, option, value)
 
     def getsockopt(self, level: int, option: int, buffersize: int = 0) -> int | bytes:
         """Get a socket option. See :meth:`socket.socket.getsockopt`."""

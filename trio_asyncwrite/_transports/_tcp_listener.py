@@ -7,6 +7,9 @@ from typing import final
 import trio
 import trio.abc
 
+from trio_asyncwrite._core._checks import inherits
+
+from ._fd import check_byte_stream
 from ._tcp import TcpStream
 
 
@@ -15,12 +18,25 @@ class TcpListener(trio.abc.Listener[TcpStream]):
     """Accepts connections as :class:`TcpStream` objects.
 
     Args:
-        listener: the :class:`trio.SocketListener` to accept from. Closing this listener closes it.
+        listener: a :class:`trio.SocketListener`, or a Trio socket that listens. Closing
+            this listener closes it.
+
+    Raises:
+        TypeError: if ``listener`` is neither, or the socket is of another type.
+        ValueError: if the socket does not listen.
 
     Source: ``tokio::net::TcpListener``; :class:`trio.SocketListener`.
     """
 
-    def __init__(self, listener: trio.SocketListener) -> None:
+    def __init__(self, listener: trio.SocketListener | trio.socket.SocketType) -> None:
+        if not inherits(listener, trio.SocketListener):
+            if not isinstance(listener, trio.socket.SocketType):
+                raise TypeError(
+                    "expected a trio.SocketListener or a Trio socket that listens, "
+                    f"got {type(listener).__name__}"
+                )
+            check_byte_stream(listener)
+            listener = trio.SocketListener(listener)
         self._listener = listener
         #: The listening Trio socket.
         self.socket: trio.socket.SocketType = listener.socket

@@ -10,6 +10,7 @@ import trio
 import trio.abc
 
 from trio_asyncwrite._core._async_write import AsyncWrite
+from trio_asyncwrite._core._checks import inherits
 from trio_asyncwrite._core._stack import is_layer, lifecycle_of
 
 from ._advice import advice
@@ -98,8 +99,8 @@ _writers: weakref.WeakValueDictionary[int, AsyncWrite] = weakref.WeakValueDictio
 
 def _new_writer(stream: trio.abc.SendStream, cancel_grace: float) -> AsyncWrite:
     if sys.platform != "win32":  # pragma: no branch
-        if isinstance(stream, trio.SocketStream):
+        if inherits(stream, trio.SocketStream):
             return TcpStream(stream)
-        if isinstance(stream, trio.lowlevel.FdStream):
+        if inherits(stream, trio.lowlevel.FdStream):
             return PollEvented(stream)
     return SendStreamWriter(stream, cancel_grace)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar, final, overload
+from typing import Generic, TypeVar, cast, final, overload
 
 import trio
 import trio.abc
@@ -33,6 +33,9 @@ class ReadWritePair(  # pyright: ignore[reportIncompatibleVariableOverride]
         reader: where :meth:`receive_some` reads.
         writer: the writer, or any :class:`trio.abc.SendStream`; it goes through
             :func:`wrap_stream`.
+        send_stream: the same as ``writer``, as :class:`trio.StapledStream` has it: by name only,
+            since there it comes first.
+        receive_stream: the same as ``reader``.
 
     Raises:
         TypeError: if ``reader`` is no stream to read from, or ``writer`` none to write to.
@@ -51,12 +54,35 @@ class ReadWritePair(  # pyright: ignore[reportIncompatibleVariableOverride]
     def __init__(
         self: ReadWritePair[R2, AsyncWrite], reader: R2, writer: trio.abc.SendStream
     ) -> None: ...
+    @overload
+    def __init__(self, *, send_stream: W, receive_stream: R) -> None: ...
+    @overload
+    def __init__(
+        self: ReadWritePair[R2, AsyncWrite],
+        *,
+        send_stream: trio.abc.SendStream,
+        receive_stream: R2,
+    ) -> None: ...
 
-    def __init__(self, reader: trio.abc.ReceiveStream, writer: trio.abc.SendStream) -> None:
+    def __init__(
+        self,
+        reader: trio.abc.ReceiveStream | None = None,
+        writer: trio.abc.SendStream | None = None,
+        *,
+        send_stream: trio.abc.SendStream | None = None,
+        receive_stream: trio.abc.ReceiveStream | None = None,
+    ) -> None:
+        if send_stream is not None or receive_stream is not None:
+            if reader is not None or writer is not None:
+                raise TypeError(
+                    "expected a reader and a writer, got send_stream or receive_stream, too"
+                )
+            reader, writer = receive_stream, send_stream
         if not isinstance(reader, trio.abc.ReceiveStream):
             raise TypeError(f"expected a trio.abc.ReceiveStream, got {type(reader).__name__}")
         self.reader = reader  # type: ignore[assignment]
-        self.inner = wrap_stream(writer)  # type: ignore[assignment]
+        self._send_stream = cast("trio.abc.SendStream", writer)
+        self.inner = wrap_stream(writer)  # type: ignore[arg-type, assignment]
         if is_layer(reader):
             register(self, reader)  # type: ignore[arg-type]
 
@@ -69,6 +95,16 @@ class ReadWritePair(  # pyright: ignore[reportIncompatibleVariableOverride]
     def writer(self) -> W:
         """The writer; the same as ``inner``."""
         return self.inner
+
+    @property
+    def send_stream(self) -> trio.abc.SendStream:
+        """The stream to write to, as it was given. See :class:`trio.StapledStream`."""
+        return self._send_stream
+
+    @property
+    def receive_stream(self) -> R:
+        """The same as ``reader``. See :class:`trio.StapledStream`."""
+        return self.reader
 
     def poll_read(self, size: int, /) -> bytes:
         """Read from the reader. See :meth:`AsyncRead.poll_read`."""
