@@ -35,6 +35,7 @@ from ._errors import ClosedRefusal, NotReady
 from ._lifecycle import ENDED, ENDING, OPEN, Closer, Torn, lift, running_closes
 from ._stack import (
     above,
+    below,
     contains,
     held_by,
     is_counted,
@@ -45,6 +46,7 @@ from ._stack import (
     shut_above,
     stated_below,
     tear,
+    unregister,
     warn_unraisably,
     writers_above,
     writing_chain,
@@ -732,6 +734,9 @@ class Close(Closer):
                 )
                 if is_harmed and inner is not None and not inner.lifecycle.released:
                     self._tear_below(inner)
+                for lower in below(layer):
+                    if not lower.lifecycle.released:
+                        unregister(layer, lower)
         finally:
             self.is_done = True
             self.tell()

@@ -35,6 +35,11 @@ class Epilogue(enum.Enum):
     WITH_CLOSE = "with its close"
 
     @property
+    def is_written(self) -> bool:
+        """Whether there is something to write, while the layers below are still open."""
+        return self is Epilogue.DATA or self is Epilogue.CLOSE_NOTIFY
+
+    @property
     def comes_with_close(self) -> bool:
         """Whether a shutdown leaves something to do for the last poll of a clean close."""
         return self is Epilogue.WITH_CLOSE

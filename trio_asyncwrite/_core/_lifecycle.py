@@ -240,6 +240,8 @@ class Lifecycle:
     above: tuple[weakref.ref[Layer], ...] = ()
     holders: tuple[Layer, ...] = ()
     holding: int = 0
+    #: Whether it is held for its epilogue, which is still to be written.
+    owes_epilogue: bool = False
     #: Whether this layer's ``held_bytes`` has to be asked for after each call; and the layers below
     #: of which that is true.
     is_watched: bool = False

@@ -1,8 +1,9 @@
 """What the layers of a stack tell each other.
 
 A layer knows those below it (``layers_below``); they know it by a reference that is weak as long
-as nobody above holds bytes, and strong from then on: a forgotten buffer is found by whoever closes
-the stream below it, and a stack that holds nothing is freed by reference counting.
+as nobody above holds bytes or has an epilogue to write, and strong from then on: a forgotten buffer
+is found by whoever closes the stream below it, and a stack that holds nothing is freed by reference
+counting.
 
 Everything here walks, and is called at rare events only: when a layer is made, begins or ceases to
 hold bytes, fails, is torn, shut down or closed.
@@ -153,7 +154,8 @@ def register(layer: Layer, lower: Layer) -> None:
     lifecycle.above = (*[one for one in uppers if one() is not None], weakref.ref(layer))
 
 
-def _unregister(layer: Layer, lower: Layer) -> None:
+def unregister(layer: Layer, lower: Layer) -> None:
+    """Let ``lower`` forget ``layer``."""
     lifecycle = lower.lifecycle
     lifecycle.above = tuple(one for one in lifecycle.above if one() is not layer)
     _not_held_below(layer, lower)
@@ -166,7 +168,7 @@ def set_inner(layer: Layer, thing: object) -> None:
     if before is not None:
         if before is thing:
             return
-        _unregister(layer, before)
+        unregister(layer, before)
     inner: Layer | None = None
     if is_layer(thing):
         inner = thing  # type: ignore[assignment]
@@ -221,7 +223,18 @@ def attach(layer: Layer) -> None:
                 if not contains(watched, each):
                     watched.append(each)
     lifecycle.watched = tuple(watched)
+    if not lifecycle.owes_epilogue and _will_write_epilogue(layer):
+        lifecycle.owes_epilogue = True
+        hold(layer)
     lifecycle.update()
+
+
+def _will_write_epilogue(layer: Layer) -> bool:
+    """Whether the layers below keep ``layer``, so that its end is not missed if it is forgotten."""
+    try:
+        return layer.is_writer and layer.lifecycle.inner is not None and layer.epilogue.is_written
+    except Exception:  # noqa: BLE001 - a mistake of a user must not keep a stack from being closed
+        return False
 
 
 def detach(layer: Layer, reason: str = "") -> None:
@@ -238,7 +251,7 @@ def detach(layer: Layer, reason: str = "") -> None:
         lifecycle.failure = lifecycle.read_failure = None
         lifecycle.update()
     for lower in below(layer):
-        _unregister(layer, lower)
+        unregister(layer, lower)
 
 
 # ---- Holding bytes -----------------------------------------------------------------------------
@@ -314,8 +327,8 @@ def look(layer: Layer) -> None:
     """Ask a layer that does not announce it whether it holds bytes."""
     lifecycle = layer.lifecycle
     holds = held_by(layer) != 0
-    # Its own hold, beside one for each of the layers above that hold bytes.
-    announced = lifecycle.holding > len(lifecycle.holders)
+    # Its own hold, beside one for each of the layers above that hold bytes, and for its epilogue.
+    announced = lifecycle.holding > len(lifecycle.holders) + lifecycle.owes_epilogue
     if holds and not announced:
         hold(layer)
     elif announced and not holds:
