@@ -900,6 +900,7 @@ async def _run(close: Close, layer: Layer, *, raises: bool) -> None:
         return
     error, close.error = close.error, None
     if error is not None and not close.was_broken:
+        close.fell_short = False  # this task is told, so those who have joined need not be
         try:
             raise error
         finally:
