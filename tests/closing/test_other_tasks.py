@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 from trio_asyncwrite import (
     AsyncWrite,
     BufWriter,
+    DuplexStream,
     ReadWritePair,
     TcpStream,
     duplex,
@@ -39,6 +41,7 @@ from .._streams import (
     connected,
     drain,
     tcp_pair,
+    unix_pair,
 )
 
 if TYPE_CHECKING:
@@ -444,3 +447,21 @@ async def test_of_a_socket_that_was_closed_before_nothing_is_claimed() -> None:
         assert report.outcome is BROKEN
         assert isinstance(report.error, trio.ClosedResourceError)
         await abort(stream)
+
+
+async def memory_pair() -> tuple[DuplexStream, DuplexStream]:
+    return duplex(100)
+
+
+@pytest.mark.parametrize("make", [tcp_pair, unix_pair, memory_pair])
+@pytest.mark.parametrize("first", ["forcefully", "cleanly"])
+async def test_closes_of_two_tasks_both_return_if_nothing_is_missing(make: Any, first: str) -> None:
+    """One of them forcefully: the end is the same as a clean one."""
+    left, right = await make()
+    await left.send_all(b"abc")
+    closes: list[Any] = [partial(trio.aclose_forcefully, left), left.aclose]
+    async with trio.open_nursery() as nursery:
+        for close in closes if first == "forcefully" else reversed(closes):
+            nursery.start_soon(close)
+    assert await drain(right) == b"abc"
+    await right.aclose()

@@ -40,6 +40,7 @@ from ._stack import (
     held_by,
     is_counted,
     is_layer,
+    owes_epilogue,
     poll_step,
     says_what_is_below,
     settle,
@@ -706,7 +707,9 @@ class Close(Closer):
     def finish(self) -> None:
         """Every layer is closed from now on, whatever has happened."""
         self.fell_short = not (self.sent or self.was_broken) and (
-            self.hardness is not Hardness.CLEAN or self.error is not None
+            self.error is not None
+            or self.hardness is Hardness.ABORTED
+            or (self.hardness is Hardness.CUT_OFF and self._lacks_something())
         )
         try:
             for layer in self.layers:
@@ -740,6 +743,12 @@ class Close(Closer):
         finally:
             self.is_done = True
             self.tell()
+
+    def _lacks_something(self) -> bool:
+        """Whether a clean end would have been another one than this, which was cut off."""
+        return self.is_truncated or any(
+            layer.lifecycle.phase is not ENDED and owes_epilogue(layer) for layer in self.layers
+        )
 
     def _tear_below(self, inner: Layer) -> None:
         if inner.lifecycle.unfinished is None:

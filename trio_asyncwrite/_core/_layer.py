@@ -35,9 +35,9 @@ class Epilogue(enum.Enum):
     WITH_CLOSE = "with its close"
 
     @property
-    def is_written(self) -> bool:
-        """Whether there is something to write, while the layers below are still open."""
-        return self is Epilogue.DATA or self is Epilogue.CLOSE_NOTIFY
+    def is_something(self) -> bool:
+        """Whether a proper end writes anything."""
+        return self is not Epilogue.NOTHING
 
     @property
     def comes_with_close(self) -> bool:

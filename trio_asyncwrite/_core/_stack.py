@@ -223,16 +223,16 @@ def attach(layer: Layer) -> None:
                 if not contains(watched, each):
                     watched.append(each)
     lifecycle.watched = tuple(watched)
-    if not lifecycle.owes_epilogue and _will_write_epilogue(layer):
+    if not lifecycle.owes_epilogue and lifecycle.inner is not None and owes_epilogue(layer):
         lifecycle.owes_epilogue = True
         hold(layer)
     lifecycle.update()
 
 
-def _will_write_epilogue(layer: Layer) -> bool:
-    """Whether the layers below keep ``layer``, so that its end is not missed if it is forgotten."""
+def owes_epilogue(layer: Layer) -> bool:
+    """Whether a proper end of ``layer`` writes something; no, if its answer raises."""
     try:
-        return layer.is_writer and layer.lifecycle.inner is not None and layer.epilogue.is_written
+        return layer.is_writer and layer.epilogue.is_something
     except Exception:  # noqa: BLE001 - a mistake of a user must not keep a stack from being closed
         return False
 
