@@ -54,7 +54,10 @@ class ReadWritePair(  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, reader: trio.abc.ReceiveStream, writer: trio.abc.SendStream) -> None:
         if not isinstance(reader, trio.abc.ReceiveStream):
-            raise TypeError(f"expected a trio.abc.ReceiveStream, got {type(reader).__name__}")
+            raise TypeError(
+                f"expected a trio.abc.ReceiveStream, got {type(reader).__name__} (the order is "
+                f"reader, writer)"
+            )
         self.reader = reader  # type: ignore[assignment]
         self.inner = wrap_stream(writer)  # type: ignore[assignment]
         if is_layer(reader):
