@@ -25,7 +25,7 @@ WORDS = ("nothing happened", "resumable", "lost")
 #: Open classes other than exceptions, and how their docstring invites to subclass them.
 MADE_FOR_SUBCLASSING = {
     "AsyncRead": "that you write",
-    "AsyncReadWrite": "which you write",
+    "AsyncReadWrite": "You write the polls",
     "AsyncWrite": "that you write",
     "Layer": "you subclass one or both",
 }

@@ -37,6 +37,14 @@ def test_links_lead_somewhere(link: str) -> None:
     assert (ROOT / link).exists()
 
 
+def test_every_recipe_is_listed() -> None:
+    recipes = re.findall(r"\]\((docs/recipes/\w+\.py)\)", README)
+
+    assert sorted(recipes) == sorted(
+        str(path.relative_to(ROOT)) for path in ROOT.glob("docs/recipes/*.py")
+    )
+
+
 def test_the_example_prints_what_it_says() -> None:
     (example,) = re.findall(r"^```python\n(.+?)^```$", README, re.DOTALL | re.MULTILINE)
     (promised,) = re.findall(r"print\(.+\)  # (.+)$", example, re.MULTILINE)

@@ -1,7 +1,7 @@
 """Let in only those who have a certificate of their own.
 
-On TLS 1.3 a client's handshake is complete before the server has judged the client: a refusal
-arrives with the first answer that is read, or is what a write comes upon. It says why.
+On TLS 1.3 a client's handshake is complete before the server has checked the client's certificate.
+So a later read or write of the client raises the refusal, with the server's reason.
 
 Prints::
 

@@ -41,7 +41,7 @@ def broken(message: str, cause: BaseException | None = None) -> trio.BrokenResou
         ),
         (
             CloseReport(CloseOutcome.PEER_SILENT, elapsed=5.0),
-            "peer silent after 5.000 s: the peer's end cannot be seen",
+            "peer silent after 5.000 s: the peer's end was not seen",
         ),
         (
             CloseReport(
@@ -53,31 +53,31 @@ def broken(message: str, cause: BaseException | None = None) -> trio.BrokenResou
                 close_notify_received=False,
             ),
             (
-                "timed out after 0.000 s: 1 bytes unsent, 22 bytes unacknowledged, "
+                "timed out after 0.000 s: 1 byte unsent, 22 bytes unacknowledged, "
                 "333 bytes discarded, the peer did not close, no close_notify received"
             ),
         ),
         (
             CloseReport(CloseOutcome.BROKEN, close_notify_received=True, error=broken("reset")),
             (
-                "broken after 0.000 s: the peer's end cannot be seen, a close_notify received, "
+                "broken after 0.000 s: the peer's end was not seen, a close_notify received, "
                 "BrokenResourceError: reset"
             ),
         ),
         (
             CloseReport(CloseOutcome.BROKEN, error=broken("", ssl.SSLError("bad record"))),
             (
-                "broken after 0.000 s: the peer's end cannot be seen, "
+                "broken after 0.000 s: the peer's end was not seen, "
                 "BrokenResourceError: ('bad record',)"
             ),
         ),
         (
             CloseReport(CloseOutcome.BROKEN, error=broken("")),
-            "broken after 0.000 s: the peer's end cannot be seen, BrokenResourceError",
+            "broken after 0.000 s: the peer's end was not seen, BrokenResourceError",
         ),
         (
             CloseReport(CloseOutcome.ABORTED),
-            "aborted after 0.000 s: the peer's end cannot be seen",
+            "aborted after 0.000 s: the peer's end was not seen",
         ),
     ],
     ids=["clean", "silent", "timed-out", "broken", "broken-by-cause", "broken-mute", "aborted"],

@@ -224,7 +224,9 @@ async def test_a_class_with_neither_poll_read_nor_a_reading_inner_is_told_so() -
         pass
 
     for reader in (Empty(), Over(Wire())):
-        with pytest.raises(TypeError, match="defines neither poll_read nor a reading inner"):
+        with pytest.raises(
+            TypeError, match=r"must define poll_read\(\), or set self.inner to an AsyncR"
+        ):
             await reader.receive_some()
 
 

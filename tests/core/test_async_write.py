@@ -114,7 +114,9 @@ async def test_a_class_with_neither_poll_write_nor_inner_is_told_so() -> None:
     class Empty(AsyncWrite):
         pass
 
-    with pytest.raises(TypeError, match="Empty defines neither poll_write nor inner"):
+    with pytest.raises(
+        TypeError, match=r"Empty must define poll_write\(\), or set self.inner to a writer"
+    ):
         await Empty().write(b"a")
     async with Empty() as writer:
         await writer.flush()

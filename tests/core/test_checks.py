@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from trio_asyncwrite import WriteZeroError
-from trio_asyncwrite._core._checks import accepted, byte_view, consists_of, positive_int
+from trio_asyncwrite._core._checks import accepted, byte_view, consists_of, counted, positive_int
 
 
 class Record(ctypes.Structure):
@@ -95,7 +95,10 @@ def test_only_bytes_like_objects_have_a_byte_view(data: Any) -> None:
 )
 def test_a_view_with_gaps_has_no_byte_view_and_is_let_go(make: Any) -> None:
     data = bytearray(b"abcdef")
-    with make(data) as view, pytest.raises(BufferError, match="gaps") as caught:
+    with (
+        make(data) as view,
+        pytest.raises(BufferError, match=r"not contiguous: pass bytes\(data\)") as caught,
+    ):
         byte_view(view)
 
     assert caught.tb  # it refers to all that byte_view held
@@ -153,6 +156,21 @@ def test_a_positive_int_is_what_counts_as_one(value: Any, number: int) -> None:
 def test_anything_else_is_no_positive_int(value: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         positive_int(value, "size")
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (1_000_001, "1000001 bytes"),
+        (1.0, "1 byte"),
+        (0.99999999, "1 byte"),
+        (1.5, "1.5 bytes"),
+    ],
+)
+def test_one_thing_is_counted_in_the_singular(count: float, words: str) -> None:
+    assert counted(count, "byte") == words
 
 
 class Group(Exception):

@@ -6,10 +6,11 @@ import gc
 import weakref
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
 import trio.testing
 
-from trio_asyncwrite import AsyncReadWrite, BufWriter, CloseOutcome, Drain
+from trio_asyncwrite import AsyncReadWrite, BufWriter, CloseOutcome, Drain, DrainReport
 
 from .._servers import Server
 from .._streams import clog, drain as read_all
@@ -39,6 +40,32 @@ async def test_a_second_start_changes_nothing(autojump_clock: MockClock) -> None
     drain.start()
 
     assert drain.deadline == deadline == trio.current_time() + 4
+
+
+@pytest.mark.parametrize(
+    ("count", "line"),
+    [
+        (
+            1,
+            (
+                "drained in 2.000 s: 1 connection, 1 clean, 1 closed by a handler, "
+                "1 handler cancelled, 1 byte unsent"
+            ),
+        ),
+        (
+            3,
+            (
+                "drained in 2.000 s: 3 connections, 3 clean, 3 closed by a handler, "
+                "3 handlers cancelled, 3 bytes unsent"
+            ),
+        ),
+    ],
+)
+def test_a_report_is_one_line_for_a_log(count: int, line: str) -> None:
+    outcomes = {CloseOutcome.CLEAN: count}
+    report = DrainReport(count, outcomes, count, count, count, reports=(), elapsed=2.0)
+
+    assert str(report) == line
 
 
 async def test_of_what_ended_before_the_drain_only_the_number_is_kept() -> None:

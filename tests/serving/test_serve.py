@@ -204,7 +204,7 @@ async def test_what_handlers_close_is_only_counted() -> None:
         server.drain.start()
     assert server.report.outcomes == {}
     assert server.report.closed_by_handler == 1
-    assert str(server.report).endswith(": 1 connections, 1 closed by their handlers")
+    assert str(server.report).endswith(": 1 connection, 1 closed by a handler")
 
 
 async def test_what_a_handler_raises_ends_the_server_and_truncates_the_connection() -> None:

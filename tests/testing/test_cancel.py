@@ -488,7 +488,7 @@ async def test_a_scenario_without_a_block_is_refused() -> None:
     async def scenario(sweep: Sweep) -> None:
         await trio.lowlevel.checkpoint()
 
-    with pytest.raises(RuntimeError, match="must enter its `with sweep:`, and this one has not"):
+    with pytest.raises(RuntimeError, match="did not enter `with sweep:`; enter it once per run"):
         await cancel_everywhere(scenario)
 
 
@@ -499,7 +499,9 @@ async def test_a_scenario_with_two_blocks_is_refused() -> None:
         with sweep:
             pass
 
-    with pytest.raises(RuntimeError, match="once, and this is twice"):
+    with pytest.raises(
+        RuntimeError, match="entered `with sweep:` a second time; enter it once per run"
+    ):
         await cancel_everywhere(scenario)
 
 
@@ -512,7 +514,9 @@ async def test_a_scenario_that_never_completes_is_given_up() -> None:
             while True:
                 await trio.lowlevel.checkpoint()
 
-    with pytest.raises(RuntimeError, match=r"not through after 7 runs, the last .* suspension 3"):
+    with pytest.raises(
+        RuntimeError, match=r"did not complete in 7 runs; the last one .* suspension 3"
+    ):
         await cancel_everywhere(scenario, max_runs=7)
 
     assert len(runs) == 7

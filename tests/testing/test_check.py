@@ -78,13 +78,13 @@ def breaks(rule: str) -> Callable[[type[Good]], type[Good]]:
 # ---- Accepting -----------------------------------------------------------------------------
 
 
-@breaks("poll_write() of 1 bytes must return how many it accepted: it returned 0")
+@breaks("poll_write() of 1 byte must return how many it accepted: it returned 0")
 class AcceptsNothing(Good):
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         return 0
 
 
-@breaks("poll_write() of 1 bytes must return how many it accepted: it returned 2")
+@breaks("poll_write() of 1 byte must return how many it accepted: it returned 2")
 class ClaimsMore(Good):
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         return super().poll_write(data) + bool(data)
@@ -185,7 +185,7 @@ class NeverFlushes(Good):
         pass
 
 
-@breaks("flush() must complete while the reader reads: it hung for 60.0 seconds")
+@breaks("flush() must complete while the reader reads: it hung for 60 seconds")
 class FlushesForEver(Good):
     def poll_flush(self) -> None:
         super().poll_flush()
@@ -382,7 +382,7 @@ class ClosesUnflushed(Good):
             await super().aclose()
 
 
-@breaks("a closed writer's reader must come to an end: it hung for 60.0 seconds")
+@breaks("a closed writer's reader must come to an end: it hung for 60 seconds")
 class KeepsTheReaderWaiting(Good):
     def poll_shutdown(self) -> None:
         self.poll_flush()
@@ -1216,6 +1216,78 @@ async def test_a_maker_must_make_a_writer() -> None:
 
     with pytest.raises(AssertionError, match="a maker must return an AsyncWrite"):
         await check_async_write(maker)
+
+
+class TakesOneByte(Good):
+    """When it is full for a message, there is room for one byte yet."""
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        while len(self.held) >= 8 and (len(self.held) > 8 or len(data) > 1):
+            self.push()
+        part = bytes(data[: max(8 - len(self.held), 1)])
+        self.held += part
+        return len(part)
+
+
+async def test_a_clogged_writer_must_not_take_a_single_byte(autojump_clock: MockClock) -> None:
+    rule = "write() of one byte returned instead of waiting: clogged_maker must return a writer"
+    with pytest.raises(AssertionError) as caught:
+        await check_async_write(**makers(TakesOneByte))
+
+    assert str(caught.value)[: len(rule)] == rule
+
+
+@pytest.mark.parametrize("clogged", [False, True], ids=["maker", "clogged_maker"])
+@pytest.mark.parametrize(
+    ("made", "returned"),
+    [(Cursor(), "<Cursor"), ((Cursor(), None), r"\(<Cursor")],
+    ids=["not async", "not async, a pair"],
+)
+async def test_a_maker_must_be_async(
+    made: object, returned: str, autojump_clock: MockClock, *, clogged: bool
+) -> None:
+    """It is told so, in words."""
+    good: Any = makers(Good)
+    bad: Any = {"clogged_maker" if clogged else "maker": lambda: made}
+    name = "clogged_maker" if clogged else "maker"
+    rule = rf"^{name} must be an async function that returns \(writer, reader\): it returned "
+
+    with pytest.raises(AssertionError, match=rule + returned):
+        await check_async_write(**{**good, **bad})
+
+
+@pytest.mark.parametrize("made", [Cursor(), (Cursor(),)], ids=["no pair", "too short"])
+async def test_a_maker_must_return_a_pair(made: object) -> None:
+    async def maker() -> Any:
+        return made
+
+    rule = r"^maker must be an async function that returns \(writer, reader\): it returned .*Cursor"
+    with pytest.raises(AssertionError, match=rule):
+        await check_async_write(maker)
+
+
+async def test_a_reader_must_decode_what_a_writer_encodes(autojump_clock: MockClock) -> None:
+    class Encodes(Good):
+        def push(self) -> None:
+            count = self.inner.poll_write(bytes(self.held).swapcase())
+            del self.held[:count]
+
+    with pytest.raises(AssertionError, match="maker must return a reader that decodes"):
+        await check_async_write(**makers(Encodes))
+
+
+async def test_without_a_reader_the_transport_must_take_everything(
+    autojump_clock: MockClock,
+) -> None:
+    async def maker() -> tuple[AsyncWrite, None]:
+        writer, reader = simplex(13)
+        readers.append(reader)  # while it lives, the writer waits for it
+        return Good(writer), None
+
+    readers: list[trio.abc.ReceiveStream] = []
+    rule = r"it hung for 1 second \(without a reader, the transport must take everything\)$"
+    with pytest.raises(AssertionError, match=rule):
+        await check_async_write(maker, hang_after=1)
 
 
 async def test_a_clogged_maker_must_make_a_stream(autojump_clock: MockClock) -> None:

@@ -199,7 +199,7 @@ COMPLAINTS = {
     "too much": (
         ScriptedWriter().expect(b"hell"),
         write,
-        "at the end after 1 steps: there came b'o'",
+        "at the end after 1 step: there came b'o'",
     ),
     "a write instead of a flush": (
         ScriptedWriter().expect(b"he").expect_flush().expect(b"llo"),

@@ -60,7 +60,7 @@ async def test_constructor_errors(kind: Any) -> None:
 async def test_a_client_that_checks_names_needs_one() -> None:
     """Trio's goes on and checks none."""
     transport, _ = await memory_pair()
-    with pytest.raises(ValueError, match="server_hostname"):
+    with pytest.raises(ValueError, match="server_hostname is missing"):
         TlsStream(transport, client_context())
     context = ssl.create_default_context()
     context.check_hostname = False

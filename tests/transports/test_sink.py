@@ -36,7 +36,7 @@ async def test_only_bytes_are_accepted(data: bytes) -> None:
 
 
 async def test_a_view_with_gaps_is_refused() -> None:
-    with pytest.raises(BufferError, match="gaps"):
+    with pytest.raises(BufferError, match="not contiguous"):
         Sink().poll_write(memoryview(b"abcdef")[::2])
 
 

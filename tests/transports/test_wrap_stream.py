@@ -155,7 +155,7 @@ def test_a_living_writer_keeps_its_grace() -> None:
 
 
 def test_a_mock_of_a_writer_is_no_working_layer() -> None:
-    with pytest.raises(TypeError, match="no working layer"):
+    with pytest.raises(TypeError, match="was not created by its class"):
         wrap_stream(unittest.mock.Mock(spec=AsyncWrite))
 
 

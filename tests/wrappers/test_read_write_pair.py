@@ -105,7 +105,7 @@ async def test_its_parts_must_be_streams(wrong: Any) -> None:
 
 async def test_a_writer_is_no_reader() -> None:
     async with connected(tcp_pair) as (stream, _):
-        with pytest.raises(TypeError, match="BufWriter"):
+        with pytest.raises(TypeError, match=r"got BufWriter \(the order is reader, writer\)"):
             ReadWritePair(BufWriter(stream), stream)  # type: ignore[call-overload]
 
 

@@ -77,6 +77,14 @@ async def test_a_stalled_peer_is_given_up_after_idle_seconds(autojump_clock: Moc
     await discard(writer, reader)
 
 
+async def test_one_second_is_told_in_the_singular(autojump_clock: MockClock) -> None:
+    writer, reader = pair(idle=1)
+    with pytest.raises(trio.TooSlowError, match="nothing has moved for 1 second$"):
+        await writer.write_all_buf(Buf(b"0123456789abcdef"))
+
+    await discard(writer, reader)
+
+
 async def test_a_slow_peer_is_not(autojump_clock: MockClock) -> None:
     writer, reader = pair(idle=3)
     async with trio.open_nursery() as nursery:

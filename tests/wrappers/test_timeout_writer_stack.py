@@ -86,6 +86,36 @@ async def test_a_timeout_breaks_no_layer_above(
     await writer.aclose()
 
 
+@pytest.mark.parametrize("end", ["flush", "shutdown", "aclose"])
+@pytest.mark.parametrize(
+    "order",
+    [
+        lambda stream: BufWriter(TimeoutWriter(stream, idle=3)),
+        lambda stream: TimeoutWriter(BufWriter(stream), idle=3),
+    ],
+    ids=["buffer above", "buffer below"],
+)
+async def test_it_does_not_matter_where_the_buffer_is(
+    order: Callable[[Any], AsyncWrite], end: str, autojump_clock: MockClock
+) -> None:
+    """But for the cost of a write that only fills it."""
+    stream, reader = simplex(10)
+    writer = order(stream)
+    await writer.write_all(bytes(60))
+    for _ in range(2):
+        with trio.move_on_after(2):
+            await writer.flush()
+        if trio.current_time() == 2:
+            assert await reader.receive_some(4) == bytes(4)  # so a new period begins
+    with pytest.raises(trio.TooSlowError):
+        await getattr(writer, end)()
+    assert trio.current_time() == 5
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        await trio.aclose_forcefully(writer)
+    await reader.aclose()
+
+
 @pytest.mark.parametrize("limits", [{"idle": 5}, {"min_rate": 1}], ids=["idle", "min_rate"])
 async def test_time_that_several_tasks_wait_at_once_counts_once(
     limits: dict[str, float], autojump_clock: MockClock

@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass
 from typing import final
 
+from trio_asyncwrite._core._checks import counted
+
 
 @final
 class CloseOutcome(enum.Enum):
@@ -48,7 +50,8 @@ class CloseReport:
     unacknowledged_bytes: int | None = None
     #: Bytes from the peer that were read and thrown away.
     discarded_bytes: int = 0
-    #: Whether the peer's end-of-file was seen; ``None`` if this stream cannot see it.
+    #: Whether the peer's end-of-file was seen; ``None`` if this stream cannot see it, or did not
+    #: look for it.
     peer_closed: bool | None = None
     #: Whether the peer's TLS close_notify was seen; ``None`` without TLS, and for a
     #: :class:`trio.SSLStream` that does not tell.
@@ -61,7 +64,7 @@ class CloseReport:
 
     def __str__(self) -> str:
         facts = [
-            f"{count} bytes {what}"
+            f"{counted(count, 'byte')} {what}"
             for count, what in (
                 (self.unsent_bytes, "unsent"),
                 (self.unacknowledged_bytes, "unacknowledged"),
@@ -82,5 +85,5 @@ class CloseReport:
 _PEER = {
     True: "the peer closed",
     False: "the peer did not close",
-    None: "the peer's end cannot be seen",
+    None: "the peer's end was not seen",
 }

@@ -49,7 +49,9 @@ class AsyncRead(Layer, trio.abc.ReceiveStream):
         if type(self).receive_some is AsyncRead.receive_some:
             if isinstance(inner, AsyncRead):
                 return inner.poll_read(size)
-            raise TypeError(f"{type(self).__name__} defines neither poll_read nor a reading inner")
+            raise TypeError(
+                f"{type(self).__name__} must define poll_read(), or set self.inner to an AsyncRead"
+            )
         return poll_foreign_read(self, self, size)
 
     def poll_read_into(self, buffer: bytearray | memoryview, /) -> int:

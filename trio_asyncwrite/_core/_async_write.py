@@ -64,19 +64,20 @@ class AsyncWrite(Layer, trio.abc.SendStream):
     ``inner``; the defaults then pass everything on to it, so that a simple wrapper overrides
     one method. There is no ``__init__`` to call. See :doc:`own_writer`.
 
-    The polls are taken as you write them. The shell around them checks arguments, keeps two
-    tasks apart, waits, closes, and remembers failures. Check yours with
+    The library does the rest: it checks arguments, keeps two tasks apart, waits, closes, and
+    remembers failures. Check your writer with
     :func:`trio_asyncwrite.testing.check_async_write`.
 
-    Used as ``async with writer:``, leaving the block closes the writer; when the block ends
-    with an exception, that one is raised, whatever comes of closing.
+    At the end of an ``async with writer:`` block the writer is closed. If the block raises an
+    exception, that one is raised, even if closing fails.
 
     Source: ``tokio_io::AsyncWrite`` and ``tokio::io::AsyncWriteExt``.
     """
 
     is_writer = True
-    #: A :meth:`poll_write` of fewer bytes than this is taken whole and does not touch the
-    #: transport: the fast path. A writer with a buffer sets it, at any time, as a plain attribute.
+    #: With ``spare_capacity = n``, :meth:`poll_write` accepts any data of fewer than n bytes
+    #: completely, without touching the transport: the fast path. A writer with a buffer sets it,
+    #: at any time, as a plain attribute.
     spare_capacity: int = 0
 
     # ---- The poll core: what a writer implements -------------------------------------------
@@ -106,7 +107,9 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         if inner is None:
             if lifecycle.odd_inner is not None:
                 _as_writer(self, lifecycle.odd_inner)
-            raise TypeError(f"{type(self).__name__} defines neither poll_write nor inner")
+            raise TypeError(
+                f"{type(self).__name__} must define poll_write(), or set self.inner to a writer"
+            )
         # poll_below() spelt out, to spare every write through a layer one more call.
         try:
             return inner.poll_write(data)  # type: ignore[attr-defined, no-any-return]
@@ -231,7 +234,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         Raises:
             TypeError: if ``data`` is not bytes-like.
             BufferError: if ``data`` is a view with gaps.
-            WriteZeroError: if the writer is full for good.
+            WriteZeroError: if the writer is full, and waiting would not help.
             trio.BusyResourceError: if another task is inside this writer.
             trio.ClosedResourceError: if a shutdown or close has begun, or another task closes
                 the writer while this one waits.
@@ -258,7 +261,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         Raises:
             TypeError: if ``data`` is not bytes-like.
             BufferError: if ``data`` is a view with gaps.
-            WriteZeroError: if the writer is full for good.
+            WriteZeroError: if the writer is full, and waiting would not help.
             trio.BusyResourceError: if another task is inside this writer.
             trio.ClosedResourceError: if a shutdown or close has begun, or another task closes
                 the writer while this one waits.
@@ -290,7 +293,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
 
         Raises:
             TypeError: if ``buf`` is not a :class:`Buf`.
-            WriteZeroError: if the writer is full for good.
+            WriteZeroError: if the writer is full, and waiting would not help.
             trio.BusyResourceError: if another task is inside this writer.
             trio.ClosedResourceError: if a shutdown or close has begun, or another task closes
                 the writer while this one waits.
@@ -312,7 +315,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
 
         Raises:
             TypeError: if ``buf`` is not a :class:`Buf`.
-            WriteZeroError: if the writer is full for good.
+            WriteZeroError: if the writer is full, and waiting would not help.
             trio.BusyResourceError: if another task is inside this writer.
             trio.ClosedResourceError: if a shutdown or close has begun, or another task closes
                 the writer while this one waits.
@@ -339,7 +342,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         Raises:
             TypeError: if one of ``buffers`` is not bytes-like.
             BufferError: if one of ``buffers`` is a view with gaps.
-            WriteZeroError: if the writer is full for good.
+            WriteZeroError: if the writer is full, and waiting would not help.
             trio.BusyResourceError: if another task is inside this writer.
             trio.ClosedResourceError: if a shutdown or close has begun, or another task closes
                 the writer while this one waits.
@@ -366,7 +369,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         Raises:
             TypeError: if one of ``buffers`` is not bytes-like.
             BufferError: if one of ``buffers`` is a view with gaps.
-            WriteZeroError: if the writer is full for good.
+            WriteZeroError: if the writer is full, and waiting would not help.
             trio.BusyResourceError: if another task is inside this writer.
             trio.ClosedResourceError: if a shutdown or close has begun, or another task closes
                 the writer while this one waits.
@@ -394,7 +397,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
 
         Raises:
             struct.error: if ``values`` do not fit ``format``; nothing was accepted.
-            WriteZeroError: if the writer is full for good.
+            WriteZeroError: if the writer is full, and waiting would not help.
             trio.BusyResourceError: if another task is inside this writer.
             trio.ClosedResourceError: if a shutdown or close has begun, or another task closes
                 the writer while this one waits.
@@ -456,7 +459,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         Raises:
             TypeError: if ``data`` is not bytes-like.
             BufferError: if ``data`` is a view with gaps.
-            WriteZeroError: if the writer is full for good.
+            WriteZeroError: if the writer is full, and waiting would not help.
             trio.BusyResourceError: if another task is inside this writer.
             trio.ClosedResourceError: if a shutdown or close has begun, or another task closes
                 the writer while this one waits.
@@ -499,8 +502,8 @@ class AsyncWrite(Layer, trio.abc.SendStream):
 class AsyncReadWrite(AsyncWrite, AsyncRead, trio.abc.HalfCloseableStream):
     """A writer that can be read from as well: a :class:`trio.abc.HalfCloseableStream`.
 
-    It is an :class:`AsyncWrite` and an :class:`AsyncRead`, of which you write the polls, with one
-    end; to these it adds :meth:`send_eof`. Reading and writing do not get in each other's way.
+    It is an :class:`AsyncWrite` and an :class:`AsyncRead`. You write the polls of both. One close
+    ends both. It adds :meth:`send_eof`. One task can read while another one writes.
 
     Source: ``AsyncRead + AsyncWrite``.
     """
@@ -597,8 +600,8 @@ def _check_for_hidden_inner(layer: Layer) -> None:
     for name, value in vars(layer).items():
         if name.strip("_") in _HIDDEN and isinstance(value, trio.abc.SendStream):
             raise TypeError(
-                f"{type(layer).__name__} keeps a writer as {name}, and not as inner, which the "
-                f"polls that it inherits pass on to"
+                f"{type(layer).__name__} keeps a writer in self.{name}: name it self.inner, so "
+                f"that the polls that you do not define are passed on to it"
             )
 
 

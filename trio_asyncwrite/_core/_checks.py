@@ -39,7 +39,7 @@ def byte_view(data: Buffer) -> memoryview:
         raise TypeError(f"expected a bytes-like object, got {type(data).__name__}") from None
     if not view.c_contiguous:
         view.release()
-        raise BufferError("expected a contiguous bytes-like object, got a view with gaps")
+        raise BufferError("the bytes-like object is not contiguous: pass bytes(data)")
     if view.ndim == 1 and view.format == "B":
         return view
     with view:
@@ -80,6 +80,12 @@ def accepted(count: int, size: int, writer: object) -> int:
         f"poll_write() or poll_write_vectored() of {type(writer).__name__} must return how many "
         f"bytes it accepted, it returned {describe_answer(count)}"
     )
+
+
+def counted(count: float, noun: str) -> str:
+    """``count`` and a noun: "1 byte", "2 bytes"."""
+    number = str(count) if isinstance(count, int) else f"{count:g}"
+    return f"{number} {noun}{'' if number == '1' else 's'}"
 
 
 def describe_answer(answer: Any) -> str:

@@ -100,8 +100,8 @@ class Layer(trio.abc.AsyncResource):
     """The base of :class:`AsyncWrite` and :class:`AsyncRead`, of which you subclass one or both.
 
     A layer is a writer, a reader or both. It stands alone, or above another layer, ``inner``. All
-    layers over one transport are a stack, and a stack has one end: closing one layer closes
-    everything above it and everything that these own below.
+    layers over one transport are a stack. Closing one layer closes the whole stack: the layer, all
+    layers above it, and all layers and streams below that these layers own.
 
     The attributes are questions that the library asks when a stack is closed. Override them as
     plain attributes or as properties. Each has a default that is honest for a layer that knows
@@ -121,11 +121,12 @@ class Layer(trio.abc.AsyncResource):
     overrides_owns_below: bool = False
     overrides_release: bool = False
     overrides_poll_close: bool = False
-    #: Whether the layer writes other bytes than it accepts, as TLS and compression do. A message
-    #: that was cut short above it does not tear the layers below it.
+    #: Whether the output has records or blocks of its own, as with TLS and compression, and the
+    #: layer finishes the current one when a message is cut short. Then the message does not tear
+    #: the layers below.
     encodes: bool = False
     #: Whether a message that was cut short makes the layer unusable. False for writers into
-    #: memory, and for a layer that takes the accepted part back or is certain to finish it.
+    #: memory, and for a layer that can finish or undo a partial message.
     can_be_torn: bool = True
 
     # Hidden from type checkers: __new__ is at odds with every __init__.
@@ -261,10 +262,10 @@ class Layer(trio.abc.AsyncResource):
 
     @answer
     def carries_data(self) -> bool:
-        """Whether bytes that the layers below hold may stand for some that were written to it.
+        """Whether the bytes that the layers below hold may contain user data: yes.
 
-        Asked of layers that encode. If not, those are a handshake or an alert, which nobody wrote,
-        and so nobody has lost.
+        Only layers that encode are asked. Without user data (only a TLS handshake or alert, for
+        example), bytes that were not sent do not count as lost.
         """
         return True
 
@@ -279,10 +280,10 @@ class Layer(trio.abc.AsyncResource):
 
     @answer
     def close_patience(self) -> float:
-        """How long a single wait may take when a close must not wait, in seconds.
+        """For a wait that itself does the work: how many seconds a cancelled close waits for it.
 
-        0, unless the wait itself does the work: the ``send_all`` of a foreign stream. The layer
-        below answers.
+        For example, the wait calls the ``send_all`` of a foreign stream. The layer below answers;
+        without one it is 0.
         """
         answer: float = _ask(self, "close_patience", otherwise=0.0)
         return answer
@@ -294,7 +295,7 @@ class Layer(trio.abc.AsyncResource):
 
     @answer
     def loss_is_unknown(self) -> bool:
-        """Whether the bytes that are still held at the close may arrive after it: no."""
+        """Whether held bytes may still be written after the close, as by a worker thread: no."""
         return False
 
     def drain_source(self) -> trio.abc.ReceiveStream | None:
@@ -358,25 +359,27 @@ class Layer(trio.abc.AsyncResource):
 
     @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:
-        """End the stack, with everything above this layer and all that these own below.
+        """Close this layer, all layers above it, and all layers and streams that these own below.
 
-        All layers refuse everybody else from the first moment; another task inside one of them
-        gets :exc:`trio.ClosedResourceError`. Then every layer, uppermost first, is flushed and
-        writes its epilogue, for as long as it takes; and all are released, in any case. A task
-        that is closing them already is waited for. Once closed, calling it again does nothing.
+        As soon as the close begins, calls from other tasks raise :exc:`trio.ClosedResourceError`.
+        Then each layer, uppermost first, is flushed and writes its epilogue, for as long as it
+        takes. In any case all are released. If another task is closing the stack already, this
+        call waits for it. Once closed, calling it again does nothing.
 
-        A stack whose last message was cut short ends at once, without epilogues, so that its peer
-        can tell. One whose ``send_all`` was given up is polled once and not waited for.
+        If a message was cut short, the stack ends at once, without epilogues, so that its peer
+        can tell. If a ``send_all`` was cancelled with bytes unsent, one attempt is made to send
+        them, without waiting.
 
         Raises:
-            trio.BrokenResourceError: if the close finds the transport failed, and the caller has
-                not been told before. Everything is closed all the same.
+            trio.BrokenResourceError: if the transport fails, and no earlier call has raised that.
+                Everything is closed all the same.
             trio.ClosedResourceError: if another task cut this close short, or had closed this
                 layer and lost bytes that it had accepted.
 
-        Cancellation: lost, for what could not be sent at once: each layer's flush is polled once,
-            no epilogue is written. A :exc:`ResourceWarning` says how many bytes, and
-            :attr:`unsent_bytes` keeps the count; :meth:`AsyncWrite.shutdown` first is resumable.
+        Cancellation: lost, for bytes that could not be sent at once: each layer is flushed once,
+            without waiting, and no epilogue is written. A :exc:`ResourceWarning` says how many
+            bytes, and :attr:`unsent_bytes` keeps the count. To be able to resume, call
+            :meth:`AsyncWrite.shutdown` first.
 
         Source: :meth:`trio.abc.AsyncResource.aclose`.
         """

@@ -43,8 +43,8 @@ def lifecycle_of(layer: object) -> Lifecycle:
     lifecycle = getattr(layer, "lifecycle", None)
     if type(lifecycle) is not Lifecycle:
         raise TypeError(
-            f"{type(layer).__name__} is no working layer: it has no lifecycle, which "
-            f"AsyncWrite.__new__ and AsyncRead.__new__ make"
+            f"{type(layer).__name__} was not created by its class (a mock?), or `lifecycle` was "
+            f"overwritten"
         )
     return lifecycle
 

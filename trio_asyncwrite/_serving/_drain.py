@@ -17,6 +17,7 @@ from trio_asyncwrite._closing._limits import (
     Limits,
     not_negative,
 )
+from trio_asyncwrite._core._checks import counted
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -28,7 +29,7 @@ DEFAULT_GRACE: Final = 30.0
 
 @final
 class Drain:
-    """The end of a server: says when it has come, and how it is done.
+    """Tells servers when to end, and how long that may take.
 
     ::
 
@@ -50,16 +51,15 @@ class Drain:
             print(await serve_tcp(handler, 8000, drain=drain))
             nursery.cancel_scope.cancel()
 
-    It serves for one end of any number of servers.
+    Several servers may share one Drain. A Drain can be used once.
 
     The server closes the stream that it has handed out, with every layer that the handler has put
     above it: what a forgotten ``BufWriter(stream)`` holds is sent.
 
     Args:
-        grace: how long all of it may take from the start on, in seconds. Handlers that still run
-            then are cancelled, and what was not sent is given up. One that closes its stream
-            itself, or is shielded, and so does not come out within a quarter of a second, finds
-            its stream closed.
+        grace: how long the drain may take, in seconds. Handlers that still run then are cancelled,
+            and bytes that were not sent by then are given up. If a cancelled handler has not
+            returned after 0.25 seconds, its stream is closed.
         timeout: how long to try to send what is left when a handler has ended, in seconds: see
             :func:`close_gracefully`. Once the drain has started, ``grace`` bounds it as well.
         linger: how long to wait for the peer's end after that, in seconds; bounded likewise.
@@ -116,13 +116,13 @@ class Drain:
 
     @contextlib.contextmanager
     def until_started(self) -> Generator[trio.CancelScope]:
-        """A block that is cancelled when the drain starts, or if it has, as soon as it waits.
+        """A block that is cancelled when the drain starts; if it has started, at the first wait.
 
-        It belongs around the wait for a request's *first* bytes, in which nothing is under way,
-        and around nothing else: the rest of a request that has begun to come is read outside of
-        it. What has arrived already is received even then, since it need not be waited for: so go
-        on to the next request until there is none, and do not ask for :attr:`started`. (Over TLS,
-        that goes for connections whose handshake is done. On others there is no request yet.)
+        Put it around the wait for a request's *first* bytes, and around nothing else: read the
+        rest of a request outside of it. Bytes that have arrived are received even when the drain
+        has started, because that needs no wait. So read the next request until there is none, and
+        do not look at :attr:`started`. (Over TLS this is true once the handshake is complete.
+        Before that, there is no request yet.)
 
         Yields:
             The cancel scope; its ``cancelled_caught`` says whether the block was cut short. Its
@@ -182,13 +182,13 @@ class DrainReport:
     outcomes: Mapping[CloseOutcome, int]
     #: How many were closed by their handlers, which alone know how they ended.
     closed_by_handler: int
-    #: How many handlers still ran when time was up: they were cancelled, and those that did not
-    #: return then have lost their streams.
+    #: How many handlers still ran when time was up: they were cancelled. The server closed the
+    #: streams of those that did not return then.
     cancelled: int
     #: Bytes that were never sent, over all connections that have a report.
     unsent_bytes: int
-    #: The reports of the connections that were closed after the drain had started, in the order
-    #: in which that was done. Those of before are only counted.
+    #: The reports of the connections that were closed after the drain had started, in that order.
+    #: Connections that were closed before are only counted.
     reports: tuple[CloseReport, ...] = field(repr=False)
     #: How long the drain took, in seconds of Trio's clock.
     elapsed: float
@@ -196,14 +196,13 @@ class DrainReport:
     def __str__(self) -> str:
         facts = [f"{count} {outcome.value}" for outcome, count in self.outcomes.items()]
         facts += [
-            f"{count} {what}"
-            for count, what in (
-                (self.closed_by_handler, "closed by their handlers"),
-                (self.cancelled, "handlers cancelled"),
-                (self.unsent_bytes, "bytes unsent"),
+            fact
+            for count, fact in (
+                (self.closed_by_handler, f"{self.closed_by_handler} closed by a handler"),
+                (self.cancelled, f"{counted(self.cancelled, 'handler')} cancelled"),
+                (self.unsent_bytes, f"{counted(self.unsent_bytes, 'byte')} unsent"),
             )
             if count
         ]
-        return ", ".join(
-            [f"drained in {self.elapsed:.3f} s: {self.connections} connections", *facts]
-        )
+        connections = counted(self.connections, "connection")
+        return ", ".join([f"drained in {self.elapsed:.3f} s: {connections}", *facts])

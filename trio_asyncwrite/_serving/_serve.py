@@ -78,12 +78,12 @@ async def serve_tcp(  # noqa: ASYNC128 - serve_listeners and run do it
 ) -> DrainReport:
     """Serve a TCP port: start ``handler(stream)`` for each connection.
 
-    Without ``drain`` it serves for ever, as :func:`trio.serve_tcp` does, and closes forcefully what
-    a handler leaves open. With it, every connection is closed as :func:`close_gracefully` does it
-    when its handler returns or is cancelled, so nothing that a handler wrote is cut off. When
-    the drain starts, the listeners are closed (connections that wait there are still accepted),
-    handlers may finish, those that still run after the grace are cancelled, and when all
-    connections are closed it returns.
+    Without ``drain`` it serves for ever, as :func:`trio.serve_tcp` does, and forcefully closes a
+    stream that a handler leaves open. With ``drain``, it closes each connection as
+    :func:`close_gracefully` does, when the handler returns or is cancelled. So the bytes that a
+    handler wrote are not cut off. When the drain starts, the listeners are closed (connections
+    that wait there are still accepted). Handlers may finish; those that still run after the grace
+    are cancelled. When all connections are closed, it returns.
 
     Args:
         handler: an async callable that takes the stream. What it raises ends the server, and
@@ -101,8 +101,8 @@ async def serve_tcp(  # noqa: ASYNC128 - serve_listeners and run do it
     Raises:
         OSError: if the port cannot be listened on.
 
-    Cancellation: nothing happened, beyond the end of the server and of its handlers. With
-        ``drain``, what the kernel takes at once of what they wrote still goes out.
+    Cancellation: nothing happened, except that the server and its handlers end. With ``drain``,
+        buffered bytes that the kernel takes at once are still sent.
 
     Source: :func:`trio.serve_tcp`.
     """
@@ -175,8 +175,8 @@ async def serve_tls_over_tcp(  # noqa: ASYNC128 - serve_listeners and run do it
     Raises:
         OSError: if the port cannot be listened on.
 
-    Cancellation: nothing happened, beyond the end of the server and of its handlers. With
-        ``drain``, what the kernel takes at once of what they wrote still goes out.
+    Cancellation: nothing happened, except that the server and its handlers end. With ``drain``,
+        buffered bytes that the kernel takes at once are still sent.
 
     Source: :func:`trio.serve_ssl_over_tcp`.
     """
@@ -235,8 +235,8 @@ async def serve_listeners(  # noqa: ASYNC128 - serve_listeners and run do it
     Raises:
         OSError: if accepting fails, for more than a lack of resources.
 
-    Cancellation: nothing happened, beyond the end of the server and of its handlers. With
-        ``drain``, what the kernel takes at once of what they wrote still goes out.
+    Cancellation: nothing happened, except that the server and its handlers end. With ``drain``,
+        buffered bytes that the kernel takes at once are still sent.
 
     Source: :func:`trio.serve_listeners`.
     """

@@ -146,7 +146,8 @@ async def open_tls_over_tcp_listeners(
         backlog: how many connections may wait to be accepted; ``None`` for a good default.
 
     Returns:
-        The listeners: one for each address that ``host`` has.
+        The listeners: one for each address that ``host`` has. The port that the system chose is
+        ``listeners[0].transport_listener.socket.getsockname()[1]``.
 
     Raises:
         OSError: if the port cannot be listened on.

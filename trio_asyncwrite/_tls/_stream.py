@@ -144,7 +144,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
             raise TypeError(f"expected a trio.abc.Stream, got {type(transport_stream).__name__}")
         if server_hostname is None and not server_side and ssl_context.check_hostname:
             # Where ssl.SSLSocket refuses, ssl.SSLObject goes on, and checks no name.
-            raise ValueError("a client whose context has check_hostname needs a server_hostname")
+            raise ValueError("server_hostname is missing (ssl_context.check_hostname is on)")
         self._engine = TlsEngine(
             ssl_context, server_side=server_side, server_hostname=server_name(server_hostname)
         )

@@ -79,7 +79,10 @@ class ReadWritePair(  # pyright: ignore[reportIncompatibleVariableOverride]
                 )
             reader, writer = receive_stream, send_stream
         if not isinstance(reader, trio.abc.ReceiveStream):
-            raise TypeError(f"expected a trio.abc.ReceiveStream, got {type(reader).__name__}")
+            raise TypeError(
+                f"expected a trio.abc.ReceiveStream, got {type(reader).__name__} (the order is "
+                f"reader, writer)"
+            )
         self.reader = reader  # type: ignore[assignment]
         self._send_stream = cast("trio.abc.SendStream", writer)
         self.inner = wrap_stream(writer)  # type: ignore[arg-type, assignment]

@@ -46,7 +46,7 @@ class _Whole(Generic[S]):
 class ReadHalf(AsyncRead, Generic[S]):
     """The reading half of a stream; made by :func:`split`.
 
-    Closing it leaves the other half open; with the second of the two, the stream is closed.
+    Closing it leaves the other half open. The stream is closed when both halves are.
 
     Source: ``tokio::io::ReadHalf``.
     """
@@ -64,7 +64,7 @@ class ReadHalf(AsyncRead, Generic[S]):
         return (self._whole.writer,)
 
     def owns_below(self, is_closing: Callable[[object], bool]) -> bool:
-        """The stream is closed with the second of its halves."""
+        """The stream is closed when both halves are."""
         return self._whole.is_last(self, is_closing)
 
     def poll_read(self, size: int, /) -> bytes:
@@ -80,7 +80,7 @@ class ReadHalf(AsyncRead, Generic[S]):
         return self._whole.writer.peer_ended
 
     def unsplit(self, write_half: WriteHalf[S]) -> S:
-        """Join the two halves again; they are closed by it, and the stream is not.
+        """Join the two halves again. They are closed; the stream stays open.
 
         Args:
             write_half: the half that :func:`split` returned together with this one.
@@ -139,7 +139,7 @@ class WriteHalf(Wrapper["AsyncWrite"], Generic[S]):
         whole.halves.append(weakref.ref(self))
 
     def owns_below(self, is_closing: Callable[[object], bool]) -> bool:
-        """The stream is closed with the second of its halves."""
+        """The stream is closed when both halves are."""
         return self.whole.is_last(self, is_closing)
 
     async def release(self, *, clean: bool) -> None:

@@ -31,6 +31,7 @@ import trio
 import trio.abc
 
 from trio_asyncwrite._core._async_write import AsyncWrite
+from trio_asyncwrite._core._checks import counted
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._stack import begin_shutdown, poll_below, poll_step, shut_down
 from trio_asyncwrite._core._waits import OneForAll
@@ -64,26 +65,27 @@ _TICK: Final = 1e-6
 
 @final
 class TimeoutWriter(Wrapper[W]):
-    """Gives up on a peer that takes nothing, or too little, and lets a slow one be.
+    """Gives up on a peer that takes nothing, or too little, but not on a slow one.
 
     A deadline over a whole transfer has to fit the slowest peer and the largest message. This
-    bounds progress instead: :exc:`trio.TooSlowError` is raised out of whatever operation waits
-    (a write, a flush, a shutdown, ``aclose``) when
+    bounds progress instead. The operation that waits (a write, a flush, a shutdown, ``aclose``)
+    raises :exc:`trio.TooSlowError` when
 
     * no byte has moved for ``idle`` seconds, or
-    * fewer bytes move than ``min_rate`` per second. A transfer may be 5 seconds behind, so that
-      it can start slowly and stall for a moment; after a stall, it takes what is left of them.
+    * fewer bytes move than ``min_rate`` per second. A transfer may fall 5 seconds behind. A slow
+      start and a stall both use up this allowance; moving faster than ``min_rate`` restores it.
 
     A byte has moved when it has left this process, and, where the system can tell (TCP on Linux
-    and macOS), when the peer's kernel has acknowledged it. Time counts only while an operation
-    waits, on Trio's clock, also if that one is cancelled then and another one waits on.
+    and macOS), when the peer's kernel has acknowledged it. The clock is Trio's, and runs only while
+    an operation waits. If that operation is cancelled, the next one continues the same period.
 
-    Nothing is lost by it: every operation is as resumable after :exc:`trio.TooSlowError` as it is
-    after a cancellation, and then has a whole new period. :meth:`write_all_buf` says where a write
-    stands. ``aclose`` closes, and raises it afterwards.
+    After :exc:`trio.TooSlowError` an operation is as resumable as after a cancellation, and a new
+    period begins. With :meth:`write_all_buf` you know how much was accepted. ``aclose`` raises it
+    when everything is closed.
 
-    It is write-only: ``TimeoutWriter(BufWriter(stream))``. The layers above one, as in
-    ``SharedWriter(TimeoutWriter(stream))``, pass the error on, and stay resumable as well.
+    It is write-only. Layers above it pass the error on, and stay resumable. Put a buffer there:
+    with ``BufWriter(TimeoutWriter(stream))``, a write that only fills the buffer does not pass the
+    timeouts. ``TimeoutWriter(BufWriter(stream))`` has the same timeouts, but is slower.
 
     Args:
         inner: the writer, or any :class:`trio.abc.SendStream`, to write to; it goes through
@@ -250,9 +252,10 @@ class TimeoutWriter(Wrapper[W]):
         )
 
     def _too_slow(self) -> trio.TooSlowError:
-        """The error; whoever goes on after it has a new period."""
+        """The error; the operation that comes next has a new period."""
         if self._idle is not None and self._idle - self._waited < _TICK:
-            error = trio.TooSlowError(f"{self!r}: nothing has moved for {self._waited:g} seconds")
+            waited = counted(self._waited, "second")
+            error = trio.TooSlowError(f"{self!r}: nothing has moved for {waited}")
         else:
             error = trio.TooSlowError(
                 f"{self!r}: fewer than {self._min_rate} bytes per second have moved"

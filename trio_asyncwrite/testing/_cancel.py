@@ -21,6 +21,7 @@ import trio
 import trio.abc
 
 from trio_asyncwrite._core import _budget
+from trio_asyncwrite._core._checks import counted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, MutableSequence
@@ -126,14 +127,16 @@ class _Block:
     def begin(self) -> None:
         """Note who has entered the block, and which nurseries are not in it."""
         if self._task is not None:
-            raise RuntimeError("a scenario must enter its `with sweep:` once, and this is twice")
+            raise RuntimeError(
+                "the scenario entered `with sweep:` a second time; enter it once per run"
+            )
         self._task = trio.lowlevel.current_task()
         self._outside = list(self._task.child_nurseries)
 
     def require_begun(self) -> None:
         """Raise if the scenario has ended and never entered the block."""
         if self._task is None:
-            raise RuntimeError("a scenario must enter its `with sweep:`, and this one has not")
+            raise RuntimeError("the scenario did not enter `with sweep:`; enter it once per run")
 
     def strike(self, where: str) -> None:
         """Cancel the block; ``where`` says in words at which moment."""
@@ -158,10 +161,10 @@ class _Block:
 
 @final
 class Sweep:
-    """One run of :func:`cancel_everywhere`. What is to be cancelled stands in ``with sweep:``.
+    """One run of :func:`cancel_everywhere`. It cancels the code in ``with sweep:``.
 
-    The block has to be entered exactly once per run. A cancellation ends the block, as that of a
-    :class:`trio.CancelScope` does, and what stands after it is run in every case.
+    Enter the block exactly once per run. A cancellation ends the block, as with a
+    :class:`trio.CancelScope`; the code after the block always runs.
     """
 
     def __init__(self, block: _Block) -> None:
@@ -251,8 +254,8 @@ async def cancel_everywhere(
 ) -> int:
     """Run a scenario again and again, and cancel it somewhere else each time, until it completes.
 
-    The scenario says with a block what is to be cancelled; set-up before it and checks after it
-    are ordinary code::
+    The scenario has one block that is cancelled. The set-up before it and the checks after it are
+    ordinary code::
 
         async def scenario(sweep):
             writer = MyWriter(Cursor())
@@ -265,16 +268,16 @@ async def cancel_everywhere(
 
         await cancel_everywhere(scenario)
 
-    The first run is cancelled before the block begins. Then, whenever a task in the block (the
-    one that entered it, and those of nurseries opened in it) is suspended, there is one run that is
-    cancelled while it is, so that its wait is aborted, and one that is cancelled after it was woken
-    and before it goes on, so that the wait has succeeded and the checkpoint after it raises.
-    The last run is the one that was not cancelled. That is exhaustive: a cancellation at any other
-    time has the effect of one of these.
+    The first run is cancelled before the block begins. Then each suspension of a task in the block
+    (the task that entered it, and those of nurseries opened in it) gets two runs. One is cancelled
+    while the task is suspended: its wait is aborted. The other is cancelled when the task was woken
+    and before it continues: its wait has succeeded, and the next checkpoint raises. The last run is
+    not cancelled. That is exhaustive: a cancellation at any other time has the effect of one of
+    these.
 
-    It is deterministic as far as the scenario is: meanwhile Trio takes tasks in their order
-    instead of shuffling them, and every buffered write of this library makes its checkpoint
-    (instead of one in 128). It works with any clock.
+    It is deterministic if the scenario is. While it runs, Trio takes tasks in their order instead
+    of shuffling them, and every buffered write of this library makes a checkpoint (instead of one
+    in 128). It works with any clock.
 
     Args:
         scenario: an async callable that takes the :class:`Sweep`, enters ``with sweep:`` exactly
@@ -285,11 +288,11 @@ async def cancel_everywhere(
         How many runs were made, the last included.
 
     Raises:
-        RuntimeError: if a run does not enter the block, or more than once, or if ``max_runs`` did
-            not suffice.
+        RuntimeError: if a run enters the block not at all or more than once, or if ``max_runs`` is
+            too small.
         Exception: if the scenario raises it; a note says at which point the run was cancelled.
 
-    Cancellation: lost; the next call begins with the first run.
+    Cancellation: lost; the next call starts over with the first run.
     """
     block = _Block(0)
     with fair_scheduler, _no_budget():
@@ -307,5 +310,6 @@ async def cancel_everywhere(
             if not block.scope.cancel_called:
                 return run + 1
     raise RuntimeError(
-        f"the scenario was not through after {max_runs} runs, the last of which was {block.where}"
+        f"the scenario did not complete in {counted(max_runs, 'run')}; the last one was "
+        f"{block.where}"
     )

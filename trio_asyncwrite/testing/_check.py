@@ -25,6 +25,7 @@ from trio.testing import assert_checkpoints
 from trio_asyncwrite._core._async_write import AsyncReadWrite
 from trio_asyncwrite._core._budget import LIMIT
 from trio_asyncwrite._core._buf import Buf
+from trio_asyncwrite._core._checks import counted
 from trio_asyncwrite._core._close import extent_of
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._stack import contains
@@ -63,7 +64,7 @@ async def check_async_write(
 ) -> None:
     """Check a writer against the contract of :class:`~trio_asyncwrite.AsyncWrite`.
 
-    All that the contract promises is tried: arguments, counts, checkpoints, errors, two tasks at
+    It checks all promises of the contract: arguments, counts, checkpoints, errors, two tasks at
     once, every way to end, and, with :func:`cancel_everywhere`, cancellation at each checkpoint::
 
         async def maker():
@@ -79,20 +80,22 @@ async def check_async_write(
         maker: an async callable that returns a new writer and its other end: a
             :class:`trio.abc.ReceiveStream`, which yields the bytes written and ends when the
             writer is closed; or a plain callable, which returns all bytes that have arrived so
-            far, also after the close; or ``None`` if nobody can know.
-        clogged_maker: the same with a stream, for a writer that is not ready before somebody
-            receives from it. What waits can be checked with it only. Leave it out if a wait is
+            far, also after the close; or ``None`` if the bytes cannot be read. If the writer
+            encodes, the other end must decode, give out data as soon as it can, and leave out a
+            trailer. Without a stream, the writer's transport must take everything.
+        clogged_maker: the same, for a writer that cannot accept a single byte before its stream is
+            read from. Only with it can calls that wait be checked. Leave it out if a wait is
             not safe to cancel, as with :func:`~trio_asyncwrite.wrap_stream` over a plain stream.
-        exclusive: whether the writer is for one task at a time, and a second one gets
-            :exc:`trio.BusyResourceError`. False for a writer made to be shared, as
-            :class:`~trio_asyncwrite.SharedWriter` is: there, tasks have to be served in the
-            order of their coming, and what each of them writes with one call stays together.
+        exclusive: whether the writer is for one task at a time, so that a second one gets
+            :exc:`trio.BusyResourceError`. False for a writer made to be shared, such as
+            :class:`~trio_asyncwrite.SharedWriter`: it must serve tasks in the order in which they
+            come, and keep together what one call writes.
         hang_after: how many seconds a call may take by Trio's clock.
 
     Raises:
         AssertionError: if the writer breaks a rule of the contract; it says which, in words.
 
-    Cancellation: nothing happened that another call would notice.
+    Cancellation: nothing happened; a later call is not affected.
     """
     failure: Exception | None = None
     with fair_scheduler:
@@ -168,7 +171,9 @@ class _Checker(Tools):
     def _counted(self, count: Any, size: int, name: str) -> int:
         fine = isinstance(count, int) and min(size, 1) <= count <= size
         require(
-            fine, f"{name} of {size} bytes must return how many it accepted: it returned {count!r}"
+            fine,
+            f"{name} of {counted(size, 'byte')} must return how many it accepted: it returned "
+            f"{count!r}",
         )
         return int(count)
 
@@ -607,6 +612,11 @@ class _Checker(Tools):
                     await self._rest()
                     # It is allowed to return too early.
                     early = name.startswith("wait") and task.done.is_set()
+                    require(
+                        early or task.error is not None or not task.done.is_set(),
+                        f"{name}() of one byte returned instead of waiting: clogged_maker must "
+                        f"return a writer that cannot accept a single byte",
+                    )
                     if graceful:
                         closing = self._start(link.writer.aclose)
                         await self._rest()

@@ -19,6 +19,7 @@ nobody knows how many; there, the end of what arrives is compared.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import types
 import warnings
 from functools import partial
@@ -30,6 +31,7 @@ from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._buf import Buf
+from trio_asyncwrite._core._checks import counted
 from trio_asyncwrite._core._errors import NotReady
 
 if TYPE_CHECKING:
@@ -141,7 +143,10 @@ class Link:
         if not self.accepted.startswith(self._arrived):
             pairs = zip(self._arrived, self.accepted, strict=False)
             right = next((i for i, (a, b) in enumerate(pairs) if a != b), len(self.accepted))
-            fail(f"{text}: {self.account()}, only the first {right} of them right")
+            fail(
+                f"{text}: {self.account()}, only the first {right} of them right (if your writer "
+                f"encodes, maker must return a reader that decodes)"
+            )
         return len(self._arrived) == len(self.accepted)
 
     def account(self) -> str:
@@ -210,6 +215,17 @@ def _fail_if_cancelled(call: Call) -> Generator[Any, Any, object]:
         return stop.value
 
 
+async def _made(maker: Maker, name: str) -> tuple[AsyncWrite, Receiver]:
+    text = f"{name} must be an async function that returns (writer, reader)"
+    made: Any = maker()
+    if inspect.isawaitable(made):
+        made = await made
+        with contextlib.suppress(TypeError, ValueError):
+            writer, receiver = made
+            return writer, receiver
+    fail(f"{text}: it returned {made!r}")
+
+
 class Tools:
     """What a check does to writers, and how it finds out what comes of it."""
 
@@ -220,6 +236,7 @@ class Tools:
         self._clogged_maker = clogged_maker
         self._hang_after = hang_after
         self._nursery = nursery
+        self._has_reader = True
 
     @contextlib.asynccontextmanager
     async def _link(
@@ -227,11 +244,12 @@ class Tools:
     ) -> AsyncGenerator[Link, None]:
         maker = self._clogged_maker if clogged else self._maker
         assert maker is not None
-        writer, receiver = await maker()
+        writer, receiver = await _made(maker, "clogged_maker" if clogged else "maker")
         link = Link(writer, receiver, clogged=clogged)
         require(isinstance(writer, AsyncWrite), f"a maker must return an AsyncWrite: {writer!r}")
         del writer  # a check may forget it
         require(link.stream or not clogged, f"clogged_maker must return a stream: {receiver!r}")
+        self._has_reader = link.stream is not None
         if reading:
             self._start_reading(link)
         try:
@@ -253,7 +271,13 @@ class Tools:
                 raise
             except Exception as exc:
                 raise AssertionError(f"{text}: it raised {exc!r}") from exc
-        require(not scope.cancelled_caught, f"{text}: it hung for {self._hang_after} seconds")
+        if scope.cancelled_caught:
+            why = (
+                ""
+                if self._has_reader
+                else " (without a reader, the transport must take everything)"
+            )
+            fail(f"{text}: it hung for {counted(self._hang_after, 'second')}{why}")
 
     @contextlib.contextmanager
     def _refused(self, error: type[Exception], text: str) -> Generator[None, None, None]:

@@ -13,7 +13,7 @@ import trio
 
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
-from trio_asyncwrite._core._checks import byte_view
+from trio_asyncwrite._core._checks import byte_view, counted
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._stack import begin_shutdown, fail
@@ -148,7 +148,7 @@ class ScriptedWriter(AsyncWrite):
         return self._add(_NotReady("not_ready()"))
 
     def wait(self, seconds: float) -> Self:
-        """Be not ready until so much time has passed since the first poll that comes here.
+        """Be not ready for so long, from the first poll that comes to this step.
 
         Args:
             seconds: how long, by Trio's clock.
@@ -166,8 +166,8 @@ class ScriptedWriter(AsyncWrite):
         """Fail at the next poll and, since failures are sticky, at every one after it.
 
         Args:
-            error: what to raise. An :exc:`OSError` is what a transport comes upon, so it is
-                raised as a :exc:`trio.BrokenResourceError` from it; anything else as it is.
+            error: what to raise. An :exc:`OSError` is raised as :exc:`trio.BrokenResourceError`
+                from it, as from a transport; anything else is raised unchanged.
 
         Source: ``Builder::write_error``.
         """
@@ -295,7 +295,11 @@ class ScriptedWriter(AsyncWrite):
 
     def _complain(self, step: _Step | None, what: str) -> NoReturn:
         number = self._length - len(self._steps) + 1
-        place = f"step {number}, {step.call}" if step else f"the end after {self._length} steps"
+        place = (
+            f"step {number}, {step.call}"
+            if step
+            else f"the end after {counted(self._length, 'step')}"
+        )
         self._complaint = f"ScriptedWriter, at {place}: there came {what}"
         fail(self, AssertionError(self._complaint))
         raise AssertionError(self._complaint)
