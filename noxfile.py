@@ -135,6 +135,15 @@ def demo(session: nox.Session) -> None:
     session.run("python", "-m", PACKAGE, "demo", *session.posargs)
 
 
+@nox.session(default=False)
+def downstream(session: nox.Session) -> None:
+    """Run httpcore's, hypercorn's and trio-websocket's tests, and them, on our streams."""
+    session.install("--editable", ".", *group("downstream"))
+    session.run("python", "downstream/suites.py", os.fspath(Path(session.create_tmp(), "suites")))
+    live = ["--config-file=downstream/pytest.ini", "-p", "in_place_of_trio"]
+    session.run("pytest", *live, "downstream", *session.posargs, env={"PYTHONPATH": "downstream"})
+
+
 #: What runs on the wheel: the parts that read files of the package, and one of each layer.
 IN_A_WHEEL = (
     "tests/core",
