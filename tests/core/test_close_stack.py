@@ -714,6 +714,7 @@ async def test_a_side_that_cannot_be_flushed_does_not_hold_the_others_up(state: 
     if state == "broken":
         inner.give(1)
         tee.lifecycle.failure = OSError("failed")
+        tee.lifecycle.told = True
         tee.lifecycle.update()
     elif state == "torn":
         inner.give(1)

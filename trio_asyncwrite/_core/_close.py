@@ -27,6 +27,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import math
+import weakref
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -40,8 +41,10 @@ from ._stack import (
     held_by,
     is_counted,
     is_layer,
+    number,
     owes_epilogue,
     poll_step,
+    readers_above,
     says_what_is_below,
     settle,
     shut_above,
@@ -258,6 +261,11 @@ class Close(Closer):
                     settle(layer, call, closed=True)
                 except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised after the release
                     self.error = self.error or exc
+        for layer in new:
+            for upper in readers_above(layer):
+                for wait in upper.lifecycle.waits:
+                    if wait.reading:
+                        wait.scope.cancel()
         for layer in (*new, *new_sides):
             for wait in layer.lifecycle.waits:
                 is_there = layer.lifecycle.close is self or not wait.reading
@@ -324,6 +332,8 @@ class Close(Closer):
         return not self.is_line and any(
             upper.is_writer
             and upper.lifecycle.phase is not ENDED
+            # Shut by a shutdown of a layer below, it holds nothing and is not ended either.
+            and not (upper.lifecycle.phase is OPEN and upper.lifecycle.shut)
             and contains(self.layers, upper)
             and not contains(self._chain, upper)
             for upper in above(layer)
@@ -386,7 +396,9 @@ class Close(Closer):
     # ---- Running it ------------------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection
-    async def run(self, linger: Callable[[], Awaitable[None]] | None = None) -> None:
+    async def run(
+        self, linger: Callable[[], Awaitable[None]] | None = None, *, caller: Layer | None = None
+    ) -> None:
         """Bring the close to its end; every layer is released in any case.
 
         If this task is cancelled while a graceful close waits with limits of its own, that one
@@ -394,12 +406,13 @@ class Close(Closer):
 
         Args:
             linger: called after the sending stage, shielded; the release waits for it.
+            caller: the layer whose user is told by an error.
         """
         self.is_running = True
         self._lingers = linger is not None
         self.was_broken = self.state() is State.BROKEN
         if self.was_broken:
-            self._take_untold()
+            self._take_untold(caller)
         token = running_closes.set((*running_closes.get(), self))
         handed_over = False
         try:
@@ -448,11 +461,15 @@ class Close(Closer):
                     self.finish()
                 running_closes.reset(token)
 
-    def _take_untold(self) -> None:
-        """A failure that no caller was told of is this close's to raise."""
+    def _take_untold(self, caller: Layer | None) -> None:
+        """A failure that its user was not told of is this close's to raise.
+
+        Others may know it: a reader has met a reset, while we held bytes.
+        """
         for layer in self.layers:
             lifecycle = layer.lifecycle
-            if lifecycle.untold and lifecycle.failure is not None:
+            is_news = layer is caller and not lifecycle.told and held_by(layer) != 0
+            if lifecycle.failure is not None and (lifecycle.untold or is_news):
                 self.was_broken = False
                 self.error = trio.BrokenResourceError(f"{layer!r}: {lifecycle.failure}")
                 self.error.__cause__ = lifecycle.failure
@@ -754,9 +771,9 @@ class Close(Closer):
         if inner.lifecycle.unfinished is None:
             tear(inner, _ABORTED_TEXT if self.hardness is Hardness.ABORTED else _CUT_OFF_TEXT)
 
-    def lost_by(self, layer: Layer) -> int:
-        """How many accepted bytes a layer still holds when all is over."""
-        return (held_by(layer) or 0) if contains(self._counted, layer) else 0
+    def lost_by(self, layer: Layer) -> int | None:
+        """How many accepted bytes a layer still holds when all is over; None if it is unknown."""
+        return held_by(layer) if contains(self._counted, layer) else 0
 
     def lost_bytes(self) -> int:
         """How many accepted bytes the layers still hold, over all; what is unknown adds 0."""
@@ -882,15 +899,16 @@ async def _closed_before(layer: Layer) -> None:
 def _raise_if_lost(layer: Layer) -> None:
     lifecycle = layer.lifecycle
     lost, lifecycle.lost = lifecycle.lost, 0
-    if lost and lifecycle.lost_by != id(trio.lowlevel.current_task()):
+    by = lifecycle.lost_by
+    if lost != 0 and (by is None or by() is not trio.lowlevel.current_task()):
         raise ClosedRefusal(
-            f"another task closed {layer!r}: {lost} bytes that it had accepted were never sent"
+            f"another task closed {layer!r}: {number(lost)} bytes that it had accepted were never sent"
         )
 
 
 async def _run(close: Close, layer: Layer, *, raises: bool) -> None:
     try:
-        await close.run()
+        await close.run(caller=layer)
     except trio.Cancelled:
         raises = False
         if close.successor is not None:
@@ -922,19 +940,21 @@ def _tell_losses(close: Close, layer: Layer, *, raises: bool) -> None:
     """Warn of what was lost, unless an error or the report of a graceful close tells it."""
     if not close.is_truncated:
         return  # nothing is held
-    told = close.was_broken
-    lost = close.lost_bytes()
-    me = id(trio.lowlevel.current_task())
-    for one in close.layers:
-        if one is not layer and not told:
-            one.lifecycle.lost, one.lifecycle.lost_by = close.lost_by(one), me
-    if told or raises or close.is_reported:
+    # Whose calls have raised the failure knows that its bytes are lost.
+    untold = [one for one in close.layers if not (close.was_broken and one.lifecycle.told)]
+    losses = [close.lost_by(one) for one in untold]
+    me = weakref.ref(trio.lowlevel.current_task())
+    for one, lost in zip(untold, losses, strict=True):
+        if one is not layer:
+            one.lifecycle.lost, one.lifecycle.lost_by = lost, me
+    if raises or close.is_reported:
         return
-    if lost:
-        unknown = any(one.loss_is_unknown for one in close.layers)
-        fate = "may be lost: nobody waits for them" if unknown else "were never sent"
-        text = f"{lost} bytes that it had accepted {fate}"
-    elif close.cut_short_text:
+    if any(lost != 0 for lost in losses):
+        fates = any(one.loss_is_unknown for one in close.layers)
+        fate = "may be lost: nobody waits for them" if fates else "were never sent"
+        total = None if None in losses else sum(lost or 0 for lost in losses)
+        text = f"{number(total)} bytes that it had accepted {fate}"
+    elif close.cut_short_text and not close.was_broken:
         text = close.cut_short_text
     else:
         return

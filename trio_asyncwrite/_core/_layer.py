@@ -420,9 +420,8 @@ class Layer(trio.abc.AsyncResource):
         lifecycle = getattr(self, "lifecycle", None)
         if lifecycle is not None and not (lifecycle.released or lifecycle.holds_nobodys):
             count = held_by(self)
+            # An answer that raises may come from an object whose __init__ has failed: no word of it.
             if count:
                 fate = "may be lost" if self.loss_is_unknown else "were never sent"
-                warn(
-                    f"{self!r} was garbage-collected: {count} bytes that it had accepted {fate}",
-                    self,
-                )
+                lost = f"{count} bytes that it had accepted {fate}"
+                warn(f"{self!r} was garbage-collected: {lost}", self)

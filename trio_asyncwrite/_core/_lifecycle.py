@@ -197,6 +197,8 @@ class Lifecycle:
     failure: BaseException | None = None
     #: Whether the failure was met by a call that did not raise it.
     untold: bool = False
+    #: Whether a call of this layer has raised the failure.
+    told: bool = False
     torn: Torn | None = None
     #: What a torn layer says: how much of which message it accepted.
     torn_text: str = ""
@@ -213,10 +215,10 @@ class Lifecycle:
     released: bool = False
     #: What a closed layer says, if there is more to say.
     closed_text: str = ""
-    #: Accepted bytes that a close has lost without telling this layer's user, and whose close it
-    #: was: the id of its task.
-    lost: int = 0
-    lost_by: int = 0
+    #: Accepted bytes that a close has lost without telling this layer's user, and the task that
+    #: made it. Not by its id, which is soon another's.
+    lost: int | None = 0
+    lost_by: weakref.ref[trio.lowlevel.Task] | None = None
     #: Who claims this layer also claims that one: a by_ref handle and its original.
     original: Lifecycle | None = None
     #: Whether the bytes that it held when an encoding layer above it was dropped were nobody's.
@@ -350,6 +352,7 @@ class Lifecycle:
         raise ClosedRefusal(self.closed_text or f"{layer!r} is closed, or being closed")
 
     def _is_told(self) -> None:
+        self.told = True
         one: Lifecycle | None = self
         while one is not None:
             one.untold = False

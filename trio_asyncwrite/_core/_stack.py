@@ -123,6 +123,18 @@ def writing_chain(layer: Layer) -> list[Layer]:
     return chain
 
 
+def readers_above(layer: Layer) -> list[Layer]:
+    """All layers that may read through ``layer`` without writing to it, as a pair does."""
+    found: list[Layer] = []
+    todo = [upper for upper in above(layer) if upper.lifecycle.inner is not layer]
+    while todo:
+        one = todo.pop()
+        if not contains(found, one):
+            found.append(one)
+            todo += above(one)
+    return found
+
+
 def writers_above(layer: Layer) -> list[Layer]:
     """All layers whose bytes pass ``layer``, the nearest ones first."""
     found: list[Layer] = []
@@ -346,6 +358,11 @@ def held_by(layer: Layer) -> int | None:
         return None
 
 
+def number(count: int | None) -> str:
+    """A count of bytes, for a message; None is unknown."""
+    return "an unknown number of" if count is None else str(count)
+
+
 def is_counted(layer: Layer) -> bool:
     """Whether what ``layer`` holds was written by somebody, as far as the layers above know.
 
@@ -376,7 +393,10 @@ def fail(layer: Layer, exc: BaseException) -> None:
         trio.BrokenResourceError: from ``exc``, if that is an error of the operating system or of
             TLS, which the caller shall see in Trio's words.
     """
-    if isinstance(exc, NotReady) or is_refusal(exc):
+    if isinstance(exc, NotReady):
+        return
+    layer.lifecycle.told = layer.lifecycle.told or isinstance(exc, trio.BrokenResourceError)
+    if is_refusal(exc):
         return
     ours = isinstance(exc, trio.BrokenResourceError) and exc.__cause__ is not None
     cause = exc.__cause__ if ours else exc
@@ -384,6 +404,7 @@ def fail(layer: Layer, exc: BaseException) -> None:
         if one.lifecycle.failure is None:
             one.lifecycle.failure = cause
             one.lifecycle.update()
+    layer.lifecycle.told = True
     if isinstance(exc, OSError):
         raise trio.BrokenResourceError(f"{layer!r}: {exc}") from exc
 
@@ -512,7 +533,7 @@ def settle(layer: Layer, call: Call, *, closed: bool) -> None:
         return
     if 0 < call.accepted < call.size:
         tear(layer, f"only {call.accepted} of the {call.size} bytes of a message were accepted")
-    if call.sends and not closed and unsent_below(layer):
+    if call.sends and not closed and any(held_by(one) != 0 for one in writing_chain(layer)):
         lifecycle.abandoned = True
 
 
@@ -592,8 +613,9 @@ def refuse_held(layer: Layer, purpose: str) -> None:
     """
     held = held_by(layer)
     if held != 0:
-        count = "an unknown number of" if held is None else str(held)
-        raise ValueError(f"{layer!r} holds {count} unsent bytes: flush it before you {purpose}")
+        raise ValueError(
+            f"{layer!r} holds {number(held)} unsent bytes: flush it before you {purpose}"
+        )
 
 
 def check_nothing_held_above(layer: Layer, purpose: str) -> None:
