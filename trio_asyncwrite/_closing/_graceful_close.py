@@ -35,7 +35,7 @@ import trio.abc
 from trio_asyncwrite._core._async_read import AsyncRead
 from trio_asyncwrite._core._checks import inherits
 from trio_asyncwrite._core._close import Close, Hardness, State, enter, wait_done
-from trio_asyncwrite._core._layer import Epilogue
+from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._lifecycle import running_closes
 from trio_asyncwrite._core._stack import attach, held_by
 from trio_asyncwrite._transports._tcp_info import is_gone, next_pause

@@ -543,8 +543,7 @@ class Close(Closer):
             lifecycle = layer.lifecycle
             if not layer.is_writer or lifecycle.released:
                 continue
-            # After a shutdown, all that is left to do is what comes with its close.
-            if lifecycle.phase is ENDED and not layer.epilogue.comes_with_close:
+            if lifecycle.phase is ENDED:
                 continue
             inner = lifecycle.inner
             if inner is not None and inner.lifecycle.released:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import trio
 
 from ._checks import wrong_answer
+from ._epilogue import Epilogue
 from ._errors import BrokenRefusal, BusyRefusal, NotReady, Refusal, WriteZeroError
 from ._lifecycle import ENDED, ENDING, OPEN, Call, Lifecycle, Torn, Unfinished
 
@@ -232,7 +233,7 @@ def attach(layer: Layer) -> None:
 def owes_epilogue(layer: Layer) -> bool:
     """Whether a proper end of ``layer`` writes something; no, if its answer raises."""
     try:
-        return layer.is_writer and layer.epilogue.is_something
+        return layer.is_writer and layer.epilogue is not Epilogue.NOTHING
     except Exception:  # noqa: BLE001 - a mistake of a user must not keep a stack from being closed
         return False
 

@@ -21,8 +21,8 @@ import trio.abc
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import byte_view, inherits
+from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._stack import begin_shutdown, fail, is_layer, writing_chain
 
 from ._fd import RESET_ON_CLOSE
