@@ -254,6 +254,9 @@ class GracefulClose:
     async def _linger(self) -> None:
         close = self.close
         self.sent = close.sent
+        if self.state is not State.BROKEN and close.state() is State.TRUNCATED:
+            # By a close of layers above that has come to its end meanwhile.
+            self.state = State.TRUNCATED
         # When time is up, what is cut short fails: that is no news.
         if isinstance(close.error, Exception) and not close.was_late:
             self._note_sending(close.error)
@@ -465,9 +468,13 @@ class GracefulClose:
             return CloseOutcome.BROKEN
         if self.state is State.TRUNCATED or close.marked_truncated:
             return CloseOutcome.TRUNCATED
-        if not self.sent and self.unheard is None:
-            is_late = close.was_late or self._is_late
-            return CloseOutcome.TIMED_OUT if is_late else CloseOutcome.BROKEN
+        if self.unheard is None:
+            if not self.sent and (close.was_late or self._is_late):
+                return CloseOutcome.TIMED_OUT
+            if close.is_truncated:
+                return CloseOutcome.TRUNCATED
+            if not self.sent:
+                return CloseOutcome.BROKEN
         if ended and (self.delivered or self.unacknowledged == (0 if self.is_tcp else None)):
             return CloseOutcome.CLEAN
         return CloseOutcome.PEER_SILENT

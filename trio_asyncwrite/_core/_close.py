@@ -31,15 +31,18 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from ._epilogue import Epilogue
 from ._errors import ClosedRefusal, NotReady
 from ._lifecycle import ENDED, ENDING, OPEN, Closer, Torn, lift, running_closes
 from ._stack import (
     above,
     below,
     contains,
+    epilogue_of,
     held_by,
     is_counted,
     is_layer,
+    lacks_epilogue,
     owes_epilogue,
     poll_step,
     says_what_is_below,
@@ -87,6 +90,11 @@ class State(enum.Enum):
     TRUNCATED = "truncated"
     ABANDONED = "abandoned"
     WHOLE = "whole"
+
+
+def _is_half_written(layer: Layer) -> bool:
+    """Whether the layer's epilogue, which is not complete, is data and was begun."""
+    return layer.lifecycle.phase is ENDING and epilogue_of(layer) is Epilogue.DATA
 
 
 def _visit(layer: Layer, layers: list[Layer], found: list[Layer]) -> None:
@@ -188,7 +196,7 @@ class Close(Closer):
     sent: bool = False
     #: Whether the stack ended, or will end, so that its peer should see the truncation.
     is_truncated: bool = False
-    #: What a warning says of a message that was cut short.
+    #: What a warning says of a message, or an epilogue, that was cut short.
     cut_short_text: str = ""
     #: The first failure that nobody was told of before; and what a wait has raised.
     error: BaseException | None = None
@@ -198,6 +206,8 @@ class Close(Closer):
     was_broken: bool = False
     #: Whether those who wait for it are to be told that it was cut short, or has failed.
     fell_short: bool = False
+    #: Whether an epilogue is missing, even if the end is plain.
+    _lacks_epilogue: bool = False
     is_running: bool = False
     #: The close that this one has become a part of.
     successor: Close | None = None
@@ -435,6 +445,8 @@ class Close(Closer):
                     else:
                         with trio.CancelScope(shield=True):
                             try:
+                                if linger is not None or self._bounded:
+                                    self.note_truncation()
                                 if linger is not None:
                                     await linger()
                                 await self._linger()
@@ -539,6 +551,11 @@ class Close(Closer):
     def _poll_end(self) -> None:
         """Shut down every layer in its turn, or raise."""
         self._poll_sides()
+        if any(map(lacks_epilogue, self.sides)):
+            # Nobody writes it for one side, so the end of that side must not look proper.
+            self._poll_flush()
+            self.marked_truncated = True
+            return
         for layer in self.order():
             lifecycle = layer.lifecycle
             if not layer.is_writer or lifecycle.released:
@@ -599,6 +616,7 @@ class Close(Closer):
         """Give every layer one chance to send what it holds."""
         if self.hardness is Hardness.ABORTED:
             return
+        is_truncated = self.state() is State.TRUNCATED
         wait = self._poll(self._poll_flush)
         if wait is not None:
             if not await self._wait_briefly(wait):
@@ -606,7 +624,7 @@ class Close(Closer):
             self._poll(self._poll_flush)
         for layer in self.order():
             # Its end was begun, by a wait that does the work: it may come to its end.
-            if layer.lifecycle.phase is not OPEN and layer.close_patience:
+            if layer.lifecycle.phase is not OPEN and layer.close_patience and not is_truncated:
                 wait = self._poll(self._poll_end)
                 if wait is not None and await self._wait_briefly(wait):
                     self._poll(self._poll_end)
@@ -632,9 +650,16 @@ class Close(Closer):
     # ---- Releasing -------------------------------------------------------------------------
 
     def note_truncation(self) -> None:
-        """Decide how the stack ends: by what is lost, and by what was begun."""
+        """Decide how the stack ends: by what is lost, and by what was begun.
+
+        A layer that stays open below is told at once, lest another close ends it as a whole one.
+        """
         state = self.state()
         self._counted = self._counted_layers()
+        lacking = [one for one in (*self.layers, *self.sides) if lacks_epilogue(one)]
+        self._lacks_epilogue = bool(lacking)
+        if lacking and not self.cut_short_text:
+            self.cut_short_text = f"the epilogue of {lacking[0]!r} is missing"
         for layer in (*self.layers, *self.sides):
             if layer.lifecycle.torn_text not in ("", _ABORTED_TEXT):
                 self.cut_short_text = layer.lifecycle.torn_text
@@ -644,8 +669,12 @@ class Close(Closer):
         self.is_truncated = (
             state is State.TRUNCATED
             or (state is State.BROKEN and not self.sent)
+            # The end is plain if none was begun, and that of TLS carries no data.
+            or any(map(_is_half_written, lacking))
             or any(held_by(layer) != 0 for layer in (*self._counted, *self.sides))
         )
+        if self.is_truncated:
+            self._tear_below()
 
     def _counted_layers(self) -> list[Layer]:
         if self.is_line and not any(layer.encodes for layer in self.layers):
@@ -727,15 +756,10 @@ class Close(Closer):
                 # It has been told now, and need not be told again when the other side is closed.
                 lifecycle.torn, lifecycle.torn_text = None, ""
                 lifecycle.unfinished = None
+                lifecycle.marked_truncated = False
                 lifecycle.update()
+            self._tear_below()
             for layer in self.layers:
-                inner = layer.lifecycle.inner
-                # The original of a handle is not harmed by an abort that has lost nothing.
-                is_harmed = self.is_truncated or (
-                    self.hardness is Hardness.ABORTED and layer.lifecycle.original is None
-                )
-                if is_harmed and inner is not None and not inner.lifecycle.released:
-                    self._tear_below(inner)
                 for lower in below(layer):
                     if not lower.lifecycle.released:
                         unregister(layer, lower)
@@ -749,9 +773,21 @@ class Close(Closer):
             layer.lifecycle.phase is not ENDED and owes_epilogue(layer) for layer in self.layers
         )
 
-    def _tear_below(self, inner: Layer) -> None:
-        if inner.lifecycle.unfinished is None:
-            tear(inner, _ABORTED_TEXT if self.hardness is Hardness.ABORTED else _CUT_OFF_TEXT)
+    def _tear_below(self) -> None:
+        """Tear the layers that stay open below ours, if something is missing."""
+        is_aborted = self.hardness is Hardness.ABORTED
+        if not (self.is_truncated or self._lacks_epilogue or is_aborted):
+            return
+        for layer in self.layers:
+            inner = layer.lifecycle.inner
+            if inner is None or inner.lifecycle.released or inner.lifecycle.close is self:
+                continue
+            # The original of a handle is not harmed by an abort that has lost nothing.
+            is_harmed = (
+                self.is_truncated or self._lacks_epilogue or layer.lifecycle.original is None
+            )
+            if is_harmed and inner.lifecycle.unfinished is None:
+                tear(inner, _ABORTED_TEXT if is_aborted else _CUT_OFF_TEXT, ours=self.layers)
 
     def lost_by(self, layer: Layer) -> int:
         """How many accepted bytes a layer still holds when all is over."""
