@@ -37,7 +37,7 @@ from trio_asyncwrite._core._checks import inherits
 from trio_asyncwrite._core._close import Close, Hardness, State, enter, wait_done
 from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._lifecycle import running_closes
-from trio_asyncwrite._core._stack import attach, held_by
+from trio_asyncwrite._core._stack import attach, held_by, writing_chain
 from trio_asyncwrite._transports._tcp_info import is_gone, next_pause
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
@@ -183,7 +183,9 @@ class GracefulClose:
         if self._says_truncated:
             close.marked_truncated = True
         self.state = close.state()
-        self.tls = ssl_stream_of(close.layers)
+        self.tls = ssl_stream_of(
+            [one for one in writing_chain(writer) if one.lifecycle.close is close]
+        )
         self.discard = Discard(readable_part(writer.drain_source()), close)
         unacknowledged = writer.unacknowledged_bytes
         self.is_tcp = unacknowledged is not None
@@ -360,8 +362,11 @@ class GracefulClose:
         await self.discard.done.wait()
         if self.limits.linger == 0:
             # unwrap waits for the answer; its aclose sends close_notify and does not.
-            with trio.CancelScope(deadline=trio.current_time() + self.writer.close_patience):
+            with trio.CancelScope() as closing:
+                closing.deadline = trio.current_time() + self.writer.close_patience
                 await persist(tls.aclose)
+            self.sent = not closing.cancelled_caught
+            self._is_late = self._is_late or closing.cancelled_caught
             return False
         with self._lingering() as lingering:
             try:
@@ -370,6 +375,9 @@ class GracefulClose:
                 self.discard.discarded += len(rest)
             except Exception as exc:  # noqa: BLE001 - it is reported
                 self._note_close_notify(exc)
+        if lingering.cancelled_caught and self.discard.peer_closed:
+            # The peer's close_notify was there, so it is ours that has not gone.
+            self.sent, self._is_late = False, True
         return not lingering.cancelled_caught
 
     @contextlib.contextmanager

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from ._epilogue import Epilogue
-from ._errors import ClosedRefusal, NotReady
+from ._errors import ClosedRefusal, CutShort, NotReady
 from ._lifecycle import ENDED, ENDING, OPEN, Closer, Torn, lift, running_closes
 from ._stack import (
     above,
@@ -208,6 +208,8 @@ class Close(Closer):
     fell_short: bool = False
     #: Whether an epilogue is missing, even if the end is plain.
     _lacks_epilogue: bool = False
+    #: Whether the stack was torn or abandoned before.
+    _is_given_up: bool = False
     is_running: bool = False
     #: The close that this one has become a part of.
     successor: Close | None = None
@@ -252,7 +254,13 @@ class Close(Closer):
         self.layers += new
         self.sides += new_sides
         self._order = None
-        unbroken = [one.lifecycle.unbroken_task for one in new if one.lifecycle.unbroken_task]
+        # Also below a handle, where the close itself has nothing to do.
+        unbroken = [
+            lower.lifecycle.unbroken_task
+            for one in (*new, *new_sides)
+            if one.lifecycle.waits
+            for lower in writing_chain(one)
+        ]
         for layer in new:
             lifecycle = layer.lifecycle
             lifecycle.close = self
@@ -507,6 +515,7 @@ class Close(Closer):
                 await self._wait(self._wait_for_guest)
             state = self.state()
             is_short = state is State.TRUNCATED or state is State.BROKEN
+            self._is_given_up = state is State.TRUNCATED or state is State.ABANDONED
             if self.hardness is Hardness.CUT_OFF or (is_short and not self.delivers):
                 await self._flush_once()
                 return
@@ -543,7 +552,11 @@ class Close(Closer):
         except NotReady as not_ready:
             return not_ready.wait
         except Exception as exc:  # noqa: BLE001 - raised after the release
-            self.error = self.error or exc
+            if isinstance(exc, CutShort) and self._is_given_up and not self.delivers:
+                # By the call that was given up, or cut short, which has told its caller.
+                self.cut_short_text = str(exc)
+            else:
+                self.error = self.error or exc
             # The layers below the one that failed may be well.
             return self._poll(self._poll_flush) if poll == self._poll_end else None
         return None
