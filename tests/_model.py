@@ -424,7 +424,8 @@ class Writer:
             self.run.events |= {"closed", "ended in part"}
         if await self.attempt(verb, getattr(self.writer, verb)) == "done":
             self.stack.abandoned.discard(self.writer)
-            if len(self.stack.writers) == 1 and self.writer.unsent_bytes:
+            is_alone = len(self.stack.writers) == 1 and not self.writer.closed
+            if is_alone and self.writer.unsent_bytes:
                 self.run.fault(f"{verb} has left {self.writer.unsent_bytes} bytes")
 
     async def write(self, verb: str, size: int, **options: Any) -> None:

@@ -117,9 +117,7 @@ def _check_reports(run: Run, stack: Stack, found: Findings) -> None:
     """Nothing claims success without evidence."""
     for report in run.reports:
         if report.outcome is CloseOutcome.CLEAN:
-            # Of a part that was closed before, a trailer may be missing.
-            is_proper = found.looks_complete or (run.end == "proper" and not stack.is_one)
-            is_complete = found.has_all and is_proper and not report.unsent_bytes
+            is_complete = found.has_all and found.looks_complete and not report.unsent_bytes
             if not is_complete and "peer left" not in run.events:
                 run.fault("CLEAN, and not everything has arrived")
         # A shutdown may have ended it properly before.
@@ -141,7 +139,8 @@ def _check_counts(run: Run, stack: Stack, found: Findings) -> None:
     if any(count > held for count in counted):
         run.fault(f"{max(counted)} bytes are said to be lost, and {held} are held")
     failures = {"BrokenResourceError", "ClosedResourceError", "TooSlowError"}
-    if held and stack.is_one and not (any(counted) or run.events & {"abort", *failures}):
+    is_told = any(counted) or any(report.unsent_bytes for report in run.reports)
+    if held and stack.is_one and not (is_told or run.events & {"abort", *failures}):
         run.fault(f"nobody was told of {held} lost bytes")
     if not stack.counts or "peer left" in run.events:
         return
@@ -178,7 +177,9 @@ def _check_table(run: Run, stack: Stack, found: Findings) -> None:
     is_plain = way in {"aclose now", "body"} or (way == "aclose" and state == "abandoned")
     if is_plain and not is_cut and run.end == "cut" and stack.counts:
         run.fault(f"{row}: nothing was lost, and the peer sees it cut")
-    loses = is_truncated or found.held > 0
+    # An epilogue that was begun and cut short is a loss, too.
+    is_half = state == "abandoned" and way == "aclose" and not found.looks_complete
+    loses = is_truncated or found.held > 0 or (is_half and bool(stack.trailer))
     told_by_warning = way not in {"abort", "gracefully", "graceful body"}
     if len(run.warnings) != (loses and told_by_warning):
         run.fault(f"{row}: {len(run.warnings)} warnings")

@@ -21,8 +21,9 @@ from ._core._async_write import (
     ByRef as ByRef,
 )
 from ._core._buf import Buf as Buf
+from ._core._epilogue import Epilogue as Epilogue
 from ._core._errors import NotReady as NotReady, WriteZeroError as WriteZeroError
-from ._core._layer import Epilogue as Epilogue, Layer as Layer
+from ._core._layer import Layer as Layer
 from ._serving._drain import Drain as Drain, DrainReport as DrainReport
 from ._serving._serve import (
     serve_listeners as serve_listeners,

@@ -17,6 +17,7 @@ from trio_asyncwrite import (
     BufWriter,
     Drain,
     DuplexStream,
+    Epilogue,
     NotReady,
     abort,
     close_all_gracefully,
@@ -143,6 +144,8 @@ def test_wherever_trio_lets_it_through_everything_is_closed(
 
 class Interrupted(AsyncReadWrite):
     """One of its hooks is interrupted by Ctrl-C."""
+
+    epilogue = Epilogue.NOTHING
 
     def __init__(self, inner: DuplexStream, hook: str) -> None:
         self.inner = inner

@@ -23,7 +23,7 @@ from trio_asyncwrite import (
     Sink,
 )
 from trio_asyncwrite._core._async_read import AsyncRead
-from trio_asyncwrite._core._layer import Epilogue
+from trio_asyncwrite._core._epilogue import Epilogue
 
 from ._fakes import Layer, Run, Wire, begin, each, resource_warnings, run_cancelled
 

@@ -460,7 +460,10 @@ async def test_nothing_is_shut_down_under_held_bytes(
     await operation(layer)
     with pytest.raises(trio.ClosedResourceError):
         await holder.write(b"x")
-    await wire.aclose()
+    with resource_warnings() as messages:
+        await wire.aclose()
+    # It cannot write its full stop any more.
+    assert len(messages) == (make is Encoding)
 
 
 async def test_an_unknown_count_is_in_the_way_as_well() -> None:

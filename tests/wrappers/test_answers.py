@@ -22,7 +22,7 @@ from trio_asyncwrite import (
     split,
     wrap_stream,
 )
-from trio_asyncwrite._core._layer import Epilogue
+from trio_asyncwrite._core._epilogue import Epilogue
 
 from .._streams import connected, tcp_pair
 

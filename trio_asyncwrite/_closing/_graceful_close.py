@@ -35,9 +35,9 @@ import trio.abc
 from trio_asyncwrite._core._async_read import AsyncRead
 from trio_asyncwrite._core._checks import inherits
 from trio_asyncwrite._core._close import Close, Hardness, State, enter, wait_done
-from trio_asyncwrite._core._layer import Epilogue
+from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._lifecycle import running_closes
-from trio_asyncwrite._core._stack import attach, held_by
+from trio_asyncwrite._core._stack import attach, held_by, writing_chain
 from trio_asyncwrite._transports._tcp_info import is_gone, next_pause
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
@@ -183,7 +183,9 @@ class GracefulClose:
         if self._says_truncated:
             close.marked_truncated = True
         self.state = close.state()
-        self.tls = ssl_stream_of(close.layers)
+        self.tls = ssl_stream_of(
+            [one for one in writing_chain(writer) if one.lifecycle.close is close]
+        )
         self.discard = Discard(readable_part(writer.drain_source()), close)
         unacknowledged = writer.unacknowledged_bytes
         self.is_tcp = unacknowledged is not None
@@ -254,6 +256,9 @@ class GracefulClose:
     async def _linger(self) -> None:
         close = self.close
         self.sent = close.sent
+        if self.state is not State.BROKEN and close.state() is State.TRUNCATED:
+            # By a close of layers above that has come to its end meanwhile.
+            self.state = State.TRUNCATED
         # When time is up, what is cut short fails: that is no news.
         if isinstance(close.error, Exception) and not close.was_late:
             self._note_sending(close.error)
@@ -357,8 +362,11 @@ class GracefulClose:
         await self.discard.done.wait()
         if self.limits.linger == 0:
             # unwrap waits for the answer; its aclose sends close_notify and does not.
-            with trio.CancelScope(deadline=trio.current_time() + self.writer.close_patience):
+            with trio.CancelScope() as closing:
+                closing.deadline = trio.current_time() + self.writer.close_patience
                 await persist(tls.aclose)
+            self.sent = not closing.cancelled_caught
+            self._is_late = self._is_late or closing.cancelled_caught
             return False
         with self._lingering() as lingering:
             try:
@@ -367,6 +375,9 @@ class GracefulClose:
                 self.discard.discarded += len(rest)
             except Exception as exc:  # noqa: BLE001 - it is reported
                 self._note_close_notify(exc)
+        if lingering.cancelled_caught and self.discard.peer_closed:
+            # The peer's close_notify was there, so it is ours that has not gone.
+            self.sent, self._is_late = False, True
         return not lingering.cancelled_caught
 
     @contextlib.contextmanager
@@ -465,9 +476,13 @@ class GracefulClose:
             return CloseOutcome.BROKEN
         if self.state is State.TRUNCATED or close.marked_truncated:
             return CloseOutcome.TRUNCATED
-        if not self.sent and self.unheard is None:
-            is_late = close.was_late or self._is_late
-            return CloseOutcome.TIMED_OUT if is_late else CloseOutcome.BROKEN
+        if self.unheard is None:
+            if not self.sent and (close.was_late or self._is_late):
+                return CloseOutcome.TIMED_OUT
+            if close.is_truncated:
+                return CloseOutcome.TRUNCATED
+            if not self.sent:
+                return CloseOutcome.BROKEN
         if ended and (self.delivered or self.unacknowledged == (0 if self.is_tcp else None)):
             return CloseOutcome.CLEAN
         return CloseOutcome.PEER_SILENT

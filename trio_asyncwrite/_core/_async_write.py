@@ -43,8 +43,9 @@ from ._answer import answer
 from ._async_read import AsyncRead
 from ._buf import Buf
 from ._checks import checked_buffers
+from ._epilogue import Epilogue
 from ._errors import NotReady
-from ._layer import Epilogue, Layer
+from ._layer import Layer
 from ._stack import begin_shutdown, fail, poll_below, poll_step, shut_down
 
 if TYPE_CHECKING:

@@ -32,15 +32,18 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
-from ._errors import ClosedRefusal, NotReady
+from ._epilogue import Epilogue
+from ._errors import ClosedRefusal, CutShort, NotReady
 from ._lifecycle import ENDED, ENDING, OPEN, Closer, Torn, lift, running_closes
 from ._stack import (
     above,
     below,
     contains,
+    epilogue_of,
     held_by,
     is_counted,
     is_layer,
+    lacks_epilogue,
     number,
     owes_epilogue,
     poll_step,
@@ -90,6 +93,11 @@ class State(enum.Enum):
     TRUNCATED = "truncated"
     ABANDONED = "abandoned"
     WHOLE = "whole"
+
+
+def _is_half_written(layer: Layer) -> bool:
+    """Whether the layer's epilogue, which is not complete, is data and was begun."""
+    return layer.lifecycle.phase is ENDING and epilogue_of(layer) is Epilogue.DATA
 
 
 def _visit(layer: Layer, layers: list[Layer], found: list[Layer]) -> None:
@@ -191,7 +199,7 @@ class Close(Closer):
     sent: bool = False
     #: Whether the stack ended, or will end, so that its peer should see the truncation.
     is_truncated: bool = False
-    #: What a warning says of a message that was cut short.
+    #: What a warning says of a message, or an epilogue, that was cut short.
     cut_short_text: str = ""
     #: The first failure that nobody was told of before; and what a wait has raised.
     error: BaseException | None = None
@@ -201,6 +209,10 @@ class Close(Closer):
     was_broken: bool = False
     #: Whether those who wait for it are to be told that it was cut short, or has failed.
     fell_short: bool = False
+    #: Whether an epilogue is missing, even if the end is plain.
+    _lacks_epilogue: bool = False
+    #: Whether the stack was torn or abandoned before.
+    _is_given_up: bool = False
     is_running: bool = False
     #: The close that this one has become a part of.
     successor: Close | None = None
@@ -245,7 +257,13 @@ class Close(Closer):
         self.layers += new
         self.sides += new_sides
         self._order = None
-        unbroken = [one.lifecycle.unbroken_task for one in new if one.lifecycle.unbroken_task]
+        # Also below a handle, where the close itself has nothing to do.
+        unbroken = [
+            lower.lifecycle.unbroken_task
+            for one in (*new, *new_sides)
+            if one.lifecycle.waits
+            for lower in writing_chain(one)
+        ]
         for layer in new:
             lifecycle = layer.lifecycle
             lifecycle.close = self
@@ -448,6 +466,8 @@ class Close(Closer):
                     else:
                         with trio.CancelScope(shield=True):
                             try:
+                                if linger is not None or self._bounded:
+                                    self.note_truncation()
                                 if linger is not None:
                                     await linger()
                                 await self._linger()
@@ -512,6 +532,7 @@ class Close(Closer):
                 await self._wait(self._wait_for_guest)
             state = self.state()
             is_short = state is State.TRUNCATED or state is State.BROKEN
+            self._is_given_up = state is State.TRUNCATED or state is State.ABANDONED
             if self.hardness is Hardness.CUT_OFF or (is_short and not self.delivers):
                 await self._flush_once()
                 return
@@ -548,7 +569,11 @@ class Close(Closer):
         except NotReady as not_ready:
             return not_ready.wait
         except Exception as exc:  # noqa: BLE001 - raised after the release
-            self.error = self.error or exc
+            if isinstance(exc, CutShort) and self._is_given_up and not self.delivers:
+                # By the call that was given up, or cut short, which has told its caller.
+                self.cut_short_text = str(exc)
+            else:
+                self.error = self.error or exc
             # The layers below the one that failed may be well.
             return self._poll(self._poll_flush) if poll == self._poll_end else None
         return None
@@ -556,12 +581,16 @@ class Close(Closer):
     def _poll_end(self) -> None:
         """Shut down every layer in its turn, or raise."""
         self._poll_sides()
+        if any(map(lacks_epilogue, self.sides)):
+            # Nobody writes it for one side, so the end of that side must not look proper.
+            self._poll_flush()
+            self.marked_truncated = True
+            return
         for layer in self.order():
             lifecycle = layer.lifecycle
             if not layer.is_writer or lifecycle.released:
                 continue
-            # After a shutdown, all that is left to do is what comes with its close.
-            if lifecycle.phase is ENDED and not layer.epilogue.comes_with_close:
+            if lifecycle.phase is ENDED:
                 continue
             inner = lifecycle.inner
             if inner is not None and inner.lifecycle.released:
@@ -617,6 +646,7 @@ class Close(Closer):
         """Give every layer one chance to send what it holds."""
         if self.hardness is Hardness.ABORTED:
             return
+        is_truncated = self.state() is State.TRUNCATED
         wait = self._poll(self._poll_flush)
         if wait is not None:
             if not await self._wait_briefly(wait):
@@ -624,7 +654,7 @@ class Close(Closer):
             self._poll(self._poll_flush)
         for layer in self.order():
             # Its end was begun, by a wait that does the work: it may come to its end.
-            if layer.lifecycle.phase is not OPEN and layer.close_patience:
+            if layer.lifecycle.phase is not OPEN and layer.close_patience and not is_truncated:
                 wait = self._poll(self._poll_end)
                 if wait is not None and await self._wait_briefly(wait):
                     self._poll(self._poll_end)
@@ -650,9 +680,16 @@ class Close(Closer):
     # ---- Releasing -------------------------------------------------------------------------
 
     def note_truncation(self) -> None:
-        """Decide how the stack ends: by what is lost, and by what was begun."""
+        """Decide how the stack ends: by what is lost, and by what was begun.
+
+        A layer that stays open below is told at once, lest another close ends it as a whole one.
+        """
         state = self.state()
         self._counted = self._counted_layers()
+        lacking = [one for one in (*self.layers, *self.sides) if lacks_epilogue(one)]
+        self._lacks_epilogue = bool(lacking)
+        if lacking and not self.cut_short_text:
+            self.cut_short_text = f"the epilogue of {lacking[0]!r} is missing"
         for layer in (*self.layers, *self.sides):
             if layer.lifecycle.torn_text not in ("", _ABORTED_TEXT):
                 self.cut_short_text = layer.lifecycle.torn_text
@@ -662,8 +699,12 @@ class Close(Closer):
         self.is_truncated = (
             state is State.TRUNCATED
             or (state is State.BROKEN and not self.sent)
+            # The end is plain if none was begun, and that of TLS carries no data.
+            or any(map(_is_half_written, lacking))
             or any(held_by(layer) != 0 for layer in (*self._counted, *self.sides))
         )
+        if self.is_truncated:
+            self._tear_below()
 
     def _counted_layers(self) -> list[Layer]:
         if self.is_line and not any(layer.encodes for layer in self.layers):
@@ -745,15 +786,10 @@ class Close(Closer):
                 # It has been told now, and need not be told again when the other side is closed.
                 lifecycle.torn, lifecycle.torn_text = None, ""
                 lifecycle.unfinished = None
+                lifecycle.marked_truncated = False
                 lifecycle.update()
+            self._tear_below()
             for layer in self.layers:
-                inner = layer.lifecycle.inner
-                # The original of a handle is not harmed by an abort that has lost nothing.
-                is_harmed = self.is_truncated or (
-                    self.hardness is Hardness.ABORTED and layer.lifecycle.original is None
-                )
-                if is_harmed and inner is not None and not inner.lifecycle.released:
-                    self._tear_below(inner)
                 for lower in below(layer):
                     if not lower.lifecycle.released:
                         unregister(layer, lower)
@@ -767,9 +803,21 @@ class Close(Closer):
             layer.lifecycle.phase is not ENDED and owes_epilogue(layer) for layer in self.layers
         )
 
-    def _tear_below(self, inner: Layer) -> None:
-        if inner.lifecycle.unfinished is None:
-            tear(inner, _ABORTED_TEXT if self.hardness is Hardness.ABORTED else _CUT_OFF_TEXT)
+    def _tear_below(self) -> None:
+        """Tear the layers that stay open below ours, if something is missing."""
+        is_aborted = self.hardness is Hardness.ABORTED
+        if not (self.is_truncated or self._lacks_epilogue or is_aborted):
+            return
+        for layer in self.layers:
+            inner = layer.lifecycle.inner
+            if inner is None or inner.lifecycle.released or inner.lifecycle.close is self:
+                continue
+            # The original of a handle is not harmed by an abort that has lost nothing.
+            is_harmed = (
+                self.is_truncated or self._lacks_epilogue or layer.lifecycle.original is None
+            )
+            if is_harmed and inner.lifecycle.unfinished is None:
+                tear(inner, _ABORTED_TEXT if is_aborted else _CUT_OFF_TEXT, ours=self.layers)
 
     def lost_by(self, layer: Layer) -> int | None:
         """How many accepted bytes a layer still holds when all is over; None if it is unknown."""

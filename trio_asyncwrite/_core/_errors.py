@@ -83,8 +83,19 @@ class BrokenRefusal(Refusal, trio.BrokenResourceError):
     """The layer has failed before, is torn, or has an unfinished Buf."""
 
 
+class CutShort(trio.BrokenResourceError):
+    """A send was ended in its middle, by a cancellation of which its caller knows."""
+
+    def __reduce__(self) -> tuple[type[BaseException], tuple[object, ...]]:
+        return trio.BrokenResourceError, self.args
+
+
 # Trio's own classes are what users meet in tracebacks.
-for _refusal in (ClosedRefusal, BusyRefusal, BrokenRefusal):
-    _shown = _refusal.__mro__[2]
-    _refusal.__module__, _refusal.__qualname__ = "trio", _shown.__name__
-    _refusal.__name__ = _shown.__name__
+for _ours, _shown in (
+    (ClosedRefusal, trio.ClosedResourceError),
+    (BusyRefusal, trio.BusyResourceError),
+    (BrokenRefusal, trio.BrokenResourceError),
+    (CutShort, trio.BrokenResourceError),
+):
+    _ours.__module__, _ours.__qualname__ = "trio", _shown.__name__
+    _ours.__name__ = _shown.__name__

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import enum
-from typing import TYPE_CHECKING, Any, NoReturn, final
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import trio
 import trio.abc
 
 from ._answer import answer
 from ._close import Hardness, close_layer
+from ._epilogue import Epilogue
 from ._lifecycle import Lifecycle
 from ._stack import attach, held_by, set_inner, unsent_below, warn
 
@@ -19,30 +19,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
-
-
-@final
-class Epilogue(enum.Enum):
-    """What a layer writes at its proper end, before the layer below ends."""
-
-    #: Nothing: the end of the layer below is its end.
-    NOTHING = "nothing"
-    #: Data, such as a compressor's trailer. A peer that does not get it has not got everything.
-    DATA = "data"
-    #: TLS's close_notify: it says that nothing is missing, and carries no data.
-    CLOSE_NOTIFY = "close_notify"
-    #: The close of a foreign stream or file writes it, just before the end.
-    WITH_CLOSE = "with its close"
-
-    @property
-    def is_something(self) -> bool:
-        """Whether a proper end writes anything."""
-        return self is not Epilogue.NOTHING
-
-    @property
-    def comes_with_close(self) -> bool:
-        """Whether a shutdown leaves something to do for the last poll of a clean close."""
-        return self is Epilogue.WITH_CLOSE
 
 
 class _Inner:

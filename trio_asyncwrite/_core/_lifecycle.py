@@ -436,11 +436,6 @@ class Lifecycle:
         close = self.close
         return close is not None and close is lift.by and close.postpones(layer)
 
-    def is_polled_by_close(self, layer: Layer) -> bool:
-        """For ``poll_shutdown``: whether it is a close of this layer that polls, in its turn."""
-        close = self.close
-        return close is not None and close is lift.by and not close.postpones(layer)
-
     def end(self) -> None:
         """For ``poll_shutdown``: the shutdown is complete."""
         if self.phase is not ENDED:

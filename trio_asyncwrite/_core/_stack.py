@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import trio
 
 from ._checks import wrong_answer
+from ._epilogue import Epilogue
 from ._errors import BrokenRefusal, BusyRefusal, NotReady, Refusal, WriteZeroError
 from ._lifecycle import ENDED, ENDING, OPEN, Call, Lifecycle, Torn, Unfinished
 
@@ -244,7 +245,7 @@ def attach(layer: Layer) -> None:
 def owes_epilogue(layer: Layer) -> bool:
     """Whether a proper end of ``layer`` writes something; no, if its answer raises."""
     try:
-        return layer.is_writer and layer.epilogue.is_something
+        return layer.is_writer and layer.epilogue is not Epilogue.NOTHING
     except Exception:  # noqa: BLE001 - a mistake of a user must not keep a stack from being closed
         return False
 
@@ -470,13 +471,18 @@ def poll_below(layer: Layer, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts])
 # ---- Tears -------------------------------------------------------------------------------------
 
 
-def tear(layer: Layer, text: str) -> None:
+def tear(layer: Layer, text: str, *, ours: Sequence[Layer] = ()) -> None:
     """A message that was begun on ``layer`` will not be finished.
 
     The tear reaches down to the first layer that encodes (a record or block that was begun there
     is finished there), and everything above any layer that it reaches.
     A layer that merely passes messages on to one that keeps them whole is not exempt: it may have
     passed on a part.
+
+    Args:
+        layer: the layer.
+        text: what a torn layer says.
+        ours: those above that are being closed, and know.
     """
     reached: list[Layer] = []
     for one in writing_chain(layer):
@@ -488,7 +494,7 @@ def tear(layer: Layer, text: str) -> None:
             break
     for one in reached:
         for upper in writers_above(one):
-            if not contains(reached, upper) and upper.can_be_torn:
+            if upper.can_be_torn and not (contains(reached, upper) or contains(ours, upper)):
                 _mark_torn(upper, Torn.ABOVE, text)
     for one in reached:
         _mark_torn(one, Torn.HERE if one is layer else Torn.BELOW, text)
@@ -579,7 +585,7 @@ def check_shutdown(layer: Layer) -> None:
     Raises:
         trio.BusyResourceError: if a message is under way in a layer that would be ended.
         trio.BrokenResourceError: if a Buf is unfinished in one.
-        ValueError: if a layer above one still holds bytes.
+        ValueError: if a layer above one still holds bytes, or is in the middle of its epilogue.
     """
     chain = writing_chain(layer) if layer.owns_below(lambda _: False) else [layer]
     for one in chain:
@@ -599,6 +605,8 @@ def check_shutdown(layer: Layer) -> None:
                 _refuse_unfinished(upper)
             if upper.lifecycle.torn is None:
                 refuse_held(upper, f"shut {layer!r} down")
+                if upper.lifecycle.phase is ENDING and lacks_epilogue(upper):
+                    raise ValueError(f"shut {upper!r} down first, whose shutdown was begun")
 
 
 def _refuse_unfinished(layer: Layer) -> NoReturn:
@@ -655,9 +663,44 @@ def begin_shutdown(layer: Layer) -> bool:
 def shut_above(layer: Layer) -> None:
     """Nothing can be written any more to the layers above ``layer``."""
     for upper in writers_above(layer):
-        if not upper.lifecycle.shut:
-            upper.lifecycle.shut = True
-            upper.lifecycle.update()
+        lifecycle = upper.lifecycle
+        if lifecycle.shut:
+            continue
+        if lacks_epilogue(upper) and all(
+            # Unless it is the upper layer's own shutdown, or that of one above it.
+            one.lifecycle.phase is OPEN
+            for one in (upper, *writers_above(upper))
+        ):
+            lifecycle.marked_truncated = True
+            lifecycle.torn_text = "a layer below was shut down before its epilogue was written"
+        lifecycle.shut = True
+        lifecycle.update()
+
+
+def lacks_epilogue(layer: Layer) -> bool:
+    """Whether ``layer`` could still write an epilogue to the one below, and has not done so.
+
+    It has when the shutdown of the layer below has begun.
+    """
+    lifecycle = layer.lifecycle
+    inner = lifecycle.inner
+    if lifecycle.phase is ENDED or lifecycle.shut or inner is None:
+        return False
+    if lifecycle.phase is ENDING and inner.lifecycle.phase is not OPEN:
+        return False
+    epilogue = epilogue_of(layer)
+    # Without a session, nobody misses its close_notify.
+    return epilogue is Epilogue.DATA or (
+        epilogue is Epilogue.CLOSE_NOTIFY and layer.shows_truncation
+    )
+
+
+def epilogue_of(layer: Layer) -> Epilogue:
+    """The answer ``epilogue``; one that raises is unknown, and then it is data."""
+    try:
+        return layer.epilogue
+    except Exception:  # noqa: BLE001 - a user's property; to close the stack matters more
+        return Epilogue.DATA
 
 
 def shut_down(layer: AsyncWrite) -> None:

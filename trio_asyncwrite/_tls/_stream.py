@@ -43,8 +43,8 @@ from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_read import AsyncRead, ForeignReader
 from trio_asyncwrite._core._async_write import AsyncReadWrite, AsyncWrite
 from trio_asyncwrite._core._checks import byte_view
+from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._errors import BrokenRefusal, BusyRefusal, NotReady
-from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._shell import POLLS_PER_TURN, claim, drive, leave
 from trio_asyncwrite._core._stack import (
     begin_shutdown,

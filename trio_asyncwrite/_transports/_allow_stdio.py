@@ -16,8 +16,8 @@ import trio
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import byte_view
+from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._errors import ClosedRefusal, NotReady
-from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._lifecycle import ENDED
 from trio_asyncwrite._core._stack import begin_shutdown, fail
 
@@ -174,19 +174,20 @@ class AllowStdIo(AsyncWrite):
 
     @trio.lowlevel.enable_ki_protection
     def poll_shutdown(self) -> None:
-        """Flush; as part of a close, close the file as well. See :meth:`AsyncWrite.poll_shutdown`.
+        """Flush. See :meth:`AsyncWrite.poll_shutdown`."""
+        if begin_shutdown(self):
+            self.poll_flush()
+            self.lifecycle.end()
+
+    @trio.lowlevel.enable_ki_protection
+    def poll_close(self) -> None:
+        """Close the file, if that is wanted. See :meth:`AsyncWrite.poll_close`.
 
         A compressing file writes its trailer when it is closed, and a disk may be found full only
         then.
         """
-        if begin_shutdown(self):
-            self.poll_flush()
-            self.lifecycle.end()
-        # Also after a shutdown that the user has made before.
-        if self._close_file and self.lifecycle.is_polled_by_close(self):
-            self._poll_closed()
-
-    def _poll_closed(self) -> None:
+        if not self._close_file:
+            return
         if not self._offload:
             self._close_inline()
             return

@@ -16,8 +16,8 @@ from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_read import AsyncRead
 from trio_asyncwrite._core._async_write import AsyncReadWrite, AsyncWrite
 from trio_asyncwrite._core._checks import byte_view, positive_int
+from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._stack import begin_shutdown
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ import trio
 
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncReadWrite
+from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._errors import BrokenRefusal, ClosedRefusal, NotReady
-from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._lifecycle import ENDED
 from trio_asyncwrite._core._stack import fail
 from trio_asyncwrite._core._waits import OneForAll

@@ -12,7 +12,6 @@ A close does not end such a wait: the task inside goes on, and the close waits f
 from __future__ import annotations
 
 import contextlib
-import socket
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -21,11 +20,11 @@ import trio.abc
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import byte_view, inherits
-from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._layer import Epilogue
+from trio_asyncwrite._core._epilogue import Epilogue
+from trio_asyncwrite._core._errors import CutShort, NotReady
 from trio_asyncwrite._core._stack import begin_shutdown, fail, is_layer, writing_chain
 
-from ._fd import RESET_ON_CLOSE
+from ._fd import prepare_close
 from ._tcp_info import is_gone, unacknowledged_bytes
 
 if TYPE_CHECKING:
@@ -141,8 +140,7 @@ class SendStreamWriter(AsyncWrite):
         self._error = None  # its traceback refers to us; nothing is sent any more
         if self._closed:
             return
-        if not clean:
-            reset_through(self.stream)
+        prepare_close_through(self.stream, reset=not clean)
         await trio.aclose_forcefully(self.stream)
 
     def drain_source(self) -> trio.abc.ReceiveStream | None:
@@ -230,6 +228,7 @@ class SendStreamWriter(AsyncWrite):
         self._eof_sent = True
 
     async def _close(self) -> None:
+        prepare_close_through(self.stream, reset=False)
         await self.stream.aclose()
         self._closed = True
 
@@ -247,7 +246,7 @@ class SendStreamWriter(AsyncWrite):
         self._sending = done = trio.Event()
         self.lifecycle.unbroken_task = trio.lowlevel.current_task()
         # Until it is through, for whatever may come in between.
-        self._error = trio.BrokenResourceError(
+        self._error = CutShort(
             f"{self!r}: a send was cut short, and an unknown part of {len(self._chunk)} bytes sent"
         )
         self._shield = shield = trio.CancelScope(shield=True)
@@ -306,11 +305,16 @@ def foreign_layers(stream: object) -> Iterator[object]:
         one = getattr(one, "transport_stream", getattr(one, "send_stream", None))
 
 
-def reset_through(stream: object) -> None:
-    """Let the peer of a TCP stream below foreign layers see a reset when it is closed."""
-    for layer in foreign_layers(stream):
-        if is_layer(layer):
-            writing_chain(layer)[-1].arm_reset(on=True)  # type: ignore[arg-type]
-        elif inherits(layer, trio.SocketStream):
-            with contextlib.suppress(OSError):
-                layer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+def prepare_close_through(stream: object, *, reset: bool) -> None:
+    """Let the close of a socket below foreign layers return at once.
+
+    Args:
+        stream: the uppermost of the foreign layers.
+        reset: whether the peer of a TCP stream is to see a reset.
+    """
+    with contextlib.suppress(Exception):  # whatever their attributes raise, they are closed
+        for layer in foreign_layers(stream):
+            if inherits(layer, trio.SocketStream):
+                prepare_close(layer.socket, reset=reset)
+            elif is_layer(layer) and reset:
+                writing_chain(layer)[-1].arm_reset(on=True)  # type: ignore[arg-type]

@@ -38,7 +38,8 @@ class TcpStream(FdWriter):
 
     It owns the socket: closing it closes the socket. When bytes are lost in closing (a
     cancelled or failed shutdown), the peer of a TCP connection gets a reset and not an
-    end-of-file, so that a truncated stream never looks complete.
+    end-of-file, so that a truncated stream never looks complete. A time in SO_LINGER is switched
+    off before, since it would block every task. (Not if you drop the stream in a reference cycle.)
 
     On Windows, sockets are no file descriptors: there, use
     :func:`wrap_stream` on the :class:`trio.SocketStream`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from typing import TypeVar, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
 import trio
 import trio.abc
@@ -17,6 +17,9 @@ from ._advice import advice
 from ._poll_evented import PollEvented
 from ._send_stream import DEFAULT_CANCEL_GRACE, SendStreamWriter
 from ._tcp import TcpStream
+
+if TYPE_CHECKING:
+    from trio_asyncwrite._core._layer import Layer
 
 W = TypeVar("W", bound=AsyncWrite)
 
@@ -91,6 +94,27 @@ def wrap_stream(stream: trio.abc.SendStream, cancel_grace: float | None = None) 
     writer = _new_writer(stream, DEFAULT_CANCEL_GRACE if cancel_grace is None else cancel_grace)
     _writers[id(stream)] = writer
     return writer
+
+
+def ending_layer(stream: trio.abc.ReceiveStream) -> Layer | None:
+    """The layer to end with ``stream``, so that what the stream writes at its end is written.
+
+    Args:
+        stream: a stream that is read from, and perhaps written to as well.
+
+    Returns:
+        The stream itself, if it is a layer. The writer that it has already, or needs because only
+        its own close knows its end. Else None: closing it forcefully will do.
+    """
+    if is_layer(stream):
+        return stream  # type: ignore[return-value]
+    writer = _writers.get(id(stream))
+    if writer is not None and not writer.closed:
+        return writer
+    if sys.platform != "win32":  # pragma: no branch
+        if inherits(stream, trio.SocketStream) or inherits(stream, trio.lowlevel.FdStream):
+            return None
+    return wrap_stream(stream) if isinstance(stream, trio.abc.SendStream) else None
 
 
 #: The writers that wrap_stream has made. They keep their streams alive, and so the numbers valid.

@@ -12,8 +12,8 @@ import trio.abc
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import accepted, byte_view, positive_int
+from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._stack import (
     begin_shutdown,
     fail,

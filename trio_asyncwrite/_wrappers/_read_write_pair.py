@@ -10,8 +10,8 @@ import trio.abc
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_read import AsyncRead, poll_foreign_read, poll_reader
 from trio_asyncwrite._core._async_write import AsyncReadWrite, AsyncWrite
-from trio_asyncwrite._core._stack import is_layer, register
-from trio_asyncwrite._transports._wrap_stream import wrap_stream
+from trio_asyncwrite._core._stack import register
+from trio_asyncwrite._transports._wrap_stream import ending_layer, wrap_stream
 
 from ._wrapper import Wrapper
 
@@ -84,15 +84,16 @@ class ReadWritePair(  # pyright: ignore[reportIncompatibleVariableOverride]
                 f"reader, writer)"
             )
         self.reader = reader  # type: ignore[assignment]
+        self._ending = ending_layer(reader)
         self._send_stream = cast("trio.abc.SendStream", writer)
         self.inner = wrap_stream(writer)  # type: ignore[arg-type, assignment]
-        if is_layer(reader):
-            register(self, reader)  # type: ignore[arg-type]
+        if self._ending is not None:
+            register(self, self._ending)
 
     @answer
     def layers_below(self) -> tuple[object, ...]:
-        """The reader and the writer."""
-        return (self.reader, self.inner)
+        """The reader, or the writer that it is as well, and the writer."""
+        return (self.reader if self._ending is None else self._ending, self.inner)
 
     @property
     def writer(self) -> W:
@@ -129,11 +130,11 @@ class ReadWritePair(  # pyright: ignore[reportIncompatibleVariableOverride]
         return reader.peer_ended if isinstance(reader, AsyncRead) else self.lifecycle.at_end or None
 
     async def release(self, *, clean: bool) -> None:
-        """Close a reader that is not this library's. See :meth:`AsyncWrite.release`.
+        """Close a reader that has nothing to say at its end. See :meth:`AsyncWrite.release`.
 
         Cancellation: nothing happened, since it is not cancelled: the shell shields it.
         """
-        if not is_layer(self.reader):
+        if self._ending is None:
             await trio.aclose_forcefully(self.reader)
 
     def __repr__(self) -> str:

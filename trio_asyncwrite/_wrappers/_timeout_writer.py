@@ -33,7 +33,13 @@ import trio.abc
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import counted
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._stack import begin_shutdown, poll_below, poll_step, shut_down
+from trio_asyncwrite._core._stack import (
+    begin_shutdown,
+    poll_below,
+    poll_step,
+    shut_down,
+    writing_chain,
+)
 from trio_asyncwrite._core._waits import OneForAll
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
@@ -193,6 +199,12 @@ class TimeoutWriter(Wrapper[W]):
         if begin_shutdown(self):
             self._poll_timed(shut_down, self.inner)
             self.lifecycle.end()
+
+    def poll_close(self) -> None:
+        """Time the closes of those below. See :meth:`AsyncWrite.poll_close`."""
+        for layer in writing_chain(self.inner):
+            if layer.lifecycle.close is self.lifecycle.close:
+                self._poll_timed(poll_step, layer, "poll_close")
 
     def poll_ready(self) -> None:
         """Pass the question on. See :meth:`AsyncWrite.poll_ready`."""

@@ -14,8 +14,8 @@ import trio
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import byte_view, counted
+from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._stack import begin_shutdown, fail
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._buf import Buf
 from trio_asyncwrite._core._checks import byte_view
+from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._shell import poll_buf
 from trio_asyncwrite._core._stack import (
     begin_shutdown,
