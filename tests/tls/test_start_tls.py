@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from trio_asyncwrite import (
+    Buf,
     BufWriter,
     ReadWritePair,
     TlsStream,
@@ -150,3 +151,30 @@ async def test_start_tls_cancelled_anywhere() -> None:
 
 
 find_hangs(globals())
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["start_tls", "unwrap"])
+async def test_a_buf_that_was_begun_above_is_finished_first(*, back: bool) -> None:
+    """Its layer is closed with the change; nobody would know that something is missing."""
+    left, right = duplex(10)
+    client: Any = alone(left, server_side=False) if back else left
+    above = ReadWritePair(client, client)
+    buf = Buf(bytes(100_000))
+    async with trio.open_nursery() as nursery:
+        if back:
+            server = alone(right)
+            nursery.start_soon(server.do_handshake)
+            await client.do_handshake()
+        run = nursery.cancel_scope
+        nursery.start_soon(above.write_all_buf, buf)
+        await trio.testing.wait_all_tasks_blocked()
+        run.cancel()
+    assert 0 < buf.remaining < 100_000
+    with pytest.raises(trio.BrokenResourceError, match="finish the Buf first"):
+        if back:
+            await client.unwrap()
+        else:
+            await start_tls(left, client_context(TLS13), server_hostname=HOST)
+    assert not above.closed
+    with pytest.warns(ResourceWarning, match="was closed: "):
+        await trio.aclose_forcefully(left)

@@ -10,8 +10,10 @@ import trio.testing
 from trio_asyncwrite import (
     Buf,
     BufWriter,
+    NotReady,
     ReadHalf,
     ReadWritePair,
+    Sink,
     TcpStream,
     WriteHalf,
     split,
@@ -543,3 +545,79 @@ async def test_a_stream_of_trios_is_given_back_as_it_was(tcp: Pair) -> None:
     await plain.send_all(b" and more")
     await plain.send_eof()
     assert await drain(tcp[1]) == b"data and more"
+
+
+@pytest.mark.parametrize("trios", [False, True])
+async def test_bytes_held_above_a_half_are_refused(tcp: Pair, *, trios: bool) -> None:
+    """A join would close the layer that holds them; and it changes nothing."""
+    stream = trio.SocketStream(tcp[0].socket) if trios else tcp[0]
+    reader, writer = split(stream)
+    held = BufWriter(writer)
+    await held.write_all(b"precious")
+    with pytest.raises(ValueError, match="holds 8 unsent bytes: flush it before you join"):
+        reader.unsplit(writer)
+    await held.flush()
+
+    assert reader.unsplit(writer) is stream
+    with pytest.raises(trio.ClosedResourceError):
+        await held.write(b"x")
+    await stream.send_eof()
+    assert await drain(tcp[1]) == b"precious"
+
+
+async def test_a_message_under_way_above_a_half_is_refused(tcp: Pair) -> None:
+    stream, peer = tcp
+    reader, writer = split(stream)
+    above = writer.by_ref()
+    count = clog(writer)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ReadWritePair(reader, writer).write_all, b"unharmed")
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError, match="is writing a message"):
+            reader.unsplit(writer)
+        received = bytearray()
+        while len(received) < count + 8:
+            received += await peer.receive_some()
+
+    assert received == bytes(count) + b"unharmed"
+    assert reader.unsplit(writer) is stream
+    assert above.closed
+
+
+@pytest.mark.parametrize("above", [False, True])
+async def test_an_unfinished_buf_is_refused(tcp: Pair, *, above: bool) -> None:
+    """The stream knows nothing of it, and would end as if it were complete."""
+    stream, peer = tcp
+    reader, half = split(stream)
+    writer = ReadWritePair(reader, half) if above else half
+    buf = Buf(bytes(10_000_000))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.write_all_buf, buf)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    with pytest.raises(trio.BrokenResourceError, match="finish the Buf first"):
+        reader.unsplit(half)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(drain, peer)
+        await writer.write_all_buf(buf)
+        assert reader.unsplit(half) is stream
+        await stream.send_eof()
+
+
+class Awaited(Sink, trio.abc.Stream):
+    """A writer of this library's kind that is a foreign reader."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return b"abc"
+
+
+async def test_bytes_that_a_half_has_received_and_not_given_out_are_refused() -> None:
+    stream = Awaited()
+    reader, writer = split(stream)
+    with pytest.raises(NotReady) as info:
+        reader.poll_read(2)
+    await info.value.wait()
+    with pytest.raises(ValueError, match="3 bytes were received and not read"):
+        reader.unsplit(writer)
+    assert await reader.receive_some() == b"abc"
+    assert reader.unsplit(writer) is stream

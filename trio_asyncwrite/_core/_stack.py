@@ -597,43 +597,45 @@ def check_shutdown(layer: Layer) -> None:
         if (lifecycle.original or lifecycle).unfinished is not None and one.lifecycle.torn is None:
             _refuse_unfinished(one)
         for upper in writers_above(one):
-            if contains(chain, upper):
-                continue
-            if upper.lifecycle.inside and upper.lifecycle.calls:
-                raise BusyRefusal(f"another task is writing a message to {upper!r}")
-            if upper.lifecycle.unfinished is not None and upper.lifecycle.torn is None:
-                _refuse_unfinished(upper)
-            if upper.lifecycle.torn is None:
-                refuse_held(upper, f"shut {layer!r} down")
-                if upper.lifecycle.phase is ENDING and lacks_epilogue(upper):
-                    raise ValueError(f"shut {upper!r} down first, whose shutdown was begun")
+            if not contains(chain, upper):
+                _check_whole(upper, f"shut {layer!r} down")
+
+
+def _check_whole(upper: Layer, purpose: str) -> None:
+    """Raise if something would be missing, were ``upper`` ended now."""
+    if upper.lifecycle.inside and upper.lifecycle.calls:
+        raise BusyRefusal(f"another task is writing a message to {upper!r}")
+    if upper.lifecycle.torn is not None:
+        return  # what it holds is lost already
+    if upper.lifecycle.unfinished is not None:
+        _refuse_unfinished(upper)
+    held = held_by(upper)
+    if held != 0:
+        raise ValueError(
+            f"{upper!r} holds {number(held)} unsent bytes: flush it before you {purpose}"
+        )
+    if upper.lifecycle.phase is ENDING and lacks_epilogue(upper):
+        raise ValueError(f"shut {upper!r} down first, whose shutdown was begun")
 
 
 def _refuse_unfinished(layer: Layer) -> NoReturn:
     raise BrokenRefusal(f"{layer!r}: a Buf was begun and not finished: finish the Buf first")
 
 
-def refuse_held(layer: Layer, purpose: str) -> None:
-    """Raise if ``layer`` holds bytes, or may do so.
-
-    Raises:
-        ValueError: says how many, and for which ``purpose`` they are in the way.
-    """
-    held = held_by(layer)
-    if held != 0:
-        raise ValueError(
-            f"{layer!r} holds {number(held)} unsent bytes: flush it before you {purpose}"
-        )
-
-
 def check_nothing_held_above(layer: Layer, purpose: str) -> None:
-    """Raise if a layer above ``layer`` holds bytes; for those who make a layer that encodes.
+    """Raise if a layer above ``layer`` holds bytes, or if a message is not complete.
+
+    For those who make a layer that encodes, or end a layer without the one below.
 
     Raises:
         ValueError: says how many, and for which ``purpose`` they are in the way.
+        trio.BusyResourceError: if a message is under way in a layer above.
+        trio.BrokenResourceError: if a Buf is unfinished in ``layer`` or a layer above.
     """
+    if (layer.lifecycle.original or layer.lifecycle).unfinished is not None:
+        _refuse_unfinished(layer)
     for upper in writers_above(layer):
-        refuse_held(upper, purpose)
+        _check_whole(upper, purpose)
 
 
 def begin_shutdown(layer: Layer) -> bool:

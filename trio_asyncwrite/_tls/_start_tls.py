@@ -45,9 +45,12 @@ async def start_tls(
 
     Raises:
         TypeError: as :class:`TlsStream`. Nothing happened.
-        ValueError: if ``stream`` still holds unsent plain text: flush it first. Or as
-            :class:`TlsStream`. Nothing happened.
-        trio.BrokenResourceError: if the handshake fails. The connection is closed.
+        ValueError: if ``stream`` or a layer above it still holds unsent plain text: flush it
+            first. Or as :class:`TlsStream`. Nothing happened.
+        trio.BusyResourceError: if another task writes a message to a layer above ``stream``.
+            Nothing happened.
+        trio.BrokenResourceError: if a :class:`Buf` is unfinished: finish it first, nothing
+            happened. Or if the handshake fails: the connection is closed.
 
     Cancellation: lost: a handshake has begun, nothing else can be said on the connection, and
         no stream was returned to go on with it. The connection is closed.

@@ -53,10 +53,12 @@ from trio_asyncwrite._core._stack import (
     fail,
     fail_because,
     forgive,
+    held_by,
     hold,
     let_go,
     poll_step,
     shut_down,
+    writers_above,
     writing_chain,
 )
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
@@ -384,11 +386,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
 
     def _is_wanted(self) -> bool:
         """Whether a layer above holds bytes that need the session."""
-        try:
-            check_nothing_held_above(self, "")
-        except ValueError:
-            return True
-        return False
+        return any(held_by(upper) != 0 for upper in writers_above(self))
 
     def _forgo_session(self) -> None:
         if not self._handshook:
@@ -481,10 +479,13 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
             The transport stream, and what was received beyond the end of TLS.
 
         Raises:
-            trio.BusyResourceError: if another task is inside this stream.
+            ValueError: if a layer above holds unsent bytes. Nothing happened.
+            trio.BusyResourceError: if another task is inside this stream, or writes a message to
+                a layer above.
             trio.ClosedResourceError: if the stream is closed, or is closed meanwhile.
-            trio.BrokenResourceError: if TLS or the transport fails; or if the peer has sent data
-                that were not received. Receive them, up to its end, and call this again.
+            trio.BrokenResourceError: if TLS or the transport fails, or a :class:`Buf` is
+                unfinished here or in a layer above; or if the peer has sent data that were not
+                received. Receive them, up to its end, and call this again.
 
         Cancellation: resumable; call it again and it goes on where it was.
 

@@ -11,7 +11,13 @@ import trio.abc
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_read import AsyncRead, poll_foreign_read, poll_reader
 from trio_asyncwrite._core._lifecycle import ENDED
-from trio_asyncwrite._core._stack import detach, is_layer, register, tear
+from trio_asyncwrite._core._stack import (
+    check_nothing_held_above,
+    detach,
+    is_layer,
+    register,
+    tear,
+)
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
 from ._wrapper import Wrapper
@@ -89,11 +95,13 @@ class ReadHalf(AsyncRead, Generic[S]):
             The stream that was split.
 
         Raises:
-            ValueError: if the halves do not belong together, or hold unsent bytes that the stream
-                itself knows nothing of. The halves stay usable.
+            ValueError: if the halves do not belong together; or if they, or layers above them,
+                hold bytes that the stream itself knows nothing of. The halves stay usable.
             TypeError: if ``write_half`` is not a :class:`WriteHalf`.
             trio.ClosedResourceError: if one of them is closed, or was joined before.
-            trio.BusyResourceError: if a task is inside one of them.
+            trio.BusyResourceError: if a task is inside one of them, or writes a message to a layer
+                above them.
+            trio.BrokenResourceError: if a :class:`Buf` is unfinished there. The halves stay usable.
 
         Source: ``ReadHalf::unsplit``.
         """
@@ -106,12 +114,11 @@ class ReadHalf(AsyncRead, Generic[S]):
             raise ValueError(f"{self!r} and {write_half!r} are halves of different streams")
         if self.lifecycle.reading or write_half.lifecycle.inside:
             raise trio.BusyResourceError("a task is using one of the halves")
-        if not is_layer(whole.stream):
-            received = len(self.lifecycle.received)
-            if whole.writer.unsent_bytes:
-                raise ValueError(f"{whole.writer.unsent_bytes} bytes are unsent: flush first")
-            if received:
-                raise ValueError(f"{received} bytes were received and not read: read them first")
+        check_nothing_held_above(write_half, "join the halves again")
+        if not is_layer(whole.stream) and whole.writer.unsent_bytes:
+            raise ValueError(f"{whole.writer.unsent_bytes} bytes are unsent: flush first")
+        if received := len(self.lifecycle.received):
+            raise ValueError(f"{received} bytes were received and not read: read them first")
         detach(self)
         detach(write_half)
         return whole.stream
