@@ -201,6 +201,43 @@ async def test_where_a_wait_does_the_work_polling_once_includes_it(
         assert wire.log[-2:] == ["shutdown", "release True"]
 
 
+@pytest.mark.parametrize("state", ["abandoned", "torn", "cut off", "begun"])
+@pytest.mark.parametrize("needs", [0.5, 2.0])
+async def test_a_busy_wait_that_does_the_work_is_tried_again(
+    state: str, needs: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    """For as long as the layer says; then the stack ends, and nobody hears of Busy."""
+
+    class Busy(Patient):
+        async def wait_for_room(self) -> None:
+            if trio.current_time() < free_at:
+                raise trio.BusyResourceError("somebody uses the stream directly")
+            self.room = 1
+
+    free_at = math.inf
+    wire = Busy(room=1 if state == "torn" else 0)
+    wire.held = 1
+    if state == "abandoned":
+        with pytest.raises(trio.BusyResourceError):
+            await wire.send_all(b"")
+    elif state == "torn":
+        with pytest.raises(trio.BusyResourceError):
+            await wire.write_all(b"abc")
+    elif state == "begun":
+        with pytest.raises(trio.BusyResourceError):
+            await wire.shutdown()
+    free_at = trio.current_time() + needs
+    with resource_warnings() as messages:
+        if state in ("cut off", "begun"):
+            assert (await run_cancelled(wire.aclose)).outcome == "cancelled"
+        else:
+            await wire.aclose()
+
+    assert wire.held == (needs > 1)
+    assert len(messages) == (needs > 1 or state == "torn")
+    assert len(wire.releases) == 1
+
+
 async def test_the_wait_that_does_the_work_may_raise(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

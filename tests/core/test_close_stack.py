@@ -741,3 +741,16 @@ async def test_what_a_release_raises_is_raised_as_it_is_unless_the_system_says_i
     with pytest.raises(ValueError, match="release"):
         await Layer(wire).aclose()
     assert wire.releases == ["release True"]
+
+
+async def test_a_release_that_finds_something_busy_has_failed() -> None:
+    """A close that says Busy would seem to have done nothing."""
+
+    class Busy(Wire):
+        async def release(self, *, clean: bool) -> None:
+            raise trio.BusyResourceError("release")
+
+    wire = Busy(math.inf)
+    with pytest.raises(trio.BrokenResourceError, match="release"):
+        await wire.aclose()
+    assert wire.closed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, TypeVar, final
+from typing import TYPE_CHECKING, final
 
 import trio
 import trio.abc
@@ -13,25 +13,10 @@ from trio_asyncwrite._core._checks import RECEIVE_SIZE
 from trio_asyncwrite._core._close import Hardness
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._lifecycle import lifted
+from trio_asyncwrite._core._waits import persist
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from trio_asyncwrite._core._close import Close
-
-T = TypeVar("T")
-
-# Nobody wakes us when another task has left a stream that is not ours: look again, in seconds.
-_BUSY_PAUSE: Final = 0.01
-
-
-async def persist(operation: Callable[[], Awaitable[T]]) -> T:
-    """Try until other tasks have left a foreign stream, which cannot be taken from them."""
-    while True:
-        try:
-            return await operation()
-        except trio.BusyResourceError:
-            await trio.sleep(_BUSY_PAUSE)
 
 
 @final

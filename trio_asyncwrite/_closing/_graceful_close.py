@@ -38,10 +38,11 @@ from trio_asyncwrite._core._close import Close, Hardness, State, enter, wait_don
 from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._lifecycle import running_closes
 from trio_asyncwrite._core._stack import attach, held_by, writing_chain
+from trio_asyncwrite._core._waits import persist
 from trio_asyncwrite._transports._tcp_info import is_gone, next_pause
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
-from ._discard import Discard, persist
+from ._discard import Discard
 from ._report import CloseOutcome, CloseReport
 from ._trio_ssl_stream import (
     as_ssl_stream,

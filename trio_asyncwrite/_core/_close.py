@@ -58,15 +58,12 @@ from ._stack import (
     writers_above,
     writing_chain,
 )
+from ._waits import BUSY_PAUSE, persist
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
     from ._layer import Layer
-
-
-# Nobody wakes us when another task has left a foreign stream: look again, in seconds.
-_BUSY_PAUSE: Final = 0.01
 
 
 # Why a layer is torn that stays open below one that was closed. An abort is on purpose: nobody is
@@ -552,7 +549,7 @@ class Close(Closer):
                 await wait()
             except trio.BusyResourceError:
                 # A task that uses a foreign stream directly cannot be made to leave it.
-                await trio.sleep(_BUSY_PAUSE)
+                await trio.sleep(BUSY_PAUSE)
         if trio.current_time() >= self.deadline:
             self.harden(Hardness.CUT_OFF, hurried=False, late=True)
 
@@ -669,7 +666,7 @@ class Close(Closer):
         self.waits_briefly = True
         try:
             with trio.CancelScope(shield=True, deadline=self._brief_deadline) as scope:
-                await wait()
+                await persist(wait)
         except Exception as exc:  # noqa: BLE001 - raised after the release
             self.error = self.error or exc
             return False
@@ -748,7 +745,9 @@ class Close(Closer):
             try:
                 await layer.release(clean=plain is None or contains(plain, layer))
             except Exception as exc:  # noqa: BLE001 - raised below
-                fresh = trio.BrokenResourceError if isinstance(exc, OSError) else None
+                # Nor may a close raise Busy.
+                is_ours = isinstance(exc, (OSError, trio.BusyResourceError))
+                fresh = trio.BrokenResourceError if is_ours else None
                 error = _from(fresh, layer, exc)
                 if self.error is None:
                     self.error = error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, TypeVar, final
+from typing import TYPE_CHECKING, Final, TypeVar, final
 
 import trio
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 T = TypeVar("T")
+
+#: Nobody wakes us when another task has left a foreign stream: look again, in seconds.
+BUSY_PAUSE: Final = 0.01
 
 
 @final
@@ -47,6 +50,15 @@ class OneForAll:
         finally:
             self._done = None
             done.set()
+
+
+async def persist(operation: Callable[[], Awaitable[T]]) -> T:
+    """Try until other tasks have left a foreign stream, which cannot be taken from them."""
+    while True:
+        try:
+            return await operation()
+        except trio.BusyResourceError:
+            await trio.sleep(BUSY_PAUSE)
 
 
 async def first_of(
