@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import signal
+import socket as stdlib_socket
 import ssl
+import struct
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +15,15 @@ import trio
 import trio.testing
 import trustme
 
-from trio_asyncwrite import AsyncWrite, Buf, BufWriter, NotReady, TimeoutWriter, wrap_stream
+from trio_asyncwrite import (
+    AsyncWrite,
+    Buf,
+    BufWriter,
+    NotReady,
+    TcpStream,
+    TimeoutWriter,
+    wrap_stream,
+)
 from trio_asyncwrite._core._lifecycle import ENDED
 from trio_asyncwrite._transports._send_stream import SendStreamWriter
 from trio_asyncwrite.testing import Sweep, cancel_everywhere, check_async_write
@@ -1005,6 +1016,145 @@ async def test_trios_tls_says_no_goodbye_after_a_truncated_message() -> None:
 
     with pytest.raises(trio.BrokenResourceError):
         await drain(server)
+
+
+# ---- The reset of a socket below ---------------------------------------------------------------
+
+
+OFF, RESET, SECONDS = (struct.pack("ii", *linger) for linger in ((0, 0), (1, 0), (1, 2)))
+
+
+def trio_socket(sock: stdlib_socket.socket) -> trio.SocketStream:
+    return trio.SocketStream(trio.socket.from_stdlib_socket(sock.dup()))
+
+
+BELOW: dict[str, Callable[[stdlib_socket.socket], Any]] = {
+    "SocketStream": trio_socket,
+    "FdStream": lambda sock: trio.lowlevel.FdStream(sock.dup().detach()),
+    "TcpStream": lambda sock: TcpStream(trio_socket(sock)),
+    "StapledStream": lambda sock: trio.StapledStream(*[trio_socket(sock)] * 2),
+}
+
+
+class Chunked(HalfCloseable):
+    """It takes five seconds to send whatever it is given."""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.sleep(5)
+        self.sent += data
+
+
+class Below:
+    """A socket below a foreign stream, to be asked for SO_LINGER."""
+
+    def __init__(self, kind: str, linger: bytes = OFF) -> None:
+        with stdlib_socket.create_server(("127.0.0.1", 0)) as listener:
+            self.sock = stdlib_socket.create_connection(listener.getsockname())
+            self.peer = listener.accept()[0]
+        self.sock.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, linger)
+        self.line = Chunked()
+        self.line.transport_stream = BELOW[kind](self.sock)  # type: ignore[attr-defined]
+
+    @property
+    def linger(self) -> bytes:
+        found = self.sock.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, 8)
+        return found if any(found[:4]) else OFF  # the kernel keeps the time of what is off
+
+    async def close(self) -> None:
+        """Close what the stream below holds: the Line does not."""
+        await self.line.transport_stream.aclose()  # type: ignore[attr-defined]
+        self.sock.close()
+        self.peer.close()
+
+
+@pytest.mark.parametrize("kind", BELOW)
+@pytest.mark.parametrize("before", [OFF, SECONDS], ids=["off", "seconds"])
+@pytest.mark.parametrize("finished", [True, False])
+async def test_an_unfinished_buf_arms_the_reset_of_a_socket_below(
+    kind: str, before: bytes, *, finished: bool, autojump_clock: MockClock
+) -> None:
+    """For a stream that is dropped; the user's own setting comes back with the rest."""
+    below = Below(kind, before)
+    writer = wrap_stream(below.line, 100)
+    buf = Buf(bytes(100_000))
+    with trio.move_on_after(1):
+        await writer.write_all_buf(buf)
+    assert 0 < buf.remaining < 100_000
+    assert below.linger == RESET
+    if finished:
+        await writer.write_all_buf(buf)
+        assert below.linger == before
+        await writer.aclose()
+        assert below.linger == (before if kind == "TcpStream" else OFF)
+    else:
+        with pytest.warns(ResourceWarning):
+            await writer.aclose()
+        assert below.linger == RESET
+    await below.close()
+
+
+@pytest.mark.parametrize("kind", BELOW)
+async def test_a_torn_message_arms_the_reset_of_a_socket_below(
+    kind: str, autojump_clock: MockClock
+) -> None:
+    below = Below(kind)
+    writer = wrap_stream(below.line, 100)
+    with trio.move_on_after(1):
+        await writer.write_all(bytes(100_000))
+    assert below.linger == RESET
+    with pytest.warns(ResourceWarning):
+        await writer.aclose()
+    await below.close()
+
+
+@pytest.mark.parametrize("kind", BELOW)
+async def test_a_chunk_that_was_cut_short_arms_the_reset_of_a_socket_below(
+    kind: str, autojump_clock: MockClock
+) -> None:
+    """All of the message was accepted, and an unknown part of it was sent."""
+    below = Below(kind)
+    writer = wrap_stream(below.line, 0)
+    with trio.move_on_after(1):
+        await writer.send_all(bytes(60_000))
+    assert not below.line.sent
+    assert below.linger == RESET
+    with pytest.raises(trio.BrokenResourceError):
+        await writer.aclose()
+    await below.close()
+
+
+@pytest.mark.parametrize("kind", ["SocketStream", "FdStream", "StapledStream"])
+@pytest.mark.parametrize("half_closes", [True, False])
+async def test_no_close_of_a_foreign_stream_waits_for_the_peer(
+    kind: str, *, half_closes: bool, autojump_clock: MockClock
+) -> None:
+    """SO_LINGER with a time would block the whole run."""
+    below = Below(kind, SECONDS)
+    seen: list[bytes] = []
+
+    class Watched(HalfCloseable if half_closes else Duplex):  # type: ignore[misc]
+        transport_stream = below.line.transport_stream  # type: ignore[attr-defined]
+
+        async def aclose(self) -> None:
+            seen.append(below.linger)
+            await trio.lowlevel.checkpoint()
+
+    writer = wrap_stream(Watched(0))
+    await writer.write_all(b"whole")
+    await writer.aclose()
+    assert seen == [OFF]
+    await below.close()
+
+
+async def test_a_pipe_below_a_foreign_stream_is_closed_as_it_is(autojump_clock: MockClock) -> None:
+    """It has no reset."""
+    reading, writing = os.pipe()
+    for fd in (reading, writing):
+        line = Line()
+        line.transport_stream = trio.lowlevel.FdStream(fd)  # type: ignore[attr-defined]
+        await wrap_stream(line).aclose()
+        await line.transport_stream.aclose()  # type: ignore[attr-defined]
+        await wrap_stream(line).aclose()
 
 
 # ---- A peer without haste --------------------------------------------------------------------

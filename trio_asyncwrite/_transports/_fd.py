@@ -90,6 +90,29 @@ def prepare_close(sock: socket.socket | trio.socket.SocketType, *, reset: bool) 
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
 
 
+def swap_linger(
+    sock: socket.socket | trio.socket.SocketType, before: bytes | None, *, on: bool
+) -> bytes | None:
+    """Set SO_LINGER so that a close is a reset, or set it back.
+
+    Args:
+        sock: the socket.
+        before: the user's setting, while ours is set; else None.
+        on: False sets it back.
+
+    Returns:
+        What is to be given as ``before`` the next time.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        if on and before is None:
+            before = sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.size)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        elif not on and before is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, before)
+            before = None
+    return before
+
+
 class FdWriter(AsyncReadWrite):
     """A writer over the non-blocking descriptor that ``fileno()`` names."""
 
@@ -291,13 +314,5 @@ class FdWriter(AsyncReadWrite):
     def arm_reset(self, *, on: bool) -> None:
         """Let the kernel reset a TCP connection if the process ends now."""
         sock = self.linger_socket()
-        if sock is None:
-            return
-        with contextlib.suppress(OSError, ValueError):
-            if on and self._linger_before is None:
-                before = sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.size)
-                self._linger_before = before
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-            elif not on and self._linger_before is not None:
-                before, self._linger_before = self._linger_before, None
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, before)
+        if sock is not None:
+            self._linger_before = swap_linger(sock, self._linger_before, on=on)

@@ -12,6 +12,7 @@ A close does not end such a wait: the task inside goes on, and the close waits f
 from __future__ import annotations
 
 import contextlib
+import sys
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -22,12 +23,14 @@ from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import byte_view, inherits
 from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._errors import CutShort, NotReady
-from trio_asyncwrite._core._stack import begin_shutdown, fail, is_layer, writing_chain
+from trio_asyncwrite._core._stack import arm_reset, begin_shutdown, fail, is_layer, writing_chain
 
-from ._fd import prepare_close
+from ._borrowed_socket import BorrowedSocket
+from ._fd import prepare_close, swap_linger
 from ._tcp_info import is_gone, unacknowledged_bytes
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Awaitable, Callable, Iterator
 
     from trio_asyncwrite._core._layer import Layer
@@ -63,6 +66,8 @@ class SendStreamWriter(AsyncWrite):
         # What a wait came upon, for the next poll to raise: the task that waited may have been
         # cancelled, and then nobody has been told.
         self._error: Exception | None = None
+        # The user's SO_LINGER, while ours is set.
+        self._linger_before: bytes | None = None
 
     #: There is no layer below that would have to keep this one alive.
     announces_held_bytes = True
@@ -183,6 +188,14 @@ class SendStreamWriter(AsyncWrite):
             return bottom.socket.fileno()
         return None if bottom is None else bottom.descriptor
 
+    def arm_reset(self, *, on: bool) -> None:
+        """Let the kernel reset a TCP connection below the stream if the process ends now."""
+        for one in foreign_layers(self.stream):
+            if is_layer(one):
+                writing_chain(one)[-1].arm_reset(on=on)  # type: ignore[arg-type]
+            elif (sock := _socket_of(one)) is not None:
+                self._linger_before = swap_linger(sock, self._linger_before, on=on)
+
     def poll_ready(self) -> None:
         """Ask the stream, by an await. See :meth:`AsyncWrite.poll_ready`."""
         self.lifecycle.check_write(self)
@@ -258,6 +271,8 @@ class SendStreamWriter(AsyncWrite):
                 with shield:
                     await operation()
                     self._error = None
+                if shield.cancelled_caught and self._chunk:
+                    arm_reset(self, on=True)
             except Exception as exc:  # noqa: BLE001 - the next poll raises it
                 if isinstance(exc, trio.BusyResourceError) and not self._chunk:
                     # Somebody uses the stream itself: its end can be tried again.
@@ -305,16 +320,27 @@ def foreign_layers(stream: object) -> Iterator[object]:
         one = getattr(one, "transport_stream", getattr(one, "send_stream", None))
 
 
+def _socket_of(stream: object) -> socket.socket | trio.socket.SocketType | None:
+    """The open socket of a stream of Trio's; None if it has none."""
+    if inherits(stream, trio.SocketStream):
+        return stream.socket
+    if sys.platform != "win32" and inherits(stream, trio.lowlevel.FdStream):
+        with contextlib.suppress(OSError, ValueError):
+            return BorrowedSocket(stream.fileno())
+    return None
+
+
 def prepare_close_through(stream: object, *, reset: bool) -> None:
-    """Let the close of a socket below foreign layers return at once.
+    """Prepare a TCP socket below foreign layers for a close that does not block the run.
 
     Args:
-        stream: the uppermost of the foreign layers.
-        reset: whether the peer of a TCP stream is to see a reset.
+        stream: the uppermost of them.
+        reset: whether the peer shall see a reset.
     """
     with contextlib.suppress(Exception):  # whatever their attributes raise, they are closed
-        for layer in foreign_layers(stream):
-            if inherits(layer, trio.SocketStream):
-                prepare_close(layer.socket, reset=reset)
-            elif is_layer(layer) and reset:
-                writing_chain(layer)[-1].arm_reset(on=True)  # type: ignore[arg-type]
+        for one in foreign_layers(stream):
+            if is_layer(one):
+                if reset:
+                    writing_chain(one)[-1].arm_reset(on=True)  # type: ignore[arg-type]
+            elif (sock := _socket_of(one)) is not None:
+                prepare_close(sock, reset=reset)
