@@ -24,6 +24,7 @@ from trio_asyncwrite import (
 )
 from trio_asyncwrite._core._async_read import AsyncRead
 from trio_asyncwrite._core._layer import Epilogue
+from trio_asyncwrite._core._stack import tear
 
 from ._fakes import Layer, Run, Wire, begin, each, resource_warnings, run_cancelled
 
@@ -264,3 +265,62 @@ async def test_a_layer_over_a_foreign_stream_says_so_and_names_it_as_it_likes() 
     await layer.flush()
     assert layer.discarded_bytes == 0
     await layer.aclose()
+
+
+# ---- What a mixin brings, which is no layer ------------------------------------------------------
+
+
+class Answers:
+    """All that the library looks for in a class."""
+
+    __slots__ = ("calls", "inner")
+    keeps_messages = True
+
+    def __init__(self, inner: AsyncWrite) -> None:
+        self.inner = inner
+        self.calls: list[str] = []
+
+    @property
+    def held_bytes(self) -> int:
+        return 0 if self.calls else 7
+
+    @property
+    def layers_below(self) -> tuple[object, ...]:
+        return (self.inner,)
+
+    def owns_below(self, is_closing: object) -> bool:
+        return False
+
+    def poll_flush(self) -> None:
+        self.calls.append("flush")
+
+    def poll_close(self) -> None:
+        self.calls.append("close")
+
+    async def release(self, *, clean: bool) -> None:
+        self.calls.append("release")
+
+
+async def test_a_mixin_answers_and_is_called_as_the_class_itself() -> None:
+    class Mixed(Answers, AsyncWrite):
+        """A layer."""
+
+    wire = Wire(math.inf)
+    layer = Mixed(wire)
+    assert wire.lifecycle.above[0]() is layer
+    await layer.wait_send_all_might_not_block()
+    assert wire.lifecycle.holders == (layer,)
+    layer.calls.append("message")
+    tear(layer, "a message was cut short")
+    assert layer.lifecycle.torn is None
+    layer.calls.clear()
+    await layer.aclose()
+    assert layer.calls == ["flush", "close", "release"]
+    assert not wire.closed
+
+
+@pytest.mark.parametrize("name", ["lifecycle", "unsent_bytes"])
+def test_a_mixin_must_not_override_what_is_the_librarys(name: str) -> None:
+    mixin = type("Mixin", (), {name: None})
+    with pytest.raises(TypeError, match=f"Mine overrides {name}, which is the library's"):
+        type("Mine", (mixin, AsyncWrite), {})

@@ -44,7 +44,7 @@ from ._async_read import AsyncRead
 from ._buf import Buf
 from ._checks import checked_buffers
 from ._errors import NotReady
-from ._layer import Epilogue, Layer
+from ._layer import Epilogue, Layer, overrides
 from ._stack import begin_shutdown, fail, poll_below, poll_step, shut_down
 
 if TYPE_CHECKING:
@@ -79,6 +79,10 @@ class AsyncWrite(Layer, trio.abc.SendStream):
     #: completely, without touching the transport: the fast path. A writer with a buffer sets it,
     #: at any time, as a plain attribute.
     spare_capacity: int = 0
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.overrides_poll_close = overrides(cls, "poll_close", AsyncWrite)
 
     # ---- The poll core: what a writer implements -------------------------------------------
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import enum
-from typing import TYPE_CHECKING, Any, NoReturn, final
+import inspect
+from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
 import trio
 import trio.abc
@@ -89,6 +90,16 @@ def _ask(layer: Layer, name: str, *, otherwise: Any) -> Any:
     return otherwise if inner is None else getattr(inner, name)
 
 
+_NOTHING: Final = object()
+
+
+def overrides(cls: type, name: str, base: type) -> bool:
+    """Whether ``cls`` has another ``name`` than ``base``, from wherever it inherits that."""
+    return inspect.getattr_static(cls, name, _NOTHING) is not inspect.getattr_static(
+        base, name, _NOTHING
+    )
+
+
 def _refuse_copy(layer: object) -> NoReturn:
     raise TypeError(
         f"a {type(layer).__name__} cannot be copied or pickled: two objects would write to one "
@@ -143,22 +154,17 @@ class Layer(trio.abc.AsyncResource):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        own = vars(cls)
         for name, instead in (("lifecycle", None), ("unsent_bytes", "held_bytes")):
-            if name in own:
+            if overrides(cls, name, Layer):
                 advice = f"; override {instead}" if instead else ""
                 raise TypeError(f"{cls.__name__} overrides {name}, which is the library's{advice}")
-        cls.overrides_held_bytes = cls.overrides_held_bytes or "held_bytes" in own
-        cls.overrides_keeps_messages = cls.overrides_keeps_messages or "keeps_messages" in own
-        cls.overrides_layers_below = cls.overrides_layers_below or "layers_below" in own
-        cls.overrides_owns_below = cls.overrides_owns_below or "owns_below" in own
-        cls.overrides_release = cls.overrides_release or "release" in own
-        # The trait itself, which says that it is a writer, has the default.
-        cls.overrides_poll_close = cls.overrides_poll_close or (
-            "poll_close" in own and "is_writer" not in own
-        )
-        member = own.get("inner")
-        if type(member).__name__ == "member_descriptor":
+        cls.overrides_held_bytes = overrides(cls, "held_bytes", Layer)
+        cls.overrides_keeps_messages = overrides(cls, "keeps_messages", Layer)
+        cls.overrides_layers_below = overrides(cls, "layers_below", Layer)
+        cls.overrides_owns_below = overrides(cls, "owns_below", Layer)
+        cls.overrides_release = overrides(cls, "release", Layer)
+        member = inspect.getattr_static(cls, "inner", None)
+        if inspect.ismemberdescriptor(member):
             setattr(cls, "inner", _SlottedInner(member))  # noqa: B010 - hidden from type checkers
 
     # ---- Where it stands -------------------------------------------------------------------
