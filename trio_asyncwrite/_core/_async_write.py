@@ -34,7 +34,7 @@ object and costs nothing per call. It covers what is called from there, too: pol
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, final
 
 import trio.abc
 
@@ -110,7 +110,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         inner = lifecycle.inner
         if inner is None:
             if lifecycle.odd_inner is not None:
-                _as_writer(self, lifecycle.odd_inner)
+                _refuse_inner(self, lifecycle.odd_inner)
             raise TypeError(
                 f"{type(self).__name__} must define poll_write(), or set self.inner to a writer"
             )
@@ -170,7 +170,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
             poll_step(_as_writer(self, inner), "poll_flush")
         elif not lifecycle.has_no_inner:
             if lifecycle.odd_inner is not None:
-                _as_writer(self, lifecycle.odd_inner)
+                _refuse_inner(self, lifecycle.odd_inner)
             if not self.foreign_below:
                 _check_for_hidden_inner(self)
             lifecycle.has_no_inner = True
@@ -615,8 +615,12 @@ def _as_writer(layer: Layer, inner: object) -> AsyncWrite:
     Raises:
         TypeError: names the class whose ``inner`` is something else.
     """
-    if getattr(inner, "is_writer", None) is True:  # isinstance() takes ten times as long
-        return inner  # type: ignore[return-value]
+    if getattr(inner, "is_writer", None) is not True:  # isinstance() takes ten times as long
+        _refuse_inner(layer, inner)
+    return inner  # type: ignore[return-value]
+
+
+def _refuse_inner(layer: Layer, inner: object) -> NoReturn:
     raise TypeError(
         f"the inner of {type(layer).__name__} must be an AsyncWrite to pass writes on, it is a "
         f"{type(inner).__name__}: use wrap_stream()"

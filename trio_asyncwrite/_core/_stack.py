@@ -50,8 +50,16 @@ def lifecycle_of(layer: object) -> Lifecycle:
 
 
 def is_layer(thing: object) -> bool:
-    """Whether ``thing`` is a layer of this library's kind, and not a foreign stream."""
-    return type(getattr(thing, "lifecycle", None)) is Lifecycle
+    """Whether ``thing`` is a layer of this library's kind, and not a foreign stream.
+
+    A stream that delegates its attributes to a layer is foreign: its own ``send_all`` is to be
+    called. So its class is asked as well, for what all layers have.
+    """
+    try:  # isinstance() takes four times as long, and believes a proxy
+        type(thing).announces_held_bytes  # type: ignore[attr-defined]  # noqa: B018
+        return type(thing.lifecycle) is Lifecycle  # type: ignore[attr-defined]
+    except AttributeError:
+        return False
 
 
 # ---- Up and down -------------------------------------------------------------------------------
