@@ -45,7 +45,7 @@ from ._buf import Buf
 from ._checks import checked_buffers
 from ._errors import NotReady
 from ._layer import Epilogue, Layer, overrides
-from ._stack import begin_shutdown, fail, poll_below, poll_step, shut_down
+from ._stack import begin_shutdown, fail, find_inner, poll_below, poll_step, shut_down
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -109,6 +109,8 @@ class AsyncWrite(Layer, trio.abc.SendStream):
             lifecycle.check_write(self)
         inner = lifecycle.inner
         if inner is None:
+            inner = find_inner(self)
+        if inner is None:
             if lifecycle.odd_inner is not None:
                 _refuse_inner(self, lifecycle.odd_inner)
             raise TypeError(
@@ -166,6 +168,8 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         if lifecycle.refusal is not None:
             lifecycle.check_flush(self)
         inner = lifecycle.inner
+        if inner is None and not lifecycle.has_no_inner:
+            inner = find_inner(self)
         if inner is not None:
             poll_step(_as_writer(self, inner), "poll_flush")
         elif not lifecycle.has_no_inner:
@@ -173,7 +177,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
                 _refuse_inner(self, lifecycle.odd_inner)
             if not self.foreign_below:
                 _check_for_hidden_inner(self)
-            lifecycle.has_no_inner = True
+            lifecycle.has_no_inner = not self.overrides_inner
 
     def poll_shutdown(self) -> None:
         """Flush, write this layer's epilogue, then shut down the layer below.
@@ -189,8 +193,8 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         Source: ``AsyncWrite::poll_shutdown``.
         """
         if begin_shutdown(self):
-            self.poll_flush()
-            inner = self.lifecycle.inner
+            _shell.poll_flush(self)
+            inner = find_inner(self)
             if inner is not None:
                 shut_down(_as_writer(self, inner))
             self.lifecycle.end()
@@ -214,7 +218,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
             trio.BrokenResourceError: if the writer has failed, now or before, or is torn.
         """
         self.lifecycle.check_write(self)
-        inner = self.lifecycle.inner
+        inner = find_inner(self)
         if inner is not None:
             poll_step(_as_writer(self, inner), "poll_ready")
 
@@ -491,7 +495,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         """
         lift = _shell.claim(self, writing=True)
         try:
-            await _shell.drive(self, self.poll_ready, lift=lift)
+            await _shell.drive(self, _shell.poll_ready, self, lift=lift)
         finally:
             _shell.leave(self)
 

@@ -54,8 +54,10 @@ class _Inner:
 
     def __get__(self, layer: Layer | None, owner: type | None = None) -> Any:
         # On the class there is none: a dataclass would take it for a default.
-        lifecycle = None if layer is None else layer.lifecycle
-        inner = None if lifecycle is None else lifecycle.inner or lifecycle.odd_inner
+        inner: Any = None
+        if layer is not None:
+            lifecycle = layer.lifecycle
+            inner = lifecycle.odd_inner if lifecycle.inner is None else lifecycle.inner
         if inner is None:
             name = (owner or type(layer)).__name__
             raise AttributeError(f"{name} has no inner layer")
@@ -127,6 +129,7 @@ class Layer(trio.abc.AsyncResource):
     #: library do; any other one is asked for :attr:`held_bytes` after each call.
     announces_held_bytes: bool = False
     overrides_held_bytes: bool = False
+    overrides_inner: bool = False
     overrides_keeps_messages: bool = False
     overrides_layers_below: bool = False
     overrides_owns_below: bool = False
@@ -163,9 +166,11 @@ class Layer(trio.abc.AsyncResource):
         cls.overrides_layers_below = overrides(cls, "layers_below", Layer)
         cls.overrides_owns_below = overrides(cls, "owns_below", Layer)
         cls.overrides_release = overrides(cls, "release", Layer)
-        member = inspect.getattr_static(cls, "inner", None)
-        if inspect.ismemberdescriptor(member):
-            setattr(cls, "inner", _SlottedInner(member))  # noqa: B010 - hidden from type checkers
+        inner = inspect.getattr_static(cls, "inner")
+        if inspect.ismemberdescriptor(inner):
+            inner = _SlottedInner(inner)
+            setattr(cls, "inner", inner)  # noqa: B010 - hidden from type checkers
+        cls.overrides_inner = not isinstance(inner, (_Inner, _SlottedInner))
 
     # ---- Where it stands -------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ hold bytes, fails, is torn, shut down or closed.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 import weakref
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -206,14 +207,25 @@ def _inherit(layer: Layer, inner: Layer) -> None:
     ours.update()
 
 
+def find_inner(layer: Layer) -> Layer | None:
+    """The layer that ``layer`` writes to.
+
+    Nobody tells when a class that has ``inner`` as a property, or with a default, gets one.
+    """
+    lifecycle = layer.lifecycle
+    if lifecycle.inner is None and layer.overrides_inner:
+        inner = getattr(layer, "inner", None)
+        if inner is not None:
+            set_inner(layer, inner)
+    return lifecycle.inner
+
+
 def attach(layer: Layer) -> None:
     """See to it that the stack below knows this layer; at the latest at the first await."""
     lifecycle = lifecycle_of(layer)
-    if lifecycle.inner is None:
-        # A class may have `inner` as a property, or in a slot of its own.
-        inner = getattr(layer, "inner", None)
-        if inner is not None and is_layer(inner):
-            set_inner(layer, inner)
+    # The poll that needs it raises the mistake of a user's property. A close goes on.
+    with contextlib.suppress(Exception):
+        find_inner(layer)
     lifecycle.attached = True
     lifecycle.is_single = not says_what_is_below(layer)
     lifecycle.is_watched = not layer.announces_held_bytes and (
