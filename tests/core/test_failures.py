@@ -565,6 +565,25 @@ async def test_a_wrong_answer_to_a_layer_of_the_library_is_told_as_well(name: st
             await call(layer)
 
 
+@pytest.mark.parametrize("call", [AsyncWrite.shutdown, AsyncWrite.aclose])
+async def test_an_inherited_shutdown_tells_a_flush_that_is_none(call: Operation) -> None:
+    class Wrong(AsyncWrite):
+        async def poll_flush(self) -> None:  # type: ignore[override]
+            raise NotImplementedError
+
+    with pytest.raises(TypeError, match=r"Wrong\.poll_flush\(\) must return None, .* a coroutine"):
+        await call(Wrong())
+
+
+async def test_a_readiness_that_is_none_is_told() -> None:
+    class Wrong(AsyncWrite):
+        async def poll_ready(self) -> None:  # type: ignore[override]
+            raise NotImplementedError
+
+    with pytest.raises(TypeError, match=r"Wrong\.poll_ready\(\) must return None"):
+        await Wrong().wait_send_all_might_not_block()
+
+
 async def test_a_layer_may_poll_below_by_what_is_no_poll_of_the_trait() -> None:
     wire = Wire()
 

@@ -24,6 +24,7 @@ from trio_asyncwrite import (
 )
 from trio_asyncwrite._core._async_read import AsyncRead
 from trio_asyncwrite._core._epilogue import Epilogue
+from trio_asyncwrite._core._stack import tear
 
 from ._fakes import Layer, Run, Wire, begin, each, resource_warnings, run_cancelled
 
@@ -263,4 +264,130 @@ async def test_a_layer_over_a_foreign_stream_says_so_and_names_it_as_it_likes() 
     layer = OverForeign(Wire())
     await layer.flush()
     assert layer.discarded_bytes == 0
+    await layer.aclose()
+
+
+# ---- What a mixin brings, which is no layer ------------------------------------------------------
+
+
+class Answers:
+    """All that the library looks for in a class."""
+
+    __slots__ = ("calls", "inner")
+    keeps_messages = True
+
+    def __init__(self, inner: AsyncWrite) -> None:
+        self.inner = inner
+        self.calls: list[str] = []
+
+    @property
+    def held_bytes(self) -> int:
+        return 0 if self.calls else 7
+
+    @property
+    def layers_below(self) -> tuple[object, ...]:
+        return (self.inner,)
+
+    def owns_below(self, is_closing: object) -> bool:
+        return False
+
+    def poll_flush(self) -> None:
+        self.calls.append("flush")
+
+    def poll_close(self) -> None:
+        self.calls.append("close")
+
+    async def release(self, *, clean: bool) -> None:
+        self.calls.append("release")
+
+
+async def test_a_mixin_answers_and_is_called_as_the_class_itself() -> None:
+    class Mixed(Answers, AsyncWrite):
+        """A layer."""
+
+    wire = Wire(math.inf)
+    layer = Mixed(wire)
+    assert wire.lifecycle.above[0]() is layer
+    await layer.wait_send_all_might_not_block()
+    assert wire.lifecycle.holders == (layer,)
+    layer.calls.append("message")
+    tear(layer, "a message was cut short")
+    assert layer.lifecycle.torn is None
+    layer.calls.clear()
+    await layer.aclose()
+    assert layer.calls == ["flush", "close", "release"]
+    assert not wire.closed
+
+
+@pytest.mark.parametrize("name", ["lifecycle", "unsent_bytes"])
+def test_a_mixin_must_not_override_what_is_the_librarys(name: str) -> None:
+    mixin = type("Mixin", (), {name: None})
+    with pytest.raises(TypeError, match=f"Mine overrides {name}, which is the library's"):
+        type("Mine", (mixin, AsyncWrite), {})
+
+
+# ---- Where the layer below is found --------------------------------------------------------------
+
+
+class Connecting(AsyncWrite):
+    """Its ``inner`` is a property, which is None, or raises, before there is a connection."""
+
+    pipe: AsyncWrite | None = None
+    error: Exception | None = None
+    released = False
+
+    @property
+    def inner(self) -> AsyncWrite | None:  # type: ignore[override]
+        if self.error is not None:
+            raise self.error
+        return self.pipe
+
+    async def release(self, *, clean: bool) -> None:
+        self.released = True
+
+
+class Defaulting(AsyncWrite):
+    inner: AsyncWrite | None = None
+
+
+@pytest.mark.parametrize("poll", ["poll_write", "poll_flush", "poll_shutdown", "poll_ready"])
+def test_a_poll_by_hand_finds_a_layer_below_that_a_class_keeps_itself(poll: str) -> None:
+    arguments = (b"abc",) if poll == "poll_write" else ()
+    for name in ("pipe", "inner"):
+        wire = Wire(math.inf)
+        layer = Connecting() if name == "pipe" else Defaulting()
+        layer.poll_flush()  # there is none yet
+        setattr(layer, name, wire)
+        getattr(layer, poll)(*arguments)
+        assert layer.lifecycle.inner is wire
+        assert poll == "poll_ready" or wire.log[-1:] == [poll[5:]]
+
+
+async def test_a_layer_that_connects_later_is_written_to_after_its_first_call() -> None:
+    layer = Connecting()
+    await layer.flush()
+    layer.pipe = wire = Wire(math.inf)
+    await layer.send_all(b"abc")
+    await wire.aclose()
+    assert layer.closed
+    assert wire.sent == b"abc"
+
+
+async def test_a_property_that_raises_does_not_keep_a_layer_from_being_closed() -> None:
+    layer = Connecting()
+    layer.error = RuntimeError("not connected")
+    with pytest.raises(RuntimeError, match="not connected"):
+        await layer.aclose()
+    assert layer.closed
+    assert layer.released
+
+
+async def test_a_falsy_layer_below_is_there() -> None:
+    class Queue(Layer):
+        def __len__(self) -> int:
+            return 0
+
+    layer = BufWriter(Queue(Wire(math.inf)))
+    assert repr(layer.inner) == "<Layer>"
+    await layer.send_all(b"abc")
     await layer.aclose()

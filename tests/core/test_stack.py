@@ -101,6 +101,13 @@ class Hostile(Plain):
         return True
 
 
+class Falsy(Plain):
+    """It has a length, which is 0."""
+
+    def __len__(self) -> int:
+        return 0
+
+
 class Raising(Plain):
     """It may not be compared or hashed at all."""
 
@@ -157,6 +164,7 @@ MAKERS: dict[str, Callable[[AsyncWrite], Any]] = {
         Frozen,
         SlottedData,
         Hostile,
+        Falsy,
         Raising,
         OwnClosed,
         Property,

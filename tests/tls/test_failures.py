@@ -656,3 +656,16 @@ async def test_the_time_for_an_alert_is_five_seconds(
 
 
 find_hangs(globals())
+
+
+async def test_a_flush_of_the_transport_that_is_no_poll_is_told() -> None:
+    class Wrong(AsyncReadWrite):
+        def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+            return len(data)
+
+        async def poll_flush(self) -> None:  # type: ignore[override]
+            raise NotImplementedError
+
+    tls = TlsStream(Wrong(), client_context(), server_hostname=HOST)
+    with pytest.raises(TypeError, match=r"Wrong\.poll_flush\(\) must return None"):
+        await tls.do_handshake()

@@ -10,12 +10,14 @@ import trio
 import trio.testing
 
 from trio_asyncwrite import (
+    AsyncRead,
     AsyncWrite,
     BufWriter,
     PollEvented,
     ReadWritePair,
     Sink,
     TcpStream,
+    duplex,
     split,
     wrap_stream,
 )
@@ -125,6 +127,79 @@ class Foreign(trio.abc.SendStream):
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()
+
+
+class Delegating(trio.abc.Stream):
+    """A wrapper as it is usually written: what it does not have, the stream below has."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self.calls.append("send_all")
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise AssertionError
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        self.calls.append("receive_some")
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        self.calls.append("aclose")
+        await self._stream.aclose()
+
+
+class Disguised(Delegating):
+    """One that also claims to be of the class of what it wraps."""
+
+    @property
+    def __class__(self) -> type:
+        return type(self._stream)
+
+    @__class__.setter
+    def __class__(self, kind: type) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("kind", [Delegating, Disguised])
+@pytest.mark.parametrize("way", [BufWriter, split, lambda proxy: ReadWritePair(proxy, proxy)])
+async def test_a_foreign_stream_that_delegates_to_one_of_ours_is_not_passed_over(
+    kind: type[Delegating], way: Any
+) -> None:
+    ours, theirs = duplex(100)
+    await theirs.send_all(b"hello")
+    proxy = kind(ours)
+    made = way(proxy)
+    reader, writer = made if isinstance(made, tuple) else (made, made)
+    expected = ["send_all", "aclose"]
+    await writer.send_all(b"abc")
+    if isinstance(reader, AsyncRead):
+        assert await reader.receive_some() == b"hello"
+        expected.insert(1, "receive_some")
+        await reader.aclose()
+    await writer.aclose()
+    assert list(dict.fromkeys(proxy.calls)) == expected
+    assert await theirs.receive_some() == b"abc"
+
+
+@pytest.mark.parametrize("kind", [Delegating, Disguised])
+async def test_a_foreign_stream_that_delegates_is_not_a_layer_to_pass_writes_on_to(
+    kind: type[Delegating],
+) -> None:
+    class Wrapper(AsyncWrite):
+        def __init__(self, stream: object) -> None:
+            self.inner = stream
+
+    for poll in ("flush", "write"):
+        wrapper = Wrapper(kind(duplex(100)[0]))
+        with pytest.raises(TypeError, match=f"it is a {kind.__name__}: use wrap_stream"):
+            await (wrapper.flush() if poll == "flush" else wrapper.write(b"a"))
 
 
 @pytest.mark.parametrize("make", [Foreign, trio.testing.MemorySendStream])

@@ -9,7 +9,7 @@ import trio
 import trio.abc
 
 from trio_asyncwrite._core._async_read import AsyncRead, poll_reader
-from trio_asyncwrite._core._checks import RECEIVE_SIZE
+from trio_asyncwrite._core._checks import RECEIVE_SIZE, inherits
 from trio_asyncwrite._core._close import Hardness
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._lifecycle import lifted
@@ -74,7 +74,7 @@ class Discard:
             self._close.harden(Hardness.CUT_OFF)
 
     async def _receive(self, source: trio.abc.ReceiveStream, size: int) -> bytes | bytearray:
-        if not isinstance(source, AsyncRead):
+        if not inherits(source, AsyncRead):
 
             async def receive() -> bytes | bytearray:
                 return await source.receive_some(size)

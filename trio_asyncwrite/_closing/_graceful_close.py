@@ -243,7 +243,7 @@ class GracefulClose:
 
     def _wake_foreign_readers(self) -> None:
         """A task that waits for our descriptor through another object is in the way."""
-        if not isinstance(self.discard.source, AsyncRead):
+        if not inherits(self.discard.source, AsyncRead):
             # A foreign stream might be broken by it.
             return
         for layer in self.close.layers:

@@ -16,7 +16,7 @@ from ._checks import RECEIVE_SIZE, describe_answer, positive_int
 from ._errors import BrokenRefusal, BusyRefusal, NotReady
 from ._layer import Layer
 from ._lifecycle import lifted
-from ._stack import attach, is_refusal
+from ._stack import attach, find_inner, is_refusal
 from ._waits import OneForAll
 
 
@@ -45,7 +45,7 @@ class AsyncRead(Layer, trio.abc.ReceiveStream):
 
         Source: ``AsyncRead::poll_read``.
         """
-        inner = self.lifecycle.inner
+        inner = find_inner(self)
         if type(self).receive_some is AsyncRead.receive_some:
             if isinstance(inner, AsyncRead):
                 return inner.poll_read(size)

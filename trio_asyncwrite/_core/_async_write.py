@@ -34,7 +34,7 @@ object and costs nothing per call. It covers what is called from there, too: pol
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, final
 
 import trio.abc
 
@@ -45,8 +45,8 @@ from ._buf import Buf
 from ._checks import checked_buffers
 from ._epilogue import Epilogue
 from ._errors import NotReady
-from ._layer import Layer
-from ._stack import begin_shutdown, fail, poll_below, poll_step, shut_down
+from ._layer import Layer, overrides
+from ._stack import begin_shutdown, fail, find_inner, poll_below, poll_step, shut_down
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -81,6 +81,10 @@ class AsyncWrite(Layer, trio.abc.SendStream):
     #: at any time, as a plain attribute.
     spare_capacity: int = 0
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.overrides_poll_close = overrides(cls, "poll_close", AsyncWrite)
+
     # ---- The poll core: what a writer implements -------------------------------------------
 
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
@@ -106,8 +110,10 @@ class AsyncWrite(Layer, trio.abc.SendStream):
             lifecycle.check_write(self)
         inner = lifecycle.inner
         if inner is None:
+            inner = find_inner(self)
+        if inner is None:
             if lifecycle.odd_inner is not None:
-                _as_writer(self, lifecycle.odd_inner)
+                _refuse_inner(self, lifecycle.odd_inner)
             raise TypeError(
                 f"{type(self).__name__} must define poll_write(), or set self.inner to a writer"
             )
@@ -163,14 +169,16 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         if lifecycle.refusal is not None:
             lifecycle.check_flush(self)
         inner = lifecycle.inner
+        if inner is None and not lifecycle.has_no_inner:
+            inner = find_inner(self)
         if inner is not None:
             poll_step(_as_writer(self, inner), "poll_flush")
         elif not lifecycle.has_no_inner:
             if lifecycle.odd_inner is not None:
-                _as_writer(self, lifecycle.odd_inner)
+                _refuse_inner(self, lifecycle.odd_inner)
             if not self.foreign_below:
                 _check_for_hidden_inner(self)
-            lifecycle.has_no_inner = True
+            lifecycle.has_no_inner = not self.overrides_inner
 
     def poll_shutdown(self) -> None:
         """Flush, write this layer's epilogue, then shut down the layer below.
@@ -186,8 +194,8 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         Source: ``AsyncWrite::poll_shutdown``.
         """
         if begin_shutdown(self):
-            self.poll_flush()
-            inner = self.lifecycle.inner
+            _shell.poll_flush(self)
+            inner = find_inner(self)
             if inner is not None:
                 shut_down(_as_writer(self, inner))
             self.lifecycle.end()
@@ -211,7 +219,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
             trio.BrokenResourceError: if the writer has failed, now or before, or is torn.
         """
         self.lifecycle.check_write(self)
-        inner = self.lifecycle.inner
+        inner = find_inner(self)
         if inner is not None:
             poll_step(_as_writer(self, inner), "poll_ready")
 
@@ -488,7 +496,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         """
         lift = _shell.claim(self, writing=True)
         try:
-            await _shell.drive(self, self.poll_ready, lift=lift)
+            await _shell.drive(self, _shell.poll_ready, self, lift=lift)
         finally:
             _shell.leave(self)
 
@@ -612,8 +620,12 @@ def _as_writer(layer: Layer, inner: object) -> AsyncWrite:
     Raises:
         TypeError: names the class whose ``inner`` is something else.
     """
-    if getattr(inner, "is_writer", None) is True:  # isinstance() takes ten times as long
-        return inner  # type: ignore[return-value]
+    if getattr(inner, "is_writer", None) is not True:  # isinstance() takes ten times as long
+        _refuse_inner(layer, inner)
+    return inner  # type: ignore[return-value]
+
+
+def _refuse_inner(layer: Layer, inner: object) -> NoReturn:
     raise TypeError(
         f"the inner of {type(layer).__name__} must be an AsyncWrite to pass writes on, it is a "
         f"{type(inner).__name__}: use wrap_stream()"

@@ -948,9 +948,8 @@ def _raise_if_lost(layer: Layer) -> None:
     lost, lifecycle.lost = lifecycle.lost, 0
     by = lifecycle.lost_by
     if lost != 0 and (by is None or by() is not trio.lowlevel.current_task()):
-        raise ClosedRefusal(
-            f"another task closed {layer!r}: {number(lost)} bytes that it had accepted were never sent"
-        )
+        text = f"{number(lost)} bytes that it had accepted were never sent"
+        raise ClosedRefusal(f"another task closed {layer!r}: {text}")
 
 
 async def _run(close: Close, layer: Layer, *, raises: bool) -> None:

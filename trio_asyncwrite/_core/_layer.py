@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, NoReturn
+import inspect
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import trio
 import trio.abc
@@ -29,8 +30,10 @@ class _Inner:
 
     def __get__(self, layer: Layer | None, owner: type | None = None) -> Any:
         # On the class there is none: a dataclass would take it for a default.
-        lifecycle = None if layer is None else layer.lifecycle
-        inner = None if lifecycle is None else lifecycle.inner or lifecycle.odd_inner
+        inner: Any = None
+        if layer is not None:
+            lifecycle = layer.lifecycle
+            inner = lifecycle.odd_inner if lifecycle.inner is None else lifecycle.inner
         if inner is None:
             name = (owner or type(layer)).__name__
             raise AttributeError(f"{name} has no inner layer")
@@ -65,6 +68,16 @@ def _ask(layer: Layer, name: str, *, otherwise: Any) -> Any:
     return otherwise if inner is None else getattr(inner, name)
 
 
+_NOTHING: Final = object()
+
+
+def overrides(cls: type, name: str, base: type) -> bool:
+    """Whether ``cls`` has another ``name`` than ``base``, from wherever it inherits that."""
+    return inspect.getattr_static(cls, name, _NOTHING) is not inspect.getattr_static(
+        base, name, _NOTHING
+    )
+
+
 def _refuse_copy(layer: object) -> NoReturn:
     raise TypeError(
         f"a {type(layer).__name__} cannot be copied or pickled: two objects would write to one "
@@ -92,6 +105,7 @@ class Layer(trio.abc.AsyncResource):
     #: library do; any other one is asked for :attr:`held_bytes` after each call.
     announces_held_bytes: bool = False
     overrides_held_bytes: bool = False
+    overrides_inner: bool = False
     overrides_keeps_messages: bool = False
     overrides_layers_below: bool = False
     overrides_owns_below: bool = False
@@ -119,23 +133,20 @@ class Layer(trio.abc.AsyncResource):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        own = vars(cls)
         for name, instead in (("lifecycle", None), ("unsent_bytes", "held_bytes")):
-            if name in own:
+            if overrides(cls, name, Layer):
                 advice = f"; override {instead}" if instead else ""
                 raise TypeError(f"{cls.__name__} overrides {name}, which is the library's{advice}")
-        cls.overrides_held_bytes = cls.overrides_held_bytes or "held_bytes" in own
-        cls.overrides_keeps_messages = cls.overrides_keeps_messages or "keeps_messages" in own
-        cls.overrides_layers_below = cls.overrides_layers_below or "layers_below" in own
-        cls.overrides_owns_below = cls.overrides_owns_below or "owns_below" in own
-        cls.overrides_release = cls.overrides_release or "release" in own
-        # The trait itself, which says that it is a writer, has the default.
-        cls.overrides_poll_close = cls.overrides_poll_close or (
-            "poll_close" in own and "is_writer" not in own
-        )
-        member = own.get("inner")
-        if type(member).__name__ == "member_descriptor":
-            setattr(cls, "inner", _SlottedInner(member))  # noqa: B010 - hidden from type checkers
+        cls.overrides_held_bytes = overrides(cls, "held_bytes", Layer)
+        cls.overrides_keeps_messages = overrides(cls, "keeps_messages", Layer)
+        cls.overrides_layers_below = overrides(cls, "layers_below", Layer)
+        cls.overrides_owns_below = overrides(cls, "owns_below", Layer)
+        cls.overrides_release = overrides(cls, "release", Layer)
+        inner = inspect.getattr_static(cls, "inner")
+        if inspect.ismemberdescriptor(inner):
+            inner = _SlottedInner(inner)
+            setattr(cls, "inner", inner)  # noqa: B010 - hidden from type checkers
+        cls.overrides_inner = not isinstance(inner, (_Inner, _SlottedInner))
 
     # ---- Where it stands -------------------------------------------------------------------
 
@@ -396,7 +407,7 @@ class Layer(trio.abc.AsyncResource):
         lifecycle = getattr(self, "lifecycle", None)
         if lifecycle is not None and not (lifecycle.released or lifecycle.holds_nobodys):
             count = held_by(self)
-            # An answer that raises may come from an object whose __init__ has failed: no word of it.
+            # An answer that raises may be that of an object whose __init__ has failed: no word.
             if count:
                 fate = "may be lost" if self.loss_is_unknown else "were never sent"
                 lost = f"{count} bytes that it had accepted {fate}"

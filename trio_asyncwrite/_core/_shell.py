@@ -223,6 +223,13 @@ def poll_flush(writer: AsyncWrite) -> None:
         wrong_answer(writer, "poll_flush", answer)
 
 
+def poll_ready(writer: AsyncWrite) -> None:
+    """Ask whether a write would be accepted, and tell a poll that is none."""
+    answer: object = writer.poll_ready()  # type: ignore[func-returns-value]
+    if answer is not None:
+        wrong_answer(writer, "poll_ready", answer)
+
+
 def poll_shutdown(writer: AsyncWrite) -> None:
     """Shut down, and tell a poll that is none."""
     answer: object = writer.poll_shutdown()  # type: ignore[func-returns-value]

@@ -24,6 +24,7 @@ import trio
 from trio_asyncwrite._core._async_read import AsyncRead, poll_reader
 from trio_asyncwrite._core._checks import RECEIVE_SIZE, accepted
 from trio_asyncwrite._core._errors import NotReady
+from trio_asyncwrite._core._shell import poll_flush
 from trio_asyncwrite._core._stack import is_refusal, writing_chain
 from trio_asyncwrite._core._waits import OneForAll, first_of
 
@@ -106,7 +107,7 @@ class Ciphertext:
                 engine.sent(accepted(count, len(out), writer))
             self.queued = 0
             if flush:
-                writer.poll_flush()
+                poll_flush(writer)
                 self.answering = self.carries_data = False
         except NotReady as not_ready:
             raise self._not_ready(not_ready) from None

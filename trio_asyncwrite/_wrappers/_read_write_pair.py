@@ -10,6 +10,7 @@ import trio.abc
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_read import AsyncRead, poll_foreign_read, poll_reader
 from trio_asyncwrite._core._async_write import AsyncReadWrite, AsyncWrite
+from trio_asyncwrite._core._checks import inherits
 from trio_asyncwrite._core._stack import register
 from trio_asyncwrite._transports._wrap_stream import ending_layer, wrap_stream
 
@@ -113,21 +114,21 @@ class ReadWritePair(  # pyright: ignore[reportIncompatibleVariableOverride]
     def poll_read(self, size: int, /) -> bytes:
         """Read from the reader. See :meth:`AsyncRead.poll_read`."""
         reader: trio.abc.ReceiveStream = self.reader
-        if isinstance(reader, AsyncRead):
+        if inherits(reader, AsyncRead):
             return poll_reader(reader, size)
         return poll_foreign_read(self, reader, size)
 
     def drain_source(self) -> trio.abc.ReceiveStream | None:
         """This pair, unless its reader is left to somebody else."""
         reader: object = self.reader
-        is_left = isinstance(reader, AsyncRead) and reader.drain_source() is None
+        is_left = inherits(reader, AsyncRead) and reader.drain_source() is None
         return None if is_left else self
 
     @answer
     def peer_ended(self) -> bool | None:
         """Whether the peer of the reader has ended its direction, as far as was seen."""
         reader: object = self.reader
-        return reader.peer_ended if isinstance(reader, AsyncRead) else self.lifecycle.at_end or None
+        return reader.peer_ended if inherits(reader, AsyncRead) else self.lifecycle.at_end or None
 
     async def release(self, *, clean: bool) -> None:
         """Close a reader that has nothing to say at its end. See :meth:`AsyncWrite.release`.

@@ -10,6 +10,7 @@ import trio.abc
 
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_read import AsyncRead, poll_foreign_read, poll_reader
+from trio_asyncwrite._core._checks import inherits
 from trio_asyncwrite._core._lifecycle import ENDED
 from trio_asyncwrite._core._stack import (
     check_nothing_held_above,
@@ -76,7 +77,7 @@ class ReadHalf(AsyncRead, Generic[S]):
     def poll_read(self, size: int, /) -> bytes:
         """Read from the stream. See :meth:`AsyncRead.poll_read`."""
         for reader in (self._whole.stream, self._whole.writer):
-            if isinstance(reader, AsyncRead):
+            if inherits(reader, AsyncRead):
                 return poll_reader(reader, size)
         return poll_foreign_read(self, self._whole.stream, size)
 

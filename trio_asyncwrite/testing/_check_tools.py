@@ -248,7 +248,10 @@ class Tools:
         link = Link(writer, receiver, clogged=clogged)
         require(isinstance(writer, AsyncWrite), f"a maker must return an AsyncWrite: {writer!r}")
         del writer  # a check may forget it
-        require(link.stream or not clogged, f"clogged_maker must return a stream: {receiver!r}")
+        require(
+            link.stream is not None or not clogged,
+            f"clogged_maker must return a stream: {receiver!r}",
+        )
         self._has_reader = link.stream is not None
         if reading:
             self._start_reading(link)
