@@ -37,7 +37,7 @@ from trio_asyncwrite._core._checks import inherits
 from trio_asyncwrite._core._close import Close, Hardness, State, enter, wait_done
 from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._lifecycle import running_closes
-from trio_asyncwrite._core._stack import attach, held_by
+from trio_asyncwrite._core._stack import attach, contains, held_by, writers_above
 from trio_asyncwrite._transports._tcp_info import is_gone, next_pause
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
@@ -184,7 +184,7 @@ class GracefulClose:
             close.marked_truncated = True
         self.state = close.state()
         self.tls = ssl_stream_of(close.layers)
-        self.discard = Discard(readable_part(writer.drain_source()), close)
+        self.discard = Discard(readable_part(self._drain_source()), close)
         unacknowledged = writer.unacknowledged_bytes
         self.is_tcp = unacknowledged is not None
         # Nobody but the close can write any more.
@@ -197,7 +197,7 @@ class GracefulClose:
                 for layer in close.layers
             )
         )
-        if writer.was_reset:
+        if any(layer.was_reset for layer in close.layers):
             self._note(trio.BrokenResourceError("the connection had been reset before"))
             for layer in close.layers:
                 layer.lifecycle.failure = layer.lifecycle.failure or self.error
@@ -209,6 +209,19 @@ class GracefulClose:
             self._sent_at_once = not writer.close_patience and close.try_at_once()
             if not self._sent_at_once:
                 self._wake_foreign_readers()
+
+    def _drain_source(self) -> trio.abc.ReceiveStream | None:
+        """What to read to its end: whichever layer is closed, the same.
+
+        A layer that decodes may need its input to be able to send, as TLS does for its handshake;
+        and what the layers below it receive is not the peer's end.
+        """
+        for layer in self.close.order():
+            if layer.encodes and not contains(writers_above(layer), self.writer):
+                source = layer.drain_source()
+                if source is not None:
+                    return source
+        return self.writer.drain_source()
 
     async def _run_beside_discarding(self) -> BaseException | None:
         interrupt: BaseException | None = None
@@ -270,7 +283,7 @@ class GracefulClose:
         # Before the release: a read that this ends would look like a stream that cannot be read.
         self.discard.scope.cancel()
         # The evidence comes last, when nothing can change it any more.
-        self.was_reset = bool(_answer(self.writer, "was_reset"))
+        self.was_reset = any(self._answers("was_reset"))
         self.unacknowledged = self._unacknowledged_bytes()
 
     def _is_worth_lingering(self) -> bool:
@@ -382,6 +395,14 @@ class GracefulClose:
             self.close.on_hurry(scope)
             yield scope
 
+    def _answers(self, name: str) -> list[Any]:
+        """What the layers of the close know, those of the uppermost first."""
+        answers = [_answer(layer, name) for layer in self.close.order()]
+        return [one for one in answers if one is not None]
+
+    def _close_notify_received(self) -> bool | None:
+        return next(iter(self._answers("close_notify_received")), self.unwrapped or None)
+
     def _unacknowledged_bytes(self) -> int | None:
         count: int | None = _answer(self.current, "unacknowledged_bytes")
         return count
@@ -426,7 +447,7 @@ class GracefulClose:
         if self.was_reset:
             reset = trio.BrokenResourceError("the connection was reset")
             has_ended = self.tls is not None and discard.peer_closed
-            if has_ended or _answer(self.writer, "close_notify_received"):
+            if has_ended or self._close_notify_received():
                 # The session had ended before, so at most our close_notify was lost.
                 self._note_close_notify(reset)
             else:
@@ -450,7 +471,7 @@ class GracefulClose:
             + discard.discarded
             + sum(layer.discarded_bytes for layer in close.layers),
             peer_closed=discard.peer_closed,
-            close_notify_received=self.unwrapped or _answer(self.writer, "close_notify_received"),
+            close_notify_received=self._close_notify_received(),
             error=error,
             elapsed=trio.current_time() - self.started,
         )
