@@ -15,6 +15,7 @@ from trio_asyncwrite import (
     CloseReport,
     Drain,
     Epilogue,
+    ReadWritePair,
     TlsStream,
     close_gracefully,
     duplex,
@@ -160,3 +161,36 @@ async def test_a_layer_that_leaves_the_reading_to_others_is_not_asked_to_read() 
     assert records.closed
     assert report.discarded_bytes == 6
     assert report.outcome is CloseOutcome.CLEAN
+
+
+@pytest.mark.parametrize("ends", [1, 2], ids=["once", "through a second layer"])
+async def test_a_layer_over_a_closed_one_is_closed(ends: int) -> None:
+    left, right = duplex(100)
+    await left.aclose()
+    layer: AsyncWrite = left
+    for _ in range(ends):
+        layer = BufWriter(layer)
+    assert layer.closed
+
+    for stream in (layer, left, layer):
+        report = await close_gracefully(stream)
+
+        assert report.outcome is CloseOutcome.BROKEN
+        assert isinstance(report.error, trio.ClosedResourceError)
+        assert str(report.error) == "the stream was closed before this call"
+    await right.aclose()
+
+
+async def test_a_pair_whose_writer_was_closed_before_claims_nothing_about_it() -> None:
+    (reader, source), (writer, target) = duplex(100), duplex(100)
+    pair = ReadWritePair(reader, writer)
+    await writer.aclose()
+    await source.aclose()
+    assert not pair.closed
+
+    report = await close_gracefully(pair)
+
+    assert pair.closed
+    assert report.outcome is CloseOutcome.BROKEN
+    assert str(report.error) == "the stream was closed before this call"
+    await target.aclose()

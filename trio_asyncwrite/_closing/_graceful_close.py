@@ -37,7 +37,7 @@ from trio_asyncwrite._core._checks import inherits
 from trio_asyncwrite._core._close import Close, Hardness, State, enter, wait_done
 from trio_asyncwrite._core._layer import Epilogue
 from trio_asyncwrite._core._lifecycle import running_closes
-from trio_asyncwrite._core._stack import attach, contains, held_by, writers_above
+from trio_asyncwrite._core._stack import attach, contains, held_by, writers_above, writing_chain
 from trio_asyncwrite._transports._tcp_info import is_gone, next_pause
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
@@ -197,6 +197,8 @@ class GracefulClose:
                 for layer in close.layers
             )
         )
+        if not self.joins and any(one.lifecycle.released for one in writing_chain(writer)):
+            self._note(_was_closed())
         if any(layer.was_reset for layer in close.layers):
             self._note(trio.BrokenResourceError("the connection had been reset before"))
             for layer in close.layers:
@@ -512,13 +514,17 @@ def _failure_of(close: Close) -> Exception:
     return error
 
 
+def _was_closed() -> trio.ClosedResourceError:
+    return trio.ClosedResourceError("the stream was closed before this call")
+
+
 def closed_before(writer: AsyncWrite | None) -> CloseReport:
-    """All that can be said about a stream that somebody else has closed."""
+    """All that can be said about a stream that was closed before."""
     return CloseReport(
         CloseOutcome.BROKEN,
         unsent_bytes=0 if writer is None else writer.unsent_bytes,
         close_notify_received=None if writer is None else _answer(writer, "close_notify_received"),
-        error=trio.ClosedResourceError("it was closed before, and not by close_gracefully"),
+        error=_was_closed(),
     )
 
 
