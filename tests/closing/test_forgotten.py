@@ -154,3 +154,19 @@ async def test_an_answer_that_raises_keeps_nothing_alive() -> None:
     await Wrong(stream).send_all(b"abc")
     await stream.aclose()
     assert await drain(peer) == b"abc"
+
+
+async def test_tls_that_has_only_shaken_hands_is_ended() -> None:
+    left, right = duplex(10_000)
+    client = TlsStream(left, client_context(), server_hostname=HOST)
+
+    async def shake_hands_and_forget() -> None:
+        await TlsStream(right, server_context(), server_side=True).do_handshake()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.do_handshake)
+        nursery.start_soon(shake_hands_and_forget)
+    gc.collect()
+    await right.aclose()
+    assert await client.receive_some() == b""
+    await trio.aclose_forcefully(client)

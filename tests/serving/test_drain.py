@@ -10,12 +10,24 @@ import pytest
 import trio
 import trio.testing
 
-from trio_asyncwrite import AsyncReadWrite, BufWriter, CloseOutcome, Drain, DrainReport
+from trio_asyncwrite import (
+    AsyncReadWrite,
+    BufWriter,
+    CloseOutcome,
+    Drain,
+    DrainReport,
+    serve_listeners,
+    serve_tcp,
+    serve_tls_over_tcp,
+)
 
 from .._servers import Server
 from .._streams import clog, drain as read_all
+from .._tls_helpers import server_context
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trio.testing import MockClock
 
 
@@ -110,3 +122,58 @@ async def test_the_unsent_bytes_of_all_connections_are_added(autojump_clock: Moc
     assert len(server.report.reports) == 3
     for peer in peers:
         await trio.aclose_forcefully(peer)
+
+
+def run_in(function: Callable[[], object]) -> None:
+    """Call ``function`` in a run of Trio that is over then."""
+
+    async def main() -> None:
+        function()
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("serve", ["TCP", "TLS", "listeners"])
+def test_a_drain_that_was_started_in_another_run_is_refused_at_once(serve: str) -> None:
+    """Its times are those of another clock."""
+    drain = Drain()
+    run_in(drain.start)
+
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match="another trio.run"):
+            if serve == "TCP":
+                await serve_tcp(trio.sleep_forever, 0, host="127.0.0.1", drain=drain)  # type: ignore[arg-type]
+            elif serve == "TLS":
+                await serve_tls_over_tcp(  # type: ignore[call-overload]
+                    trio.sleep_forever, 0, server_context(), host="127.0.0.1", drain=drain
+                )
+            else:
+                await serve_listeners(trio.sleep_forever, [], drain=drain)  # type: ignore[arg-type]
+        with pytest.raises(RuntimeError, match="another trio.run"):
+            await drain.wait_started()
+        drain.start()
+
+    trio.run(main)
+
+
+async def test_a_drain_that_is_used_in_a_run_is_refused_in_another() -> None:
+    drain = Drain()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(drain.wait_started)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(RuntimeError, match="another trio.run"):
+            await trio.to_thread.run_sync(run_in, drain.start)
+        drain.start()
+
+
+def test_a_drain_that_was_only_waited_for_can_be_used_in_another_run() -> None:
+    drain = Drain()
+
+    def wait() -> None:
+        with drain.until_started():
+            pass
+
+    run_in(wait)
+    run_in(wait)
+    run_in(drain.start)
+    assert drain.started

@@ -37,7 +37,7 @@ from trio_asyncwrite._core._checks import inherits
 from trio_asyncwrite._core._close import Close, Hardness, State, enter, wait_done
 from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._lifecycle import running_closes
-from trio_asyncwrite._core._stack import attach, held_by, writing_chain
+from trio_asyncwrite._core._stack import attach, contains, held_by, writers_above, writing_chain
 from trio_asyncwrite._core._waits import persist
 from trio_asyncwrite._transports._tcp_info import is_gone, next_pause
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
@@ -187,7 +187,7 @@ class GracefulClose:
         self.tls = ssl_stream_of(
             [one for one in writing_chain(writer) if one.lifecycle.close is close]
         )
-        self.discard = Discard(readable_part(writer.drain_source()), close)
+        self.discard = Discard(readable_part(self._drain_source()), close)
         unacknowledged = writer.unacknowledged_bytes
         self.is_tcp = unacknowledged is not None
         # Nobody but the close can write any more.
@@ -200,7 +200,9 @@ class GracefulClose:
                 for layer in close.layers
             )
         )
-        if writer.was_reset:
+        if not self.joins and any(one.lifecycle.released for one in writing_chain(writer)):
+            self._note(_was_closed())
+        if any(layer.was_reset for layer in close.layers):
             self._note(trio.BrokenResourceError("the connection had been reset before"))
             for layer in close.layers:
                 layer.lifecycle.failure = layer.lifecycle.failure or self.error
@@ -212,6 +214,19 @@ class GracefulClose:
             self._sent_at_once = not writer.close_patience and close.try_at_once()
             if not self._sent_at_once:
                 self._wake_foreign_readers()
+
+    def _drain_source(self) -> trio.abc.ReceiveStream | None:
+        """What to read to its end: whichever layer is closed, the same.
+
+        A layer that decodes may need its input to be able to send, as TLS does for its handshake;
+        and what the layers below it receive is not the peer's end.
+        """
+        for layer in self.close.order():
+            if layer.encodes and not contains(writers_above(layer), self.writer):
+                source = layer.drain_source()
+                if source is not None:
+                    return source
+        return self.writer.drain_source()
 
     async def _run_beside_discarding(self) -> BaseException | None:
         interrupt: BaseException | None = None
@@ -276,7 +291,7 @@ class GracefulClose:
         # Before the release: a read that this ends would look like a stream that cannot be read.
         self.discard.scope.cancel()
         # The evidence comes last, when nothing can change it any more.
-        self.was_reset = bool(_answer(self.writer, "was_reset"))
+        self.was_reset = any(self._answers("was_reset"))
         self.unacknowledged = self._unacknowledged_bytes()
 
     def _is_worth_lingering(self) -> bool:
@@ -394,6 +409,14 @@ class GracefulClose:
             self.close.on_hurry(scope)
             yield scope
 
+    def _answers(self, name: str) -> list[Any]:
+        """What the layers of the close know, those of the uppermost first."""
+        answers = [_answer(layer, name) for layer in self.close.order()]
+        return [one for one in answers if one is not None]
+
+    def _close_notify_received(self) -> bool | None:
+        return next(iter(self._answers("close_notify_received")), self.unwrapped or None)
+
     def _unacknowledged_bytes(self) -> int | None:
         count: int | None = _answer(self.current, "unacknowledged_bytes")
         return count
@@ -438,7 +461,7 @@ class GracefulClose:
         if self.was_reset:
             reset = trio.BrokenResourceError("the connection was reset")
             has_ended = self.tls is not None and discard.peer_closed
-            if has_ended or _answer(self.writer, "close_notify_received"):
+            if has_ended or self._close_notify_received():
                 # The session had ended before, so at most our close_notify was lost.
                 self._note_close_notify(reset)
             else:
@@ -462,7 +485,7 @@ class GracefulClose:
             + discard.discarded
             + sum(layer.discarded_bytes for layer in close.layers),
             peer_closed=discard.peer_closed,
-            close_notify_received=self.unwrapped or _answer(self.writer, "close_notify_received"),
+            close_notify_received=self._close_notify_received(),
             error=error,
             elapsed=trio.current_time() - self.started,
         )
@@ -507,13 +530,17 @@ def _failure_of(close: Close) -> Exception:
     return error
 
 
+def _was_closed() -> trio.ClosedResourceError:
+    return trio.ClosedResourceError("the stream was closed before this call")
+
+
 def closed_before(writer: AsyncWrite | None) -> CloseReport:
-    """All that can be said about a stream that somebody else has closed."""
+    """All that can be said about a stream that was closed before."""
     return CloseReport(
         CloseOutcome.BROKEN,
         unsent_bytes=0 if writer is None else writer.unsent_bytes,
         close_notify_received=None if writer is None else _answer(writer, "close_notify_received"),
-        error=trio.ClosedResourceError("it was closed before, and not by close_gracefully"),
+        error=_was_closed(),
     )
 
 

@@ -13,7 +13,7 @@ from ._answer import answer
 from ._close import Hardness, close_layer
 from ._epilogue import Epilogue
 from ._lifecycle import Lifecycle
-from ._stack import attach, held_by, set_inner, unsent_below, warn
+from ._stack import attach, held_by, is_closed, set_inner, unsent_below, warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -319,8 +319,8 @@ class Layer(trio.abc.AsyncResource):
 
     @answer
     def closed(self) -> bool:
-        """Whether the layer is closed, or being closed. The library itself never reads it."""
-        return self.lifecycle.close is not None or self.lifecycle.released
+        """Whether the layer is closed, or being closed; a new layer over a closed one is closed."""
+        return is_closed(self)
 
     @property
     def unsent_bytes(self) -> int:

@@ -91,6 +91,14 @@ def stated_below(layer: Layer) -> Sequence[object]:
         return () if inner is None else (inner,)
 
 
+def is_closed(layer: Layer) -> bool:
+    """Whether a layer is closed, or being closed; or else all that it is over."""
+    if layer.lifecycle.close is not None or layer.lifecycle.released:
+        return True
+    lower = stated_below(layer)
+    return bool(lower) and all(is_layer(one) and is_closed(one) for one in lower)  # type: ignore[arg-type]
+
+
 def says_what_is_below(layer: Layer) -> bool:
     """Whether the layer, or its class, says itself what it is over: it may be several streams."""
     if layer.lifecycle.is_single:

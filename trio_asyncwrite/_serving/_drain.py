@@ -51,7 +51,8 @@ class Drain:
             print(await serve_tcp(handler, 8000, drain=drain))
             nursery.cancel_scope.cancel()
 
-    Several servers may share one Drain. A Drain can be used once.
+    Several servers may share one Drain. A Drain can be used once, in one
+    ``trio.run``.
 
     The server closes the stream that it has handed out, with every layer that the handler has put
     above it: what a forgotten ``BufWriter(stream)`` holds is sent.
@@ -84,6 +85,7 @@ class Drain:
         # When it has started, on Trio's clock; for servers.
         self.started_at: float = math.inf
         self._scopes: set[trio.CancelScope] = set()
+        self._run: trio.lowlevel.TrioToken | None = None
 
     @property
     def started(self) -> bool:
@@ -95,18 +97,37 @@ class Drain:
         """When it is to be over, on Trio's clock; infinity before it has started."""
         return self.started_at + self._grace
 
+    def _check_run(self) -> None:
+        """Its times and scopes belong to one run of Trio.
+
+        Raises:
+            RuntimeError: if this is another run than the one that it was started or is used in.
+        """
+        run = trio.lowlevel.current_trio_token()
+        if run is not self._run:
+            if self.started or self._scopes:
+                raise RuntimeError("this Drain belongs to another trio.run: make a new one")
+            self._run = run
+
     def start(self) -> None:
         """Start the drain; when it has started already, do nothing.
 
         Out of another thread: ``trio.from_thread.run_sync(drain.start)``.
+
+        Raises:
+            RuntimeError: if it is in use in another ``trio.run``.
         """
         if not self.started:
+            self._check_run()
             self.started_at = trio.current_time()
             for scope in self._scopes:
                 scope.deadline = self.started_at
 
     async def wait_started(self) -> None:
         """Wait until the drain has started.
+
+        Raises:
+            RuntimeError: if that was, or is to be, in another ``trio.run``.
 
         Cancellation: nothing happened.
         """
@@ -127,7 +148,11 @@ class Drain:
         Yields:
             The cancel scope; its ``cancelled_caught`` says whether the block was cut short. Its
             deadline is the drain's business: for a timeout, use another scope.
+
+        Raises:
+            RuntimeError: if the drain was started, or is in use, in another ``trio.run``.
         """
+        self._check_run()
         with trio.CancelScope() as scope:
             # Now, and not before: it would be cancelled already, at its first checkpoint and not at
             # its first wait.
@@ -152,7 +177,8 @@ class Drain:
             task_status: with ``nursery.start``, it returns when signals are caught.
 
         Raises:
-            RuntimeError: if this is not Python's main thread, the only one to get signals.
+            RuntimeError: if this is not Python's main thread, the only one to get signals; or if
+                the drain was started, or is in use, in another ``trio.run``.
 
         Cancellation: nothing happened; signals do again what they did before.
 

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=AsyncWrite)
 
 
+def _check(drain: Drain | None) -> None:
+    """Refuse one of another run, before anything is opened."""
+    if drain is not None:
+        with drain.until_started():
+            pass
+
+
 async def _serve(  # noqa: ASYNC128 - serve_listeners and run do it
     handler: Callable[[S], Awaitable[object]],
     listeners: Sequence[Any],
@@ -100,12 +107,14 @@ async def serve_tcp(  # noqa: ASYNC128 - serve_listeners and run do it
 
     Raises:
         OSError: if the port cannot be listened on.
+        RuntimeError: if ``drain`` belongs to another ``trio.run``.
 
     Cancellation: nothing happened, except that the server and its handlers end. With ``drain``,
         buffered bytes that the kernel takes at once are still sent.
 
     Source: :func:`trio.serve_tcp`.
     """
+    _check(drain)
     listeners = await open_tcp_listeners(port, host=host, backlog=backlog)
     return await _serve(handler, listeners, drain, handler_nursery, task_status)
 
@@ -174,12 +183,14 @@ async def serve_tls_over_tcp(  # noqa: ASYNC128 - serve_listeners and run do it
 
     Raises:
         OSError: if the port cannot be listened on.
+        RuntimeError: if ``drain`` belongs to another ``trio.run``.
 
     Cancellation: nothing happened, except that the server and its handlers end. With ``drain``,
         buffered bytes that the kernel takes at once are still sent.
 
     Source: :func:`trio.serve_ssl_over_tcp`.
     """
+    _check(drain)
     listeners = await open_tls_over_tcp_listeners(
         port, ssl_context, host=host, https_compatible=https_compatible, backlog=backlog
     )
@@ -234,10 +245,12 @@ async def serve_listeners(  # noqa: ASYNC128 - serve_listeners and run do it
 
     Raises:
         OSError: if accepting fails, for more than a lack of resources.
+        RuntimeError: if ``drain`` belongs to another ``trio.run``.
 
     Cancellation: nothing happened, except that the server and its handlers end. With ``drain``,
         buffered bytes that the kernel takes at once are still sent.
 
     Source: :func:`trio.serve_listeners`.
     """
+    _check(drain)
     return await _serve(handler, listeners, drain, handler_nursery, task_status)

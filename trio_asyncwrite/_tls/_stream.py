@@ -47,6 +47,7 @@ from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._errors import BrokenRefusal, BusyRefusal, NotReady
 from trio_asyncwrite._core._shell import POLLS_PER_TURN, claim, drive, leave
 from trio_asyncwrite._core._stack import (
+    attach,
     begin_shutdown,
     check_nothing_held_above,
     detach,
@@ -463,6 +464,8 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
         Source: :meth:`trio.SSLStream.do_handshake`.
         """
         lifecycle = self.lifecycle
+        if not lifecycle.attached:
+            attach(self)
         lift = lifecycle.lift_of() if lifecycle.is_closed(reading=False) else None
         if lift is None:
             lifecycle.check_flush(self)
