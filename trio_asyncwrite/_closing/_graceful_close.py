@@ -42,7 +42,7 @@ from trio_asyncwrite._transports._tcp_info import is_gone, next_pause
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
 from ._discard import Discard, persist
-from ._report import CloseOutcome, CloseReport
+from ._report import CloseOutcome, CloseReport, without_frames
 from ._trio_ssl_stream import (
     as_ssl_stream,
     exchanges_close_notify,
@@ -474,7 +474,7 @@ class GracefulClose:
             + sum(layer.discarded_bytes for layer in close.layers),
             peer_closed=discard.peer_closed,
             close_notify_received=self._close_notify_received(),
-            error=error,
+            error=None if error is None else without_frames(error),
             elapsed=trio.current_time() - self.started,
         )
 
