@@ -480,14 +480,16 @@ class GracefulClose:
 
     def _outcome(self, error: Exception | None, *, ended: bool) -> CloseOutcome:
         close = self.close
+        is_too_slow = isinstance(error, trio.TooSlowError)
         if close.hardness is Hardness.ABORTED:
             return CloseOutcome.ABORTED
-        if isinstance(error, trio.TooSlowError):
-            return CloseOutcome.TIMED_OUT
-        if error is not None or self.state is State.BROKEN:
+        if self.state is State.BROKEN or not (error is None or is_too_slow):
             return CloseOutcome.BROKEN
+        # Also if time was up, ours or that of a layer, whichever was first.
         if self.state is State.TRUNCATED or close.marked_truncated:
             return CloseOutcome.TRUNCATED
+        if is_too_slow:
+            return CloseOutcome.TIMED_OUT
         if not self.sent and self.unheard is None:
             is_late = close.was_late or self._is_late
             return CloseOutcome.TIMED_OUT if is_late else CloseOutcome.BROKEN
