@@ -10,9 +10,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncReadWrite,
+    BufWriter,
     CloseOutcome,
     CloseReport,
     NotReady,
+    TimeoutWriter,
     abort,
     close_gracefully,
     duplex,
@@ -75,6 +77,23 @@ async def test_a_stack_that_is_truncated_and_fails_is_broken() -> None:
 
     assert ending.report is not None
     assert ending.report.outcome is CloseOutcome.BROKEN
+
+
+@pytest.mark.parametrize("idle", [2, 9], ids=["the layer's limit first", "ours first"])
+async def test_a_truncated_stack_is_truncated_whichever_time_is_up_first(
+    idle: float, autojump_clock: MockClock
+) -> None:
+    left, right = duplex(10)
+    ending = graceful(BufWriter(TimeoutWriter(left, idle=idle)), timeout=5, linger=1)
+    with pytest.raises(ZeroDivisionError):
+        async with ending:
+            await ending.stream.write_all(bytes(11))
+            raise ZeroDivisionError
+
+    assert ending.report.outcome is CloseOutcome.TRUNCATED
+    assert ending.report.unsent_bytes == 1
+    assert isinstance(ending.report.error, trio.TooSlowError) == (idle == 2)
+    await right.aclose()
 
 
 async def test_the_time_to_linger_begins_once(autojump_clock: MockClock) -> None:

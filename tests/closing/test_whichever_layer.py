@@ -81,6 +81,9 @@ async def test_what_is_buffered_above_a_handshake_is_sent(
 
 
 @every_layer
+@pytest.mark.filterwarnings(
+    "ignore:.*a layer below was shut down before its epilogue:ResourceWarning"
+)
 async def test_a_peer_that_leaves_without_close_notify_is_no_clean_end(closed: str) -> None:
     transports = duplex(100_000)
     client, server = over(transports)

@@ -43,7 +43,7 @@ from trio_asyncwrite._transports._tcp_info import is_gone, next_pause
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
 from ._discard import Discard
-from ._report import CloseOutcome, CloseReport
+from ._report import CloseOutcome, CloseReport, without_frames
 from ._trio_ssl_stream import (
     as_ssl_stream,
     exchanges_close_notify,
@@ -486,20 +486,22 @@ class GracefulClose:
             + sum(layer.discarded_bytes for layer in close.layers),
             peer_closed=discard.peer_closed,
             close_notify_received=self._close_notify_received(),
-            error=error,
+            error=None if error is None else without_frames(error),
             elapsed=trio.current_time() - self.started,
         )
 
     def _outcome(self, error: Exception | None, *, ended: bool) -> CloseOutcome:
         close = self.close
+        is_too_slow = isinstance(error, trio.TooSlowError)
         if close.hardness is Hardness.ABORTED:
             return CloseOutcome.ABORTED
-        if isinstance(error, trio.TooSlowError):
-            return CloseOutcome.TIMED_OUT
-        if error is not None or self.state is State.BROKEN:
+        if self.state is State.BROKEN or not (error is None or is_too_slow):
             return CloseOutcome.BROKEN
+        # Also if time was up, ours or that of a layer, whichever was first.
         if self.state is State.TRUNCATED or close.marked_truncated:
             return CloseOutcome.TRUNCATED
+        if is_too_slow:
+            return CloseOutcome.TIMED_OUT
         if self.unheard is None:
             if not self.sent and (close.was_late or self._is_late):
                 return CloseOutcome.TIMED_OUT
