@@ -30,6 +30,8 @@ from ._fakes import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._fakes import Operation
 
 
@@ -148,14 +150,18 @@ async def test_a_handle_owns_nothing_below() -> None:
     await wire.aclose()
 
 
-async def test_a_layer_over_two_streams_ends_only_its_side_over_the_closed_one() -> None:
-    inner, other = Wire(math.inf), Wire(math.inf)
-    tee = Tee(inner, other)
+@pytest.mark.parametrize("number", [0, 1])
+async def test_a_layer_over_two_streams_ends_only_its_side_over_the_closed_one(
+    number: int,
+) -> None:
+    both = Wire(math.inf), Wire(math.inf)
+    closed, other = both[number], both[1 - number]
+    tee = Tee(*both)
     await tee.write(b"abc")
-    await inner.aclose()
+    await closed.aclose()
 
-    assert inner.sent == other.sent == b"abc"
-    assert inner.releases == ["release True"]
+    assert closed.sent == other.sent == b"abc"
+    assert closed.releases == ["release True"]
     assert not tee.closed
     assert not other.releases
     with pytest.raises(trio.ClosedResourceError):
@@ -163,6 +169,25 @@ async def test_a_layer_over_two_streams_ends_only_its_side_over_the_closed_one()
     await tee.aclose()
     assert tee.closed
     assert other.releases == ["release True"]
+
+
+async def test_a_layer_over_two_streams_that_it_does_not_own_tears_both() -> None:
+    class Borrowing(Tee):
+        def owns_below(self, is_closing: Callable[[object], bool]) -> bool:
+            return False
+
+    both = Wire(), Wire()
+    tee = Borrowing(*both)
+    await tee.write(b"abc")
+    with resource_warnings() as messages:
+        await run_cancelled(tee.aclose)
+    assert len(messages) == 1
+    for wire in both:
+        wire.give(math.inf)
+        with pytest.raises(trio.BrokenResourceError, match="torn"):
+            await wire.write(b"x")
+        with resource_warnings():
+            await wire.aclose()
 
 
 async def test_a_layer_over_two_streams_is_closed_with_the_second() -> None:

@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 import trio
 
-from trio_asyncwrite import AsyncReadWrite, AsyncWrite, BufWriter, Sink
+from trio_asyncwrite import AsyncReadWrite, AsyncWrite, Buf, BufWriter, Sink
 from trio_asyncwrite._core._stack import (
     above,
     check_nothing_held_above,
@@ -599,6 +599,158 @@ class Tee(AsyncWrite):
     def __init__(self, inner: AsyncWrite, other: AsyncWrite) -> None:
         self.inner = inner
         self.layers_below = (inner, other)
+
+
+class Armed(Wire):
+    armed = False
+
+    def arm_reset(self, *, on: bool) -> None:
+        self.armed = on
+
+
+class Copying(Holding):
+    """A tee that keeps one store for both."""
+
+    def __init__(self, inner: AsyncWrite, other: AsyncWrite) -> None:
+        super().__init__(inner)
+        self.other = other
+
+    @property
+    def layers_below(self) -> tuple[object, ...]:  # type: ignore[override]
+        return (self.inner, self.other)
+
+    def poll_flush(self) -> None:
+        if self.store:
+            count = self.inner.poll_write(bytes(self.store))
+            self.other.poll_write(bytes(self.store[:count]))
+            del self.store[:count]
+        self.inner.poll_flush()
+        self.other.poll_flush()
+
+
+class Half(Copying):
+    """It takes half of what it is given, and passes it on at once."""
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        self.inner.poll_write(data[:1])
+        return self.other.poll_write(data[:1])  # type: ignore[no-any-return]
+
+
+both_sides = pytest.mark.parametrize("number", [0, 1])
+
+
+@both_sides
+@each(ENDS)
+async def test_nothing_is_shut_down_under_bytes_held_for_several_streams(
+    operation: Operation, number: int
+) -> None:
+    wires = Wire(math.inf), Wire(math.inf)
+    both = Upper(wires[0]), Upper(wires[1])
+    tee = Copying(*both)
+    await tee.write(b"a")
+    with pytest.raises(ValueError, match="holds 1 unsent bytes: flush it before you shut"):
+        await operation(both[number])
+    await tee.flush()
+    await operation(both[number])
+    with pytest.raises(trio.ClosedResourceError):
+        await tee.write(b"x")
+    await tee.aclose()
+    assert [wire.sent for wire in wires] == [b"a", b"a"]
+
+
+@both_sides
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_shutdown_of_several_streams_looks_at_each(number: int, *, ended: bool) -> None:
+    both = Wire(math.inf), Wire(math.inf)
+    beside = BufWriter(both[number])
+    tee = Copying(*both)
+    if ended:
+        await both[1 - number].shutdown()
+    await beside.write(b"a")
+    with pytest.raises(ValueError, match="holds 1 unsent bytes: flush it before you shut"):
+        await tee.shutdown()
+    await beside.flush()
+    await tee.aclose()
+
+
+@both_sides
+async def test_a_failure_of_one_of_several_streams_breaks_the_layer_above(number: int) -> None:
+    both = Wire(math.inf), Wire(math.inf)
+    above = Layer(Copying(*both))
+    await above.flush()
+    both[number].error = OSError("gone")
+    with pytest.raises(trio.BrokenResourceError):
+        await both[number].write(b"x")
+    with pytest.raises(trio.BrokenResourceError, match="failed before"):
+        await above.write(b"x")
+    await above.aclose()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_a_message_that_was_cut_short_reaches_several_streams(*, whole: bool) -> None:
+    both = Armed(room=1), Armed(room=1)
+    tee = Half(*both)
+    buf = Buf(b"abc")
+    await cut_short(partial(tee.write_all_buf, buf) if whole else partial(tee.write_all, b"abc"))
+    assert [wire.armed for wire in both] == [True, True]
+    for wire in both:
+        wire.give(math.inf)
+    if whole:
+        await tee.write_all_buf(buf)
+        assert [wire.armed for wire in both] == [False, False]
+    else:
+        for wire in both:
+            with pytest.raises(trio.BrokenResourceError, match="torn"):
+                await wire.write(b"x")
+    with resource_warnings() as messages:
+        await tee.aclose()
+    assert bool(messages) != whole
+
+
+async def test_what_is_unsent_below_a_layer_over_several_streams_is_counted_once() -> None:
+    wire = Wire(math.inf)
+    both = BufWriter(wire), BufWriter(wire)
+    tee = Copying(*both)
+    wire.held = 1
+    await both[0].write(b"12")
+    await both[1].write(b"3456")
+    assert tee.unsent_bytes == 7
+    await tee.aclose()
+
+
+async def test_a_flush_resumes_what_was_abandoned_in_each_of_several_streams() -> None:
+    both = Wire(math.inf), Wire()
+    both[1].held = 1
+    tee = Copying(*both)
+    await cut_short(partial(both[1].send_all, b""))
+    assert both[1].lifecycle.abandoned
+    both[1].give(math.inf)
+    await tee.flush()
+    assert not both[1].lifecycle.abandoned
+    await tee.aclose()
+
+
+@pytest.mark.parametrize("is_raising", [False, True])
+async def test_a_layer_may_say_that_it_only_reads_from_one_below(*, is_raising: bool) -> None:
+    """An answer that raises is unknown, and then it writes to ``inner``."""
+
+    class Reading(Copying):
+        @property
+        def writes_below(self) -> tuple[object, ...]:  # type: ignore[override]
+            if is_raising:
+                raise KeyError
+            return (self.inner,)
+
+    inner, source = Wire(math.inf), Wire(math.inf)
+    layer = Reading(inner, source)
+    await layer.write(b"a")
+    await source.shutdown()
+    with pytest.raises(ValueError, match="holds 1 unsent bytes"):
+        await inner.shutdown()
+    layer.other = Wire(math.inf)
+    await layer.aclose()
+    assert inner.sent == b"a"
+    await source.aclose()
 
 
 async def test_a_layer_over_the_same_writer_by_two_ways_is_known_once() -> None:

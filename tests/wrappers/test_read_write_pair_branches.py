@@ -79,6 +79,21 @@ async def test_closing_the_reader_ends_the_reading_side_only(*, waiting: bool) -
     assert await drain(far) == b"still here"
 
 
+@pytest.mark.parametrize("how", ["shutdown", "aclose"])
+async def test_the_other_direction_of_its_reader_is_not_its_own(how: str) -> None:
+    """Nothing that the pair holds goes there."""
+    reader, _ = duplex(100)
+    writer, far = simplex(100)
+    pair = ReadWritePair(reader, BufWriter(writer))
+    await pair.write_all(b"still ")
+    await getattr(reader, how)()
+    assert pair.unsent_bytes == 6
+    await pair.write_all(b"here")
+    await pair.aclose()
+
+    assert await drain(far) == b"still here"
+
+
 @pytest.mark.parametrize("reader_first", [True, False])
 async def test_it_is_closed_with_the_second_of_them(*, reader_first: bool) -> None:
     _, reader = simplex(100)

@@ -57,6 +57,7 @@ from ._stack import (
     warn_unraisably,
     writers_above,
     writing_chain,
+    written_below,
 )
 from ._waits import BUSY_PAUSE, persist
 
@@ -808,15 +809,14 @@ class Close(Closer):
         if not (self.is_truncated or self._lacks_epilogue or is_aborted):
             return
         for layer in self.layers:
-            inner = layer.lifecycle.inner
-            if inner is None or inner.lifecycle.released or inner.lifecycle.close is self:
-                continue
             # The original of a handle is not harmed by an abort that has lost nothing.
             is_harmed = (
                 self.is_truncated or self._lacks_epilogue or layer.lifecycle.original is None
             )
-            if is_harmed and inner.lifecycle.unfinished is None:
-                tear(inner, _ABORTED_TEXT if is_aborted else _CUT_OFF_TEXT, ours=self.layers)
+            for lower in written_below(layer) if is_harmed else ():
+                one = lower.lifecycle
+                if not one.released and one.close is not self and one.unfinished is None:
+                    tear(lower, _ABORTED_TEXT if is_aborted else _CUT_OFF_TEXT, ours=self.layers)
 
     def lost_by(self, layer: Layer) -> int | None:
         """How many accepted bytes a layer still holds when all is over; None if it is unknown."""

@@ -157,6 +157,14 @@ class Layer(trio.abc.AsyncResource):
         return () if inner is None else (inner,)
 
     @answer
+    def writes_below(self) -> tuple[object, ...]:
+        """Those of :attr:`layers_below` that this layer writes to: all that are writers.
+
+        Override it in a layer that only reads from one of them.
+        """
+        return self.layers_below
+
+    @answer
     def foreign_below(self) -> tuple[object, ...]:
         """Streams of other libraries directly below, which are closed with this layer: none."""
         return ()

@@ -131,13 +131,28 @@ def contains(layers: Sequence[Layer], layer: object) -> bool:
     return False
 
 
+def written_below(layer: Layer) -> list[Layer]:
+    """The layers directly below that ``layer`` writes to."""
+    inner = layer.lifecycle.inner
+    found = [] if inner is None else [inner]
+    if layer.is_writer and says_what_is_below(layer):
+        try:
+            stated = layer.writes_below
+        except Exception:  # noqa: BLE001 - as in stated_below()
+            stated = ()
+        found += [
+            one  # type: ignore[misc]
+            for one in stated
+            if is_layer(one) and one.is_writer and one is not inner  # type: ignore[attr-defined]
+        ]
+    return found
+
+
 def writing_chain(layer: Layer) -> list[Layer]:
     """``layer`` and those that its bytes pass on their way down."""
     chain = [layer]
-    inner = layer.lifecycle.inner
-    while inner is not None:
-        chain.append(inner)
-        inner = inner.lifecycle.inner
+    for one in chain:
+        chain += [lower for lower in written_below(one) if not contains(chain, lower)]
     return chain
 
 
@@ -162,7 +177,8 @@ def writers_above(layer: Layer) -> list[Layer]:
     while todo:
         one = todo.pop(0)
         for upper in above(one):
-            if upper.lifecycle.inner is one and not contains(found, upper):
+            writes = upper.lifecycle.inner is one or contains(written_below(upper), one)
+            if writes and not contains(found, upper):
                 found.append(upper)
                 todo.append(upper)
     return found
@@ -513,13 +529,14 @@ def tear(layer: Layer, text: str, *, ours: Sequence[Layer] = ()) -> None:
         ours: those above that are being closed, and know.
     """
     reached: list[Layer] = []
-    for one in writing_chain(layer):
+    todo = [layer]
+    for one in todo:
         says_itself = one.overrides_keeps_messages or "keeps_messages" in vars(one)
         if (says_itself and one.keeps_messages) or not one.can_be_torn:
-            break
+            continue
         reached.append(one)
-        if one.encodes:
-            break
+        if not one.encodes:
+            todo += [lower for lower in written_below(one) if not contains(todo, lower)]
     for one in reached:
         for upper in writers_above(one):
             if upper.can_be_torn and not (contains(reached, upper) or contains(ours, upper)):
@@ -527,7 +544,7 @@ def tear(layer: Layer, text: str, *, ours: Sequence[Layer] = ()) -> None:
     for one in reached:
         _mark_torn(one, Torn.HERE if one is layer else Torn.BELOW, text)
     if reached:
-        arm_reset(layer, on=True)
+        arm_reset(layer)
 
 
 def _mark_torn(layer: Layer, torn: Torn, text: str) -> None:
@@ -537,17 +554,15 @@ def _mark_torn(layer: Layer, torn: Torn, text: str) -> None:
         lifecycle.update()
 
 
-def arm_reset(layer: Layer, *, on: bool) -> None:
-    """Let the kernel reset the connection if everybody dies now, or not any more.
+def arm_reset(layer: Layer) -> None:
+    """Let the kernel reset the connection if everybody dies now.
 
     Not where a layer on the way shows the truncation by its missing epilogue: there the end is a
     FIN, so that what the kernel has queued survives.
     """
-    chain = writing_chain(layer)
-    for one in (*chain, *writers_above(chain[-1])):
-        if one.shows_truncation:
-            return
-    chain[-1].arm_reset(on=on)
+    for one in writing_chain(layer):
+        if not any(each.shows_truncation for each in (one, *writers_above(one))):
+            one.arm_reset(on=True)
 
 
 def settle(layer: Layer, call: Call, *, closed: bool) -> None:
@@ -563,7 +578,7 @@ def settle(layer: Layer, call: Call, *, closed: bool) -> None:
     if buf is not None:
         if buf.remaining and (call.accepted or call.goes_on):
             set_unfinished(layer, Unfinished(buf))
-            arm_reset(layer, on=True)
+            arm_reset(layer)
         return
     if 0 < call.accepted < call.size:
         tear(layer, f"only {call.accepted} of the {call.size} bytes of a message were accepted")
@@ -586,12 +601,12 @@ def set_unfinished(layer: Layer, unfinished: Unfinished | None) -> None:
 
 def finished(layer: Layer) -> None:
     """A Buf that an earlier call had begun has been written completely."""
-    chain = writing_chain(layer)
-    if all(
-        one.lifecycle.torn is None and one.lifecycle.unfinished is None
-        for one in (*chain, *writers_above(chain[-1]))
-    ):
-        arm_reset(layer, on=False)
+    for one in writing_chain(layer):
+        if all(
+            each.lifecycle.torn is None and each.lifecycle.unfinished is None
+            for each in (one, *writers_above(one))
+        ):
+            one.arm_reset(on=False)
 
 
 def resumed(layer: Layer) -> None:
@@ -601,6 +616,10 @@ def resumed(layer: Layer) -> None:
         lifecycle = one.lifecycle
         if lifecycle.abandoned:
             lifecycle.abandoned = False
+        if not lifecycle.is_single:
+            for lower in written_below(one):
+                resumed(lower)
+            return
         one = lifecycle.inner
 
 
@@ -615,11 +634,16 @@ def check_shutdown(layer: Layer) -> None:
         trio.BrokenResourceError: if a Buf is unfinished in one.
         ValueError: if a layer above one still holds bytes, or is in the middle of its epilogue.
     """
-    chain = writing_chain(layer) if layer.owns_below(lambda _: False) else [layer]
+    chain = [layer]
+    if layer.owns_below(lambda _: False):
+        for one in chain:
+            chain += [
+                lower
+                for lower in written_below(one)
+                if lower.lifecycle.phase is not ENDED and not contains(chain, lower)
+            ]
     for one in chain:
         lifecycle = one.lifecycle
-        if lifecycle.phase is ENDED:
-            return
         if one is not layer and lifecycle.inside and lifecycle.calls:
             raise BusyRefusal(f"another task is writing a message to {one!r}")
         if (lifecycle.original or lifecycle).unfinished is not None and one.lifecycle.torn is None:

@@ -25,7 +25,7 @@ from trio_asyncwrite._core._async_read import AsyncRead, poll_reader
 from trio_asyncwrite._core._checks import RECEIVE_SIZE, accepted
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._shell import poll_flush
-from trio_asyncwrite._core._stack import is_refusal, writing_chain
+from trio_asyncwrite._core._stack import is_refusal
 from trio_asyncwrite._core._waits import OneForAll, first_of
 
 if TYPE_CHECKING:
@@ -214,10 +214,10 @@ class Ciphertext:
         """
         layers: list[Layer] = [self._reader]
         if deeply:
-            for layer in writing_chain(self._writer):
-                if layer.encodes:
-                    break
-                layers.append(layer)
+            lower: Layer | None = self._writer
+            while lower is not None and not lower.encodes:
+                layers.append(lower)
+                lower = lower.lifecycle.inner
         left = _ARRIVED_LIMIT
         for layer in layers:
             if not isinstance(layer, AsyncRead):

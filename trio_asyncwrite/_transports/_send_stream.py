@@ -192,7 +192,8 @@ class SendStreamWriter(AsyncWrite):
         """Let the kernel reset a TCP connection below the stream if the process ends now."""
         for one in foreign_layers(self.stream):
             if is_layer(one):
-                writing_chain(one)[-1].arm_reset(on=on)  # type: ignore[arg-type]
+                for lower in writing_chain(one):  # type: ignore[arg-type]
+                    lower.arm_reset(on=on)
             elif (sock := _socket_of(one)) is not None:
                 self._linger_before = swap_linger(sock, self._linger_before, on=on)
 
@@ -272,7 +273,7 @@ class SendStreamWriter(AsyncWrite):
                     await operation()
                     self._error = None
                 if shield.cancelled_caught and self._chunk:
-                    arm_reset(self, on=True)
+                    arm_reset(self)
             except Exception as exc:  # noqa: BLE001 - the next poll raises it
                 if isinstance(exc, trio.BusyResourceError) and not self._chunk:
                     # Somebody uses the stream itself: its end can be tried again.
@@ -340,7 +341,7 @@ def prepare_close_through(stream: object, *, reset: bool) -> None:
     with contextlib.suppress(Exception):  # whatever their attributes raise, they are closed
         for one in foreign_layers(stream):
             if is_layer(one):
-                if reset:
-                    writing_chain(one)[-1].arm_reset(on=True)  # type: ignore[arg-type]
+                for lower in writing_chain(one) if reset else ():  # type: ignore[arg-type]
+                    lower.arm_reset(on=True)
             elif (sock := _socket_of(one)) is not None:
                 prepare_close(sock, reset=reset)

@@ -96,6 +96,11 @@ class ReadWritePair(  # pyright: ignore[reportIncompatibleVariableOverride]
         """The reader, or the writer that it is as well, and the writer."""
         return (self.reader if self._ending is None else self._ending, self.inner)
 
+    @answer
+    def writes_below(self) -> tuple[object, ...]:
+        """The writer."""
+        return (self.inner,)
+
     @property
     def writer(self) -> W:
         """The writer; the same as ``inner``."""
