@@ -140,11 +140,8 @@ def written_below(layer: Layer) -> list[Layer]:
             stated = layer.writes_below
         except Exception:  # noqa: BLE001 - as in stated_below()
             stated = ()
-        found += [
-            one  # type: ignore[misc]
-            for one in stated
-            if is_layer(one) and one.is_writer and one is not inner  # type: ignore[attr-defined]
-        ]
+        layers = [one for one in stated if is_layer(one) and one is not inner]
+        found.extend(one for one in layers if one.is_writer)  # type: ignore[attr-defined, misc]
     return found
 
 
