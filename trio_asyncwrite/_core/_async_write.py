@@ -33,8 +33,9 @@ object and costs nothing per call. It covers what is called from there, too: pol
 
 from __future__ import annotations
 
+import inspect
 import struct
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, final
 
 import trio.abc
 
@@ -175,8 +176,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         elif not lifecycle.has_no_inner:
             if lifecycle.odd_inner is not None:
                 _refuse_inner(self, lifecycle.odd_inner)
-            if not self.foreign_below:
-                _check_for_hidden_inner(self)
+            _check_for_hidden_inner(self, "poll_flush")
             lifecycle.has_no_inner = not self.overrides_inner
 
     def poll_shutdown(self) -> None:
@@ -195,7 +195,9 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         if begin_shutdown(self):
             _shell.poll_flush(self)
             inner = find_inner(self)
-            if inner is not None:
+            if inner is None:
+                _check_for_hidden_inner(self, "poll_shutdown")
+            else:
                 shut_down(_as_writer(self, inner))
             self.lifecycle.end()
 
@@ -595,21 +597,28 @@ class ByRef(AsyncWrite, Generic[W]):
         return f"<ByRef of {self.inner!r}>"
 
 
-#: Other names that people give to ``inner``.
-_HIDDEN: Final = frozenset({"inner", "below", "sink", "stream", "transport", "wrapped", "writer"})
+def _check_for_hidden_inner(layer: Layer, poll: str) -> None:
+    """Raise if ``layer`` inherits ``poll`` and keeps a writer elsewhere than in ``inner``.
 
-
-def _check_for_hidden_inner(layer: Layer) -> None:
-    """Raise for a wrapper whose ``inner`` has another name; nothing would be passed on to it.
+    Nothing would be passed on to that writer.
 
     Raises:
         TypeError: names the class and the attribute.
     """
-    for name, value in vars(layer).items():
-        if name.strip("_") in _HIDDEN and isinstance(value, trio.abc.SendStream):
+    cls = type(layer)
+    if getattr(cls, poll) is not getattr(AsyncWrite, poll) or layer.foreign_below:
+        return
+    slots = (
+        name
+        for base in cls.__mro__
+        for name, member in vars(base).items()
+        if inspect.ismemberdescriptor(member)
+    )
+    for name in (*vars(layer), *slots):
+        if isinstance(getattr(layer, name, None), trio.abc.SendStream):
             raise TypeError(
-                f"{type(layer).__name__} keeps a writer in self.{name}: name it self.inner, so "
-                f"that the polls that you do not define are passed on to it"
+                f"{cls.__name__} keeps a writer in self.{name}: name it self.inner, so that "
+                f"{poll}() is passed on to it, or define {poll}()"
             )
 
 
