@@ -172,6 +172,19 @@ async def test_a_wrapper_without_inner_is_told_which_poll_passes_nothing_on(
             await call(cls(Wire(math.inf)))
 
 
+async def test_a_transport_may_know_the_layers_above_it() -> None:
+    class Knowing(AsyncWrite):
+        above: AsyncWrite | None = None
+
+        def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+            return len(data)
+
+    wire = Knowing()
+    wire.above = Layer(Layer(wire))
+    await wire.above.send_all(b"abc")
+    await wire.above.aclose()
+
+
 async def test_a_wrapper_that_defines_all_polls_may_name_its_writer_as_it_likes() -> None:
     wire = Wire(math.inf)
     writer = Ending(wire)

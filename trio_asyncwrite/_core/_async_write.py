@@ -46,7 +46,17 @@ from ._buf import Buf
 from ._checks import checked_buffers
 from ._errors import NotReady
 from ._layer import Epilogue, Layer, overrides
-from ._stack import begin_shutdown, fail, find_inner, poll_below, poll_step, shut_down
+from ._stack import (
+    begin_shutdown,
+    contains,
+    fail,
+    find_inner,
+    is_layer,
+    poll_below,
+    poll_step,
+    shut_down,
+    writing_chain,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -615,7 +625,9 @@ def _check_for_hidden_inner(layer: Layer, poll: str) -> None:
         if inspect.ismemberdescriptor(member)
     )
     for name in (*vars(layer), *slots):
-        if isinstance(getattr(layer, name, None), trio.abc.SendStream):
+        value: Any = getattr(layer, name, None)
+        is_above = is_layer(value) and contains(writing_chain(value), layer)
+        if isinstance(value, trio.abc.SendStream) and not is_above:
             raise TypeError(
                 f"{cls.__name__} keeps a writer in self.{name}: name it self.inner, so that "
                 f"{poll}() is passed on to it, or define {poll}()"
