@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.abc
+import trio.testing
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
-from trio_asyncwrite import AsyncReadWrite, NotReady
+from trio_asyncwrite import AsyncReadWrite, NotReady, wrap_stream
 from trio_asyncwrite._core._async_read import AsyncRead, ForeignReader, poll_foreign_read
 
 from ._fakes import Run, Wire, begin, run_cancelled
@@ -337,3 +338,31 @@ async def test_a_foreign_stream_is_read_through_a_reader_of_ours() -> None:
     reader = Over(ForeignReader(Foreign(b"abcd")))
     assert await reader.receive_some(3) == b"abc"
     assert await reader.receive_some(3) == b"d"
+
+
+async def test_a_layer_over_the_writer_of_a_foreign_duplex_stream_reads_from_that() -> None:
+    class Both(AsyncReadWrite):
+        def __init__(self, stream: trio.abc.SendStream) -> None:
+            self.inner = wrap_stream(stream)
+
+    ours, theirs = trio.testing.memory_stream_pair()
+    stream = Both(ours)
+    await theirs.send_all(b"hello")
+    assert await stream.receive_some(3) == b"hel"
+    assert await stream.receive_some(3) == b"lo"
+    await stream.send_all(b"abc")
+    assert await theirs.receive_some() == b"abc"
+    await theirs.aclose()
+    assert await stream.receive_some() == b""
+    await stream.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await ours.receive_some()
+
+
+async def test_a_layer_over_the_writer_of_a_stream_that_is_only_written_to_reads_nothing() -> None:
+    class Both(AsyncReadWrite):
+        def __init__(self, stream: trio.abc.SendStream) -> None:
+            self.inner = wrap_stream(stream)
+
+    with pytest.raises(TypeError, match=r"Both must define poll_read\(\)"):
+        await Both(trio.testing.MemorySendStream()).receive_some()

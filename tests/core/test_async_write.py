@@ -124,6 +124,75 @@ async def test_a_class_with_neither_poll_write_nor_inner_is_told_so() -> None:
         assert writer.unsent_bytes == 0
 
 
+class Hiding(AsyncWrite):
+    def __init__(self, writer: AsyncWrite) -> None:
+        self._out = writer
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        return self._out.poll_write(data)
+
+
+class HidingInSlot(AsyncWrite):
+    __slots__ = ("__out", "unset")
+
+    def __init__(self, writer: AsyncWrite) -> None:
+        self.__out = writer
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        return self.__out.poll_write(data)
+
+
+class Flushing(Hiding):
+    def poll_flush(self) -> None:
+        super().poll_flush()
+        self._out.poll_flush()
+
+
+class Ending(Flushing):
+    def poll_shutdown(self) -> None:
+        super().poll_shutdown()
+        self._out.poll_shutdown()
+
+
+@pytest.mark.parametrize(
+    ("cls", "attribute", "poll"),
+    [
+        (Hiding, "_out", "poll_flush"),
+        (HidingInSlot, "_HidingInSlot__out", "poll_flush"),
+        (Flushing, "_out", "poll_shutdown"),
+    ],
+)
+async def test_a_wrapper_without_inner_is_told_which_poll_passes_nothing_on(
+    cls: Callable[[AsyncWrite], AsyncWrite], attribute: str, poll: str
+) -> None:
+    for call in (AsyncWrite.shutdown, AsyncWrite.aclose):
+        with pytest.raises(
+            TypeError, match=rf"self\.{attribute}: name it self\.inner, .*, or define {poll}\(\)"
+        ):
+            await call(cls(Wire(math.inf)))
+
+
+async def test_a_transport_may_know_the_layers_above_it() -> None:
+    class Knowing(AsyncWrite):
+        above: AsyncWrite | None = None
+
+        def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+            return len(data)
+
+    wire = Knowing()
+    wire.above = Layer(Layer(wire))
+    await wire.above.send_all(b"abc")
+    await wire.above.aclose()
+
+
+async def test_a_wrapper_that_defines_all_polls_may_name_its_writer_as_it_likes() -> None:
+    wire = Wire(math.inf)
+    writer = Ending(wire)
+    await writer.send_all(b"abc")
+    await writer.aclose()
+    assert wire.log == ["write", "flush", "flush", "shutdown"]
+
+
 def test_writers_are_trio_streams() -> None:
     assert isinstance(Wire(), trio.abc.SendStream)
     assert not isinstance(Wire(), trio.abc.HalfCloseableStream)

@@ -24,8 +24,9 @@ class AsyncRead(Layer, trio.abc.ReceiveStream):
     """A byte source: one poll that you write, and :meth:`receive_some`, provided.
 
     Override :meth:`poll_read`. A reader that wraps another one puts it into an attribute ``inner``;
-    the default then passes the poll on to it. A class that overrides :meth:`receive_some` instead,
-    as any :class:`trio.abc.ReceiveStream` does, works as well.
+    the default then passes the poll on to it. If ``inner`` is the writer of a foreign stream that
+    can be read, the default receives from that stream. A class that overrides :meth:`receive_some`
+    instead, as any :class:`trio.abc.ReceiveStream` does, works as well.
 
     Source: ``tokio::io::AsyncRead``.
     """
@@ -49,6 +50,9 @@ class AsyncRead(Layer, trio.abc.ReceiveStream):
         if type(self).receive_some is AsyncRead.receive_some:
             if isinstance(inner, AsyncRead):
                 return inner.poll_read(size)
+            for stream in () if inner is None else inner.foreign_below:
+                if isinstance(stream, trio.abc.ReceiveStream):
+                    return poll_foreign_read(self, stream, size)
             raise TypeError(
                 f"{type(self).__name__} must define poll_read(), or set self.inner to an AsyncRead"
             )

@@ -33,8 +33,9 @@ object and costs nothing per call. It covers what is called from there, too: pol
 
 from __future__ import annotations
 
+import inspect
 import struct
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, final
 
 import trio.abc
 
@@ -46,7 +47,17 @@ from ._checks import checked_buffers
 from ._epilogue import Epilogue
 from ._errors import NotReady
 from ._layer import Layer, overrides
-from ._stack import begin_shutdown, fail, find_inner, poll_below, poll_step, shut_down
+from ._stack import (
+    begin_shutdown,
+    contains,
+    fail,
+    find_inner,
+    is_layer,
+    poll_below,
+    poll_step,
+    shut_down,
+    writing_chain,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -83,7 +94,8 @@ class AsyncWrite(Layer, trio.abc.SendStream):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.overrides_poll_close = overrides(cls, "poll_close", AsyncWrite)
+        # Not by assignment, which type checkers take for a declaration.
+        setattr(cls, "overrides_poll_close", overrides(cls, "poll_close", AsyncWrite))  # noqa: B010
 
     # ---- The poll core: what a writer implements -------------------------------------------
 
@@ -176,8 +188,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         elif not lifecycle.has_no_inner:
             if lifecycle.odd_inner is not None:
                 _refuse_inner(self, lifecycle.odd_inner)
-            if not self.foreign_below:
-                _check_for_hidden_inner(self)
+            _check_for_hidden_inner(self, "poll_flush")
             lifecycle.has_no_inner = not self.overrides_inner
 
     def poll_shutdown(self) -> None:
@@ -196,7 +207,9 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         if begin_shutdown(self):
             _shell.poll_flush(self)
             inner = find_inner(self)
-            if inner is not None:
+            if inner is None:
+                _check_for_hidden_inner(self, "poll_shutdown")
+            else:
                 shut_down(_as_writer(self, inner))
             self.lifecycle.end()
 
@@ -596,21 +609,30 @@ class ByRef(AsyncWrite, Generic[W]):
         return f"<ByRef of {self.inner!r}>"
 
 
-#: Other names that people give to ``inner``.
-_HIDDEN: Final = frozenset({"inner", "below", "sink", "stream", "transport", "wrapped", "writer"})
+def _check_for_hidden_inner(layer: Layer, poll: str) -> None:
+    """Raise if ``layer`` inherits ``poll`` and keeps a writer elsewhere than in ``inner``.
 
-
-def _check_for_hidden_inner(layer: Layer) -> None:
-    """Raise for a wrapper whose ``inner`` has another name; nothing would be passed on to it.
+    Nothing would be passed on to that writer.
 
     Raises:
         TypeError: names the class and the attribute.
     """
-    for name, value in vars(layer).items():
-        if name.strip("_") in _HIDDEN and isinstance(value, trio.abc.SendStream):
+    cls = type(layer)
+    if getattr(cls, poll) is not getattr(AsyncWrite, poll) or layer.foreign_below:
+        return
+    slots = (
+        name
+        for base in cls.__mro__
+        for name, member in vars(base).items()
+        if inspect.ismemberdescriptor(member)
+    )
+    for name in (*vars(layer), *slots):
+        value: Any = getattr(layer, name, None)
+        is_above = is_layer(value) and contains(writing_chain(value), layer)
+        if isinstance(value, trio.abc.SendStream) and not is_above:
             raise TypeError(
-                f"{type(layer).__name__} keeps a writer in self.{name}: name it self.inner, so "
-                f"that the polls that you do not define are passed on to it"
+                f"{cls.__name__} keeps a writer in self.{name}: name it self.inner, so that "
+                f"{poll}() is passed on to it, or define {poll}()"
             )
 
 

@@ -153,6 +153,11 @@ class FdWriter(AsyncReadWrite):
         except OSError as exc:
             self._raise(exc)
 
+    def poll_flush(self) -> None:
+        """The kernel has everything already. See :meth:`AsyncWrite.poll_flush`."""
+        if self.lifecycle.refusal is not None:
+            self.lifecycle.check_flush(self)
+
     def _raise(self, exc: OSError) -> NoReturn:
         """Raise Trio's words for ``exc``.
 
