@@ -40,6 +40,7 @@ from ._streams import (
     tcp_pair,
     unix_pair,
 )
+from .core._fakes import Layer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -255,4 +256,15 @@ ROWS = {
             ("BufWriter over ReadyAfter", lambda s: BufWriter(ReadyAfterFlushWriter(s), 7), 200),
         )
     },
+}
+
+#: What lies over the writer whose poll is given the argument.
+LAYERS_ABOVE: dict[str, Callable[[Any], AsyncWrite]] = {
+    "alone": lambda writer: writer,
+    "below a handle": lambda writer: writer.by_ref(),
+    "below a user's layer": Layer,
+    "below a buffer": lambda writer: BufWriter(writer, 7),
+    "below a SharedWriter": SharedWriter,
+    "below a TimeoutWriter": lambda writer: TimeoutWriter(writer, idle=60),
+    "below a pair": lambda writer: ReadWritePair(simplex(1)[1], writer),
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import struct
 import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,19 +17,29 @@ import pytest
 import trio
 import trio.testing
 
-from trio_asyncwrite import AsyncRead, AsyncWrite, Buf, BufWriter, NotReady, duplex, simplex
+from trio_asyncwrite import (
+    AsyncWrite,
+    Buf,
+    BufWriter,
+    NotReady,
+    duplex,
+    simplex,
+)
 from trio_asyncwrite._core._lifecycle import Torn
 from trio_asyncwrite._core._stack import fail, writing_chain
 
 from ._tls_helpers import open_tls
-from ._writers import IN_MEMORY, ROWS, Borrower, Row, memory, over
+from ._writers import IN_MEMORY, LAYERS_ABOVE, ROWS, Borrower, Row, memory, over
 from .core._fakes import (
     CLAIMS,
+    TAKES,
     WRITES,
+    WRONG,
     Layer,
     begin,
     cut_short,
     each,
+    refuse_all,
     resource_warnings,
     run_cancelled,
 )
@@ -96,6 +107,19 @@ async def close_all(*ends: Any) -> None:
                 await trio.aclose_forcefully(end)
 
 
+async def arrived(writer: AsyncWrite, other: Any, size: int) -> bytes | None:
+    """Flush, and what the other end has got by then; None if it cannot tell."""
+    received = bytearray()
+    if isinstance(other, trio.abc.ReceiveStream):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(writer.flush)
+            while len(received) < size:
+                received += await other.receive_some()
+        return bytes(received)
+    await writer.flush()
+    return other() if callable(other) else None
+
+
 def bottom_of(writer: AsyncWrite) -> Any:
     return writing_chain(writer)[-1]
 
@@ -119,19 +143,37 @@ async def test_a_poll_that_raises_has_accepted_nothing(row: Row) -> None:
     await close_all(writer, other)
 
 
-@rows(LAW_ROWS)
-async def test_a_wrong_argument_is_told_and_changes_nothing(row: Row) -> None:
-    writer, other = await make(row)
-    for wrong, error in (("text", TypeError), (memoryview(b"abcd")[::2], BufferError)):
-        for write in (writer.write, writer.write_all, writer.send_all):
-            with pytest.raises(error):
-                await write(wrong)
-    assert writer.unsent_bytes == 0
-    assert writer.lifecycle.refusal is None
-    await close_all(writer, other)
-
-
 # ---- Law 2: what an exception means --------------------------------------------------------------
+
+
+@each(LAYERS_ABOVE, "layer")
+@rows(LAW_ROWS)
+async def test_a_wrong_argument_is_refused_before_any_poll(
+    row: Row, layer: Callable[[Any], AsyncWrite]
+) -> None:
+    """It breaks nothing, and not a byte is accepted."""
+    below, other = await make(row)
+    writer = layer(below)
+    for kind, names in TAKES.items():
+        for name in names:
+            for wrong in WRONG[kind]:
+                with pytest.raises((TypeError, BufferError, struct.error)):
+                    result = getattr(writer, name)(wrong)
+                    if not name.startswith("poll"):
+                        await result
+    assert writer.unsent_bytes == 0
+    chain = writing_chain(writer)
+    assert [one.lifecycle.refusal for one in chain] == [None] * len(chain)
+    await writer.write_all(b"abcd")
+    assert await arrived(writer, other, 4) in (b"abcd", None)
+    await close_all(below, other)
+
+
+@rows(CLOGGING)
+async def test_a_wrong_argument_is_refused_though_nothing_is_ready(row: Row) -> None:
+    writer, other = await make_clogged(row)
+    refuse_all(writer)
+    await close_all(writer, other)
 
 
 @rows(LAW_ROWS)
@@ -388,21 +430,11 @@ async def test_what_is_accepted_is_either_held_or_out_of_the_stack(row: Row) -> 
     held = [layer.held_bytes for layer in writing_chain(writer)]
     assert all(type(count) is int and count >= 0 for count in held)
     assert writer.unsent_bytes == sum(held)
-    if isinstance(other, AsyncRead):
-        arrived = bytearray()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(writer.flush)
-            while len(arrived) < 4:
-                arrived += await other.receive_some()
-        assert arrived == b"abcd"
-    elif callable(other):
-        await writer.flush()
-        assert other() == b"abcd"
-    else:
-        await close_all(writer, other)
-        return
-    assert writer.unsent_bytes == 0
-    assert writer.lifecycle.holding == writer.lifecycle.owes_epilogue
+    received = await arrived(writer, other, 4)
+    if received is not None:
+        assert received == b"abcd"
+        assert writer.unsent_bytes == 0
+        assert writer.lifecycle.holding == writer.lifecycle.owes_epilogue
     await close_all(writer, other)
 
 

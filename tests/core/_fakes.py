@@ -211,9 +211,36 @@ WAITS: dict[str, Operation] = {
 #: All that one task at a time may do.
 CLAIMS = {**WRITES, **ENDS, **WAITS}
 
+GAPS = memoryview(b"abcd")[::2]
+
+#: Arguments that are refused, by what is wanted in their place; and who wants it.
+WRONG: dict[str, list[Any]] = {
+    "data": ["text", "", None, 7, [1, 2], [b"abc"], GAPS],
+    "buffers": [b"abc", bytearray(b"abc"), "text", None, 7, [1, 2], ["text"], [""], [None], [GAPS]],
+    "buf": [b"abc", "text", None, [b"abc"]],
+    "format": [None, 7, "no format"],
+}
+TAKES = {
+    "data": ("write", "write_all", "send_all", "poll_write"),
+    "buffers": ("write_vectored", "write_all_vectored", "poll_write_vectored"),
+    "buf": ("write_buf", "write_all_buf"),
+    "format": ("write_struct",),
+}
+
 
 def each(operations: dict[str, Any], name: str = "operation") -> pytest.MarkDecorator:
     return pytest.mark.parametrize(name, operations.values(), ids=operations.keys())
+
+
+def refuse_all(writer: AsyncWrite) -> None:
+    """Poll by hand, with everything that is wrong."""
+    for poll, wrongs in (
+        (writer.poll_write, WRONG["data"]),
+        (writer.poll_write_vectored, WRONG["buffers"]),
+    ):
+        for wrong in wrongs:
+            with pytest.raises((TypeError, BufferError)):
+                poll(wrong)
 
 
 class Run:

@@ -13,7 +13,7 @@ import trio.abc
 import trio.testing
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
-from trio_asyncwrite import AsyncReadWrite, NotReady, wrap_stream
+from trio_asyncwrite import AsyncReadWrite, NotReady, ReadWritePair, duplex, wrap_stream
 from trio_asyncwrite._core._async_read import AsyncRead, ForeignReader, poll_foreign_read
 
 from ._fakes import Run, Wire, begin, run_cancelled
@@ -218,6 +218,33 @@ def test_reading_into_a_buffer_is_the_same_poll() -> None:
     assert reader.poll_read_into(memoryview(buffer)[1:]) == 2
     assert buffer == b"aefd"
     assert reader.poll_read_into(buffer) == 0
+
+
+@pytest.mark.parametrize(
+    "buffer",
+    ["text", None, [0], b"read-only", bytearray(), memoryview(bytearray(4))[::2]],
+    ids=["text", "None", "list", "read-only", "empty", "gaps"],
+)
+def test_a_wrong_buffer_to_read_into_costs_no_bytes(buffer: Any) -> None:
+    reader = Source(b"abcd")
+    with pytest.raises((TypeError, ValueError, BufferError)):
+        reader.poll_read_into(buffer)
+    assert reader.poll_read(4) == b"abcd"
+
+
+@pytest.mark.parametrize("size", ["4", None, 0, -1])
+@pytest.mark.parametrize("foreign", [False, True])
+async def test_a_wrong_size_breaks_no_reader_below(size: Any, *, foreign: bool) -> None:
+    below, other = duplex(10)
+    pair = ReadWritePair(trio.StapledStream(below, below) if foreign else below, below)
+    await other.send_all(b"abcd")
+    if foreign:
+        assert await pair.receive_some(1) == b"a"
+    with pytest.raises((TypeError, ValueError)):
+        pair.poll_read(size)
+    assert await pair.receive_some() == (b"bcd" if foreign else b"abcd")
+    await pair.aclose()
+    await other.aclose()
 
 
 async def test_a_class_with_neither_poll_read_nor_a_reading_inner_is_told_so() -> None:

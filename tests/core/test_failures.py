@@ -23,6 +23,7 @@ from trio_asyncwrite import (
 from trio_asyncwrite._core._stack import forgive, poll_below
 
 from .._streams import reset, tcp_pair
+from .._writers import LAYERS_ABOVE
 from ._fakes import (
     CLAIMS,
     ENDS,
@@ -38,6 +39,7 @@ from ._fakes import (
     begin,
     cut_short,
     each,
+    refuse_all,
     resource_warnings,
     run_cancelled,
 )
@@ -601,3 +603,15 @@ async def test_a_failure_that_has_cost_nothing_can_be_forgiven() -> None:
     assert [layer.lifecycle.failure for layer in layers] == [None] * 3
     with pytest.raises(trio.ClosedResourceError):
         await wire.write(b"x")
+
+
+@each({name: layer for name, layer in LAYERS_ABOVE.items() if name != "alone"}, "layer")
+async def test_a_poll_of_a_user_is_given_no_wrong_argument(
+    layer: Callable[[Any], AsyncWrite],
+) -> None:
+    below = Wire(room=math.inf)
+    writer = layer(below)
+    refuse_all(writer)
+    assert below.log == []
+    await writer.send_all(b"abcd")
+    assert below.sent == b"abcd"

@@ -12,7 +12,7 @@ from typing import cast, final
 import trio
 import trio.abc
 
-from ._checks import RECEIVE_SIZE, describe_answer, positive_int
+from ._checks import RECEIVE_SIZE, byte_view, describe_answer, positive_int
 from ._errors import BrokenRefusal, BusyRefusal, NotReady
 from ._layer import Layer
 from ._lifecycle import lifted
@@ -62,17 +62,24 @@ class AsyncRead(Layer, trio.abc.ReceiveStream):
         """Read into ``buffer``: :meth:`poll_read`, and a copy, unless you override it.
 
         Args:
-            buffer: where to put the bytes; not empty.
+            buffer: where to put the bytes: writable, contiguous, and not empty.
 
         Returns:
             How many bytes were read; 0 at the end of the stream.
 
         Raises:
             NotReady: if nothing has arrived; nothing was consumed.
+            TypeError: if ``buffer`` is not a writable bytes-like object.
+            BufferError: if ``buffer`` is a view with gaps.
+            ValueError: if ``buffer`` is empty.
             trio.BrokenResourceError: if reading fails, now or before.
         """
-        data = self.poll_read(len(buffer))
-        buffer[: len(data)] = data
+        with byte_view(buffer) as view:
+            size = positive_int(len(view), "the length of buffer")
+            if view.readonly:
+                raise TypeError("expected a writable bytes-like object, got a read-only one")
+            data = self.poll_read(size)
+            view[: len(data)] = data
         return len(data)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
@@ -126,7 +133,10 @@ def poll_foreign_read(layer: Layer, stream: trio.abc.ReceiveStream, size: int) -
 
     Raises:
         NotReady: whose wait receives.
+        TypeError: if ``size`` is not an integer.
+        ValueError: if ``size`` is less than 1.
     """
+    size = positive_int(size, "size")
     lifecycle = layer.lifecycle
     received = lifecycle.received
     if received:
@@ -195,9 +205,13 @@ def poll_reader(reader: AsyncRead, size: int) -> bytes:
 
     Raises:
         NotReady: as the poll does.
+        TypeError: if ``size`` is not an integer.
+        ValueError: if ``size`` is less than 1.
         trio.ClosedResourceError: if it is closed.
         trio.BrokenResourceError: if it fails; an OSError is the cause.
     """
+    if type(size) is not int or size < 1:
+        size = positive_int(size, "size")
     lifecycle = reader.lifecycle
     if lifecycle.is_closed(reading=True) and lifecycle.lift_of() is None:
         lifecycle.refuse(reader)  # below a layer over two streams, which is still open

@@ -43,7 +43,7 @@ from . import _shell
 from ._answer import answer
 from ._async_read import AsyncRead
 from ._buf import Buf
-from ._checks import checked_buffers
+from ._checks import check_buffers, check_data, checked_buffers
 from ._epilogue import Epilogue
 from ._errors import NotReady
 from ._layer import Layer, overrides
@@ -111,7 +111,9 @@ class AsyncWrite(Layer, trio.abc.SendStream):
 
         Raises:
             NotReady: if nothing can be accepted now.
-            TypeError: if the class defines neither this method nor ``inner``.
+            TypeError: if the class defines neither this method nor ``inner``, or ``data`` is not
+                bytes-like.
+            BufferError: if ``data`` is a view with gaps.
             trio.ClosedResourceError: if a shutdown or close has begun.
             trio.BrokenResourceError: if the writer has failed, now or before.
 
@@ -129,6 +131,8 @@ class AsyncWrite(Layer, trio.abc.SendStream):
             raise TypeError(
                 f"{type(self).__name__} must define poll_write(), or set self.inner to a writer"
             )
+        if type(data) is not bytes:
+            check_data(data)
         # poll_below() spelt out, to spare every write through a layer one more call.
         try:
             return inner.poll_write(data)  # type: ignore[attr-defined, no-any-return]
@@ -152,6 +156,8 @@ class AsyncWrite(Layer, trio.abc.SendStream):
 
         Raises:
             NotReady: if nothing can be accepted now.
+            TypeError: if ``buffers`` is not a sequence of bytes-like objects.
+            BufferError: if one of them is a view with gaps.
             trio.ClosedResourceError: if a shutdown or close has begun.
             trio.BrokenResourceError: if the writer has failed, now or before.
 
@@ -159,8 +165,9 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         """
         if self.keeps_messages:
             # Its parts must not become messages of their own.
-            return self.poll_write(b"".join(buffers))
-        for data in buffers:
+            return self.poll_write(b"".join(checked_buffers(buffers)))
+        for data in checked_buffers(buffers):
+            check_data(data)
             if len(data):
                 return self.poll_write(data)
         return self.poll_write(b"")
@@ -597,6 +604,7 @@ class ByRef(AsyncWrite, Generic[W]):
     def poll_write_vectored(self, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
         """Pass the buffers on, gathered. See :meth:`AsyncWrite.poll_write_vectored`."""
         self.lifecycle.check_write(self)
+        check_buffers(buffers)
         return poll_below(self.inner, self.inner.poll_write_vectored, buffers)
 
     def poll_shutdown(self) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from ._errors import WriteZeroError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from typing_extensions import Buffer, TypeIs
 
 T = TypeVar("T")
+
+B = TypeVar("B", bound="Buffer")
 
 #: How many bytes to receive at once, if the caller does not say: as Trio's streams do.
 RECEIVE_SIZE: Final = 65536
@@ -47,7 +48,7 @@ def byte_view(data: Buffer) -> memoryview:
         return view.cast("B") if view.nbytes else memoryview(b"")
 
 
-def checked_buffers(buffers: Sequence[Buffer]) -> Sequence[Buffer]:
+def checked_buffers(buffers: Sequence[B]) -> Sequence[B]:
     """``buffers``, if it is a sequence of buffers, and not one buffer.
 
     Raises:
@@ -57,6 +58,33 @@ def checked_buffers(buffers: Sequence[Buffer]) -> Sequence[Buffer]:
         name = type(buffers).__name__
         raise TypeError(f"expected a sequence of bytes-like objects, got {name}: give [data]")
     return buffers
+
+
+def check_data(data: Buffer) -> None:
+    """For a poll that passes ``data`` on: refuse a wrong argument before it can break a layer.
+
+    Raises:
+        TypeError: if ``data`` is not bytes-like.
+        BufferError: if ``data`` is a view with gaps between its bytes.
+    """
+    if type(data) is not bytes and (type(data) is not memoryview or not data.c_contiguous):
+        byte_view(data).release()
+
+
+def check_buffers(buffers: Sequence[Buffer]) -> None:
+    """For a poll that passes ``buffers`` on: refuse a wrong argument before it can break a layer.
+
+    Raises:
+        TypeError: if it is not a sequence of bytes-like objects.
+        BufferError: if one of them is a view with gaps between its bytes.
+    """
+    # A list is what the shell hands in, and isinstance() of an abstract class is slow.
+    if not isinstance(buffers, list) and not isinstance(checked_buffers(buffers), Sequence):
+        name = type(buffers).__name__
+        raise TypeError(f"expected a sequence of bytes-like objects, got {name}")
+    for data in buffers:
+        if type(data) is not memoryview or not data.c_contiguous:
+            byte_view(data).release()
 
 
 def accepted(count: int, size: int, writer: object) -> int:

@@ -209,7 +209,7 @@ class SharedWriter(Wrapper[W]):
     @trio.lowlevel.enable_ki_protection
     def poll_write_vectored(self, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
         """Accept ``buffers`` as one message. See :meth:`AsyncWrite.poll_write_vectored`."""
-        return self._begin(*buffers)
+        return self._begin(*checked_buffers(buffers))
 
     @trio.lowlevel.enable_ki_protection
     def poll_flush(self) -> None:
@@ -234,10 +234,11 @@ class SharedWriter(Wrapper[W]):
 
     def _begin(self, *parts: bytes | bytearray | memoryview) -> int:
         """Offer a message to the writer below; if it takes some, keep the rest."""
-        self.lifecycle.check_write(self)
-        self.push_rest()
+        # First, so that a wrong part breaks nothing.
         message = Buf(*parts)
         try:
+            self.lifecycle.check_write(self)
+            self.push_rest()
             size = message.remaining
             self._poll_below(poll_buf, self.inner, message)
             if message.remaining:

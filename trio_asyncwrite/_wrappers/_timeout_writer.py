@@ -31,7 +31,7 @@ import trio
 import trio.abc
 
 from trio_asyncwrite._core._async_write import AsyncWrite
-from trio_asyncwrite._core._checks import counted
+from trio_asyncwrite._core._checks import check_buffers, check_data, counted
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._stack import (
     begin_shutdown,
@@ -177,6 +177,7 @@ class TimeoutWriter(Wrapper[W]):
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Pass ``data`` on. See :meth:`AsyncWrite.poll_write`."""
         self.lifecycle.check_write(self)
+        check_data(data)
         count = self._poll_timed(self.inner.poll_write, data)
         self._accepted += count
         return count
@@ -185,6 +186,7 @@ class TimeoutWriter(Wrapper[W]):
     def poll_write_vectored(self, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
         """Pass the buffers on, gathered. See :meth:`AsyncWrite.poll_write_vectored`."""
         self.lifecycle.check_write(self)
+        check_buffers(buffers)
         count = self._poll_timed(self.inner.poll_write_vectored, buffers)
         self._accepted += count
         return count

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
+from trio_asyncwrite._core._checks import check_buffers
 from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._stack import poll_below
 
@@ -37,4 +38,5 @@ class Wrapper(AsyncWrite, Generic[W]):
     def poll_write_vectored(self, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
         """Pass the buffers on, gathered. See :meth:`AsyncWrite.poll_write_vectored`."""
         self.lifecycle.check_write(self)
+        check_buffers(buffers)
         return poll_below(self.inner, self.inner.poll_write_vectored, buffers)
