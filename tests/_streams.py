@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 import trio.abc
 
-from trio_asyncwrite import AsyncWrite, NotReady, PollEvented, TcpStream
+from trio_asyncwrite import AsyncReadWrite, AsyncWrite, NotReady, PollEvented, TcpStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -110,6 +110,19 @@ def clogged_both_ways(
         return left, right
 
     return clogged_maker
+
+
+class Listener(trio.abc.Listener[AsyncReadWrite]):
+    """Accepts one end of each pair in memory."""
+
+    def __init__(self) -> None:
+        self.connect, self.accepted = trio.open_memory_channel[AsyncReadWrite](10)
+
+    async def accept(self) -> AsyncReadWrite:
+        return await self.accepted.receive()
+
+    async def aclose(self) -> None:
+        await self.accepted.aclose()
 
 
 async def drain(stream: trio.abc.ReceiveStream) -> bytes:

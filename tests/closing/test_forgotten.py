@@ -24,7 +24,7 @@ from trio_asyncwrite import (
     serve_listeners,
 )
 
-from .._streams import drain, tcp_pair
+from .._streams import Listener, drain, tcp_pair
 from .._tls_helpers import HOST, client_context, server_context
 
 if TYPE_CHECKING:
@@ -91,19 +91,6 @@ async def test_its_trailer_is_written(
         received = await drain(right)
         await right.aclose()
     assert received == (b"abc!!" if layer is LAYERS["two trailers"] else b"abc!")
-
-
-class Listener(trio.abc.Listener[AsyncReadWrite]):
-    """Accepts what it is given."""
-
-    def __init__(self) -> None:
-        self.connect, self.accepted = trio.open_memory_channel[AsyncReadWrite](10)
-
-    async def accept(self) -> AsyncReadWrite:
-        return await self.accepted.receive()
-
-    async def aclose(self) -> None:
-        await self.accepted.aclose()
 
 
 @pytest.mark.parametrize("kind", ["a trailer", "TLS"])

@@ -35,7 +35,7 @@ from .._servers import (
     echo,
     request,
 )
-from .._streams import drain as read_all
+from .._streams import Listener, drain as read_all
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -448,19 +448,6 @@ def test_how_many_wait_where_the_system_says_so(
             client = stdlib_socket.create_connection(listener.getsockname())
             stack.enter_context(client)
         assert queue_length(trio.socket.from_stdlib_socket(listener)) == length
-
-
-class Listener(trio.abc.Listener[AsyncReadWrite]):
-    """Accepts one end of each pair in memory."""
-
-    def __init__(self) -> None:
-        self.connect, self.accepted = trio.open_memory_channel[AsyncReadWrite](10)
-
-    async def accept(self) -> AsyncReadWrite:
-        return await self.accepted.receive()
-
-    async def aclose(self) -> None:
-        await self.accepted.aclose()
 
 
 async def test_listeners_may_be_anything() -> None:
