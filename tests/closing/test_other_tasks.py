@@ -43,6 +43,7 @@ from .._streams import (
     tcp_pair,
     unix_pair,
 )
+from ..core._fakes import SlowlyReleased
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -465,3 +466,17 @@ async def test_closes_of_two_tasks_both_return_if_nothing_is_missing(make: Any, 
             nursery.start_soon(close)
     assert await drain(right) == b"abc"
     await right.aclose()
+
+
+async def test_of_a_close_that_was_cut_off_before_nothing_is_claimed() -> None:
+    """It is at its release, and nothing can be sent any more."""
+    wire = SlowlyReleased(math.inf)
+    result = Result()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.aclose_forcefully, wire)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(into, result, partial(close_gracefully, wire))
+        await wait_all_tasks_blocked()
+        wire.let_go.set()
+
+    assert result.value.outcome is BROKEN
