@@ -13,6 +13,7 @@ import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
+    AsyncRead,
     AsyncReadWrite,
     AsyncWrite,
     BufWriter,
@@ -668,3 +669,17 @@ async def test_a_task_in_line_is_evicted_by_a_close() -> None:
         await run_cancelled(wire.aclose)
 
     assert [run.outcome for run in runs] == ["ClosedResourceError"] * 2
+
+
+async def test_a_wrapper_of_a_reader_is_told_what_its_inner_must_be() -> None:
+    class Reader(AsyncRead):
+        def poll_read(self, size: int, /) -> bytes:
+            return b""
+
+    class Wrapper(AsyncWrite):
+        def __init__(self) -> None:
+            self.inner = Reader()
+
+    for name in ("flush", "shutdown", "wait_send_all_might_not_block"):
+        with pytest.raises(TypeError, match="inner of Wrapper must be an AsyncWrite.* is a Reader"):
+            await getattr(Wrapper(), name)()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import trio
 
 from trio_asyncwrite import NotReady, WriteZeroError
+from trio_asyncwrite._core._errors import BrokenRefusal, CutShort
 
 
 async def test_not_ready_carries_its_wait() -> None:
@@ -24,3 +27,11 @@ async def test_not_ready_carries_its_wait() -> None:
 def test_write_zero_error_is_a_broken_resource() -> None:
     with pytest.raises(trio.BrokenResourceError, match="full"):
         raise WriteZeroError("full")
+
+
+@pytest.mark.parametrize("error", [BrokenRefusal("why"), CutShort("why")])
+def test_a_copy_of_what_only_the_library_tells_apart_is_trios(error: Exception) -> None:
+    """A report keeps copies, which are told apart by nobody."""
+    found = copy.copy(error)
+    assert type(found) is trio.BrokenResourceError
+    assert str(found) == "why"

@@ -505,10 +505,8 @@ class GracefulClose:
         if self.unheard is None:
             if not self.sent and (close.was_late or self._is_late):
                 return CloseOutcome.TIMED_OUT
-            if close.is_truncated:
-                return CloseOutcome.TRUNCATED
-            if not self.sent:
-                return CloseOutcome.BROKEN
+            if close.is_truncated or not self.sent:
+                return CloseOutcome.TRUNCATED if close.is_truncated else CloseOutcome.BROKEN
         if ended and (self.delivered or self.unacknowledged == (0 if self.is_tcp else None)):
             return CloseOutcome.CLEAN
         return CloseOutcome.PEER_SILENT

@@ -435,10 +435,8 @@ def fail(layer: Layer, exc: BaseException) -> None:
         trio.BrokenResourceError: from ``exc``, if that is an error of the operating system or of
             TLS, which the caller shall see in Trio's words.
     """
-    if isinstance(exc, NotReady):
-        return
     layer.lifecycle.told = layer.lifecycle.told or isinstance(exc, trio.BrokenResourceError)
-    if is_refusal(exc):
+    if isinstance(exc, NotReady) or is_refusal(exc):
         return
     ours = isinstance(exc, trio.BrokenResourceError) and exc.__cause__ is not None
     cause = exc.__cause__ if ours else exc
