@@ -49,6 +49,7 @@ from ._errors import NotReady
 from ._layer import Layer, overrides
 from ._stack import (
     begin_shutdown,
+    call_poll,
     contains,
     fail,
     find_inner,
@@ -212,7 +213,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         Source: ``AsyncWrite::poll_shutdown``.
         """
         if begin_shutdown(self):
-            _shell.poll_flush(self)
+            call_poll(self, "poll_flush")
             inner = find_inner(self)
             if inner is None:
                 _check_for_hidden_inner(self, "poll_shutdown")
@@ -516,7 +517,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         """
         lift = _shell.claim(self, writing=True)
         try:
-            await _shell.drive(self, _shell.poll_ready, self, lift=lift)
+            await _shell.drive(self, call_poll, self, "poll_ready", lift=lift)
         finally:
             _shell.leave(self)
 

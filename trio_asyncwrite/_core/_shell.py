@@ -16,12 +16,13 @@ import trio
 
 from ._budget import SPENT, spend, spend_at_once
 from ._buf import Buf
-from ._checks import accepted, byte_view, wrong_answer
+from ._checks import accepted, byte_view
 from ._errors import NotReady
 from ._lifecycle import ENDED, ENDING, Call, Torn, lifted
 from ._stack import (
     attach,
     begin_shutdown,
+    call_poll,
     check_shutdown,
     fail,
     finished,
@@ -194,7 +195,7 @@ def poll_send(writer: AsyncWrite, message: Message) -> None:
         if message.size:
             poll_whole(writer, message)
         message.flushing = True
-    poll_flush(writer)
+    call_poll(writer, "poll_flush")
 
 
 # Ctrl-C must not fall between what was accepted and the cursor that says so.
@@ -214,28 +215,6 @@ def poll_buf(writer: AsyncWrite, buf: Buf) -> int:
     count = accepted(count, buf.remaining, writer)
     buf.advance(count)
     return count
-
-
-def poll_flush(writer: AsyncWrite) -> None:
-    """Flush, and tell a poll that is none."""
-    answer: object = writer.poll_flush()  # type: ignore[func-returns-value]
-    if answer is not None:
-        wrong_answer(writer, "poll_flush", answer)
-
-
-def poll_ready(writer: AsyncWrite) -> None:
-    """Ask whether a write would be accepted, and tell a poll that is none."""
-    answer: object = writer.poll_ready()  # type: ignore[func-returns-value]
-    if answer is not None:
-        wrong_answer(writer, "poll_ready", answer)
-
-
-def poll_shutdown(writer: AsyncWrite) -> None:
-    """Shut down, and tell a poll that is none."""
-    answer: object = writer.poll_shutdown()  # type: ignore[func-returns-value]
-    if answer is not None:
-        wrong_answer(writer, "poll_shutdown", answer)
-    writer.lifecycle.end()
 
 
 @trio.lowlevel.enable_ki_protection
@@ -384,7 +363,7 @@ async def flush(writer: AsyncWrite) -> None:
 def poll_flush_unless_ended(writer: AsyncWrite) -> None:
     """Flush; after a shutdown there is nothing left to do."""
     if writer.lifecycle.phase is not ENDED:
-        poll_flush(writer)
+        call_poll(writer, "poll_flush")
 
 
 @trio.lowlevel.enable_ki_protection
@@ -417,4 +396,5 @@ def poll_shutdown_unless_ended(writer: AsyncWrite) -> None:
     """Shut down; a second time there is nothing left to do."""
     if writer.lifecycle.phase is not ENDED:
         begin_shutdown(writer)
-        poll_shutdown(writer)
+        call_poll(writer, "poll_shutdown")
+        writer.lifecycle.end()

@@ -435,16 +435,17 @@ def fail(layer: Layer, exc: BaseException) -> None:
         trio.BrokenResourceError: from ``exc``, if that is an error of the operating system or of
             TLS, which the caller shall see in Trio's words.
     """
-    layer.lifecycle.told = layer.lifecycle.told or isinstance(exc, trio.BrokenResourceError)
+    lifecycle = layer.lifecycle
     if isinstance(exc, NotReady) or is_refusal(exc):
+        lifecycle.told = lifecycle.told or isinstance(exc, trio.BrokenResourceError)
         return
+    lifecycle.told = True
     ours = isinstance(exc, trio.BrokenResourceError) and exc.__cause__ is not None
     cause = exc.__cause__ if ours else exc
     for one in (layer, *writers_above(layer)):
         if one.lifecycle.failure is None:
             one.lifecycle.failure = cause
             one.lifecycle.update()
-    layer.lifecycle.told = True
     if isinstance(exc, OSError):
         raise trio.BrokenResourceError(f"{layer!r}: {exc}") from exc
 
@@ -472,8 +473,20 @@ def forgive(layer: Layer) -> None:
             upper.lifecycle.update()
 
 
-def poll_step(layer: Layer, name: str) -> None:
+def call_poll(layer: Layer, name: str) -> None:
     """Make the poll ``name`` of ``layer``, one that returns None.
+
+    Raises:
+        NotReady: as the poll does.
+        TypeError: if it returns something: it is no poll.
+    """
+    answer = getattr(layer, name)()
+    if answer is not None:
+        wrong_answer(layer, name, answer)
+
+
+def poll_step(layer: Layer, name: str) -> None:
+    """Make the poll ``name`` of ``layer``, one that returns None; for layers above it.
 
     Raises:
         NotReady: as the poll does.
@@ -481,9 +494,7 @@ def poll_step(layer: Layer, name: str) -> None:
         trio.BrokenResourceError: if it fails; ``layer`` and all above it are then broken.
     """
     try:
-        answer = getattr(layer, name)()
-        if answer is not None:
-            wrong_answer(layer, name, answer)
+        call_poll(layer, name)
     except NotReady:
         raise
     except BaseException as exc:

@@ -24,8 +24,7 @@ import trio
 from trio_asyncwrite._core._async_read import AsyncRead, poll_reader
 from trio_asyncwrite._core._checks import RECEIVE_SIZE, accepted
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._shell import poll_flush
-from trio_asyncwrite._core._stack import is_refusal
+from trio_asyncwrite._core._stack import call_poll, is_refusal
 from trio_asyncwrite._core._waits import OneForAll, first_of
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ class Ciphertext:
                 engine.sent(accepted(count, len(out), writer))
             self.queued = 0
             if flush:
-                poll_flush(writer)
+                call_poll(writer, "poll_flush")
                 self.answering = self.carries_data = False
         except NotReady as not_ready:
             raise self._not_ready(not_ready) from None
