@@ -1,7 +1,7 @@
 """A pytest plugin: whoever imports Trio from now on finds our streams under the names of Trio's.
 
-Load it with ``-p in_place_of_trio``. Trio itself, this library and what was imported before keep
-the real ones.
+Load it with ``-p in_place_of_trio``. What was imported before, such as Trio itself and this
+library, keeps the real ones.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ R = TypeVar("R", bound=trio.abc.ReceiveStream)
 made = 0
 
 
-def counted(cls: type) -> None:
+def count_objects(cls: type) -> None:
     """Count the objects that are made of ``cls``."""
     original = cls.__init__  # type: ignore[misc]
 
@@ -62,7 +62,7 @@ NAMES = {
 }
 
 for one in (ours.TcpStream, ours.TlsStream, ours.PollEvented):
-    counted(one)
+    count_objects(one)
 
 lowlevel = types.ModuleType("trio.lowlevel")
 vars(lowlevel).update(vars(trio.lowlevel), FdStream=ours.PollEvented)
