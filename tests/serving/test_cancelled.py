@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,11 +13,18 @@ from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncReadWrite,
+    BufWriter,
+    CloseReport,
+    Drain,
+    close_gracefully,
+    duplex,
     open_tcp_stream,
+    serve_listeners,
 )
 from trio_asyncwrite._tls._stream import TlsStream
 from trio_asyncwrite.testing import Sweep, cancel_everywhere
 
+from .._endings import One, read_and_close
 from .._servers import (
     CLEAN,
     TRUNCATED,
@@ -185,3 +193,33 @@ async def test_wherever_a_handler_cancels_itself_its_connection_ends_as_its_answ
         assert server.report.unsent_bytes == 0
 
     assert await cancel_everywhere(scenario) > 10
+
+
+async def test_a_cancelled_server_leaves_a_close_to_those_who_wait_for_it(
+    autojump_clock: MockClock,
+) -> None:
+    """Within their limits."""
+    left, right = duplex(5)
+    buffer = BufWriter(left)
+    reports: list[CloseReport] = []
+
+    async def handler(_: AsyncReadWrite) -> None:
+        await buffer.write_all(b"all of it")
+
+    async def read_late() -> None:
+        await trio.sleep(2)
+        assert await read_and_close(right) == b"all of it"
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_late)
+        async with trio.open_nursery() as servers:
+            servers.start_soon(partial(serve_listeners, handler, [One(left)], drain=Drain()))
+            await wait_all_tasks_blocked()
+
+            async def close() -> None:
+                reports.append(await close_gracefully(buffer, timeout=9))
+
+            nursery.start_soon(close)
+            await trio.sleep(1)
+            servers.cancel_scope.cancel()
+    assert [report.outcome for report in reports] == [CLEAN]

@@ -32,7 +32,6 @@ S = TypeVar("S", bound=trio.abc.SendStream)
 
 
 @trio.lowlevel.enable_ki_protection
-@trio.lowlevel.enable_ki_protection
 async def close_gracefully(
     stream: trio.abc.SendStream,
     *,
@@ -59,8 +58,8 @@ async def close_gracefully(
     Other tasks inside the stream, reading or writing, get :exc:`trio.ClosedResourceError`, as
     they would from ``aclose``; what they were writing ends where it is. A stream that is not this
     library's cannot be taken from a task that uses it directly: it is waited for, within the
-    limits. If another task is closing the stream already, this call brings its limits and makes a
-    report of its own.
+    limits. If another task is closing the stream already, this call brings its limits: of all that
+    close the same layers, the tighter ones count, and the report is the same but for its time.
 
     A stack whose last message was cut short is truncated: its accepted bytes are delivered, and
     then it ends so that the peer can tell.
@@ -140,7 +139,6 @@ async def close_all_gracefully(
 
 
 @trio.lowlevel.enable_ki_protection
-@trio.lowlevel.enable_ki_protection
 async def abort(stream: trio.abc.SendStream) -> None:
     """Close a stream at once, through all layers, and let the peer of a TCP stream see a reset.
 
@@ -181,7 +179,7 @@ class graceful(Generic[S]):  # noqa: N801 - reads as contextlib.closing does
     When the block ends, the stream is closed gracefully. When it raises, or is cancelled, what was
     sent may be half a message: the bytes that were accepted are still delivered, then the stream
     ends so that the peer can tell, and the outcome is :attr:`CloseOutcome.TRUNCATED`. (A close that
-    another task has begun is only waited for.)
+    another task has begun is only waited for, and reported.)
 
     Args:
         stream: the stream to end.

@@ -55,9 +55,7 @@ class Discard:
     async def _read(self, source: trio.abc.ReceiveStream) -> None:
         try:
             while self.discarded <= self.limit:
-                # One byte beyond the limit tells that there is more.
-                size = int(min(self.limit - self.discarded + 1, RECEIVE_SIZE))
-                data = await self._receive(source, size)
+                data = await self._receive(source)
                 if not data:
                     self.peer_closed = True
                     return
@@ -73,17 +71,21 @@ class Discard:
             self.interrupt = exc
             self._close.harden(Hardness.CUT_OFF)
 
-    async def _receive(self, source: trio.abc.ReceiveStream, size: int) -> bytes | bytearray:
+    def _size(self) -> int:
+        # One byte beyond the limit tells that there is more. (The limit may come down meanwhile.)
+        return max(int(min(self.limit - self.discarded + 1, RECEIVE_SIZE)), 1)
+
+    async def _receive(self, source: trio.abc.ReceiveStream) -> bytes | bytearray:
         if not inherits(source, AsyncRead):
 
             async def receive() -> bytes | bytearray:
-                return await source.receive_some(size)
+                return await source.receive_some(self._size())
 
             return await persist(receive)
         while True:
             try:
                 with lifted(self._close):
-                    data = poll_reader(source, size)
+                    data = poll_reader(source, self._size())
             except NotReady as not_ready:
                 wait = not_ready.wait
             else:

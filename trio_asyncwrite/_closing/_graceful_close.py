@@ -11,8 +11,13 @@ both only write would wait for each other for ever.
 
 **It is a close as every other** (``_core/_close.py``), with limits, with a task that discards
 input while the close waits to send, and with a stage between sending and release. It is shielded,
-for its limits are its own. If another task closes the stack already, it joins that close, brings
-its limits and its discarding, and makes a report of its own.
+for its limits are its own. If another task closes the stack already, it joins that close, and
+brings its limits and its discarding.
+
+**Of several for the same layers, one does the work**: two readers would take each other's input,
+and a TLS session ends once. Those that come later bring their limits, and the tighter ones count
+for all (:class:`Bounds`). So each of them returns within its own limits, and the stream is closed
+then.
 
 **Honesty.** To hand bytes to a kernel is not to deliver them, and the end-of-file of a peer may be
 older than they are: one that has closed long ago answers them with a reset. So the outcome is
@@ -26,6 +31,7 @@ delivered, within the limits, and then the end that shows the truncation.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any, final
 
@@ -42,6 +48,7 @@ from trio_asyncwrite._core._waits import persist
 from trio_asyncwrite._transports._tcp_info import is_gone, next_pause
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
+from ._bounds import Bounds
 from ._discard import Discard
 from ._report import CloseOutcome, CloseReport, without_frames
 from ._trio_ssl_stream import (
@@ -82,26 +89,31 @@ class GracefulClose:
     def __init__(self, writer: AsyncWrite, limits: Limits, *, truncated: bool = False) -> None:
         # Nothing is begun before run(), whose first `try` guarantees the release.
         self.writer = writer
-        self.limits = limits
+        self._limits = limits
         self.started = trio.current_time()
         self._says_truncated = truncated
         self._close: Close | None = None
         self._is_late = False
-        self._others: list[Close] = []
+        self._bounds = Bounds(limits)
         #: Whether another task has begun the close.
         self.joins = False
+        #: Whether other graceful closes wait for the report of this one.
+        self._is_joined = False
+        self.reported = trio.Event()
+        self._report: CloseReport | None = None
         self.discard: Discard
         self.error: Exception | None = None
         self.was_reset = False
         self.state = State.WHOLE
         self.tls: trio.SSLStream[trio.abc.Stream] | None = None
+        #: How much was discarded when lingering began.
+        self._lingers_from: int | None = None
         #: What was discarded above, before the discarding moved to a layer below.
         self.discarded_before = 0
         self.is_tcp = False
         #: Whether all data is known to have arrived, so that only a close_notify can be lost now.
         self.delivered = False
         self.unacknowledged: int | None = None
-        self.linger_by: float | None = None
         self.sent = False
         self._sent_at_once = False
         self.unwrapped = False
@@ -122,6 +134,18 @@ class GracefulClose:
         """Send and wait no longer."""
         self.close.harden(Hardness.CUT_OFF, late=True)
 
+    def caller_is_cancelled(self) -> None:
+        """Send and wait no longer, unless others wait, within limits of their own."""
+        if not self._is_joined:
+            self.time_is_up()
+
+    def tighten(self, limits: Limits) -> None:
+        """Keep the limits of another graceful close of these layers, too."""
+        self._bounds.tighten(limits)
+        self.close.limit(self._bounds.send_by)
+        if self._lingers_from is not None:
+            self.discard.limit = self._lingers_from + self._bounds.linger_bytes
+
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> CloseReport:
         """Close, and report. Not cancelled; bounded by the limits.
@@ -132,7 +156,14 @@ class GracefulClose:
         if not writer.lifecycle.attached:
             attach(writer)
         has_begun = writer.lifecycle.close is not None
-        self._close, self._others = close, _ = enter(writer, Hardness.CLEAN)
+        self._close, others = close, _ = enter(writer, Hardness.CLEAN)
+        for other in others:
+            if isinstance(other.graceful, GracefulClose):
+                other.graceful.tighten(self._limits)
+        if isinstance(close.graceful, GracefulClose):
+            return await self._join(close.graceful)
+        close.graceful = self
+        close.tell()  # who watches it wants our report
         self.joins = has_begun or close.is_running
         token = running_closes.set((*running_closes.get(), close))
         interrupt: BaseException | None = None
@@ -143,22 +174,60 @@ class GracefulClose:
                     await close.run(self._linger)
                 else:
                     interrupt = await self._run_beside_discarding() or interrupt
-                for other in self._others:
+                for other in others:
                     await wait_done(other)
         finally:
             running_closes.reset(token)
+            try:
+                self._report = self._make_report()
+            finally:
+                close.graceful = None
+                self.reported.set()
         if not isinstance(close.error, Exception):
             interrupt = interrupt or close.error
         interrupt = interrupt or self.discard.interrupt
+        # Exceptions refer to the frames they went through, and those to this object.
+        self.error = self.unheard = self.discard.error = None
         if interrupt is not None:
             try:
                 raise interrupt
             finally:
                 interrupt = None
-        report = self._make_report()
-        # Exceptions refer to the frames they went through, and those to this object.
-        self.error = self.unheard = self.discard.error = None
-        return report
+        return self._report
+
+    async def _join(self, other: GracefulClose) -> CloseReport:
+        """Let ``other`` do the work, within our limits too."""
+        other.tighten(self._limits)
+        other._is_joined = True
+        with trio.CancelScope(shield=True):
+            await other.reported.wait()
+        return self._after(other)
+
+    @trio.lowlevel.enable_ki_protection
+    async def watch(self, close: Close) -> CloseReport:
+        """Wait for a close of another task, bring it nothing, and report; or leave if cancelled."""
+        try:
+            graceful = close.graceful
+            while not close.is_done:
+                await close.next_news()
+                close, graceful = close.successor or close, close.graceful or graceful
+            if isinstance(graceful, GracefulClose):
+                await graceful.reported.wait()
+                return self._after(graceful)
+        except trio.Cancelled:
+            # The exception of a block is on its way, and no Cancelled replaces it.
+            error = trio.ClosedResourceError("another task was still closing the stream")
+            elapsed = trio.current_time() - self.started
+            return CloseReport(CloseOutcome.BROKEN, error=error, elapsed=elapsed)
+        self._close, self.sent, self.discard = close, close.sent, Discard(None, close)
+        if close.was_broken:
+            self._note(trio.BrokenResourceError(f"{self.writer!r} had failed before"))
+        return self._make_report()
+
+    def _after(self, other: GracefulClose) -> CloseReport:
+        """The report of ``other``, with our time."""
+        report = other._report or closed_before(self.writer)
+        return dataclasses.replace(report, elapsed=trio.current_time() - self.started)
 
     def _prepare(self) -> BaseException | None:
         """Look at the stack; whatever its layers raise, it is closed.
@@ -180,7 +249,7 @@ class GracefulClose:
         writer, close = self.writer, self.close
         self.discard = Discard(None, close)
         close.delivers = close.is_reported = True
-        close.limit(self.started + self.limits.timeout)
+        close.limit(self._bounds.send_by)
         if self._says_truncated:
             close.marked_truncated = True
         self.state = close.state()
@@ -283,7 +352,8 @@ class GracefulClose:
         if self.state in (State.TRUNCATED, State.BROKEN):
             await self._deliver()
         elif self._is_worth_lingering():
-            self.discard.limit = self.discard.discarded + self.limits.linger_bytes
+            self._lingers_from = self.discard.discarded
+            self.discard.limit = self._lingers_from + self._bounds.linger_bytes
             with self._lingering():
                 await self._discard_to_the_end()
                 if self.sent:
@@ -353,7 +423,7 @@ class GracefulClose:
 
     async def _within_time(self, operation: Callable[[], Awaitable[object]]) -> bool:
         """Try an operation of a foreign stream in the time for sending; whether it succeeded."""
-        with trio.CancelScope(deadline=self.started + self.limits.timeout) as scope:  # noqa: ASYNC912
+        with self._bounds.sending() as scope:
             try:
                 await persist(operation)
             except Exception as exc:  # noqa: BLE001 - it is reported
@@ -364,7 +434,7 @@ class GracefulClose:
 
     async def _exchange_close_notify(self, tls: trio.SSLStream[trio.abc.Stream]) -> bool:
         # It does not read while it sends, so see to it while we discard that it can send.
-        with trio.CancelScope(deadline=self.started + self.limits.timeout) as waiting:  # noqa: ASYNC912
+        with self._bounds.sending() as waiting:
             try:
                 await persist(tls.wait_send_all_might_not_block)
             except Exception as exc:  # noqa: BLE001 - it is reported
@@ -376,7 +446,7 @@ class GracefulClose:
         # unwrap reads as well.
         self.discard.scope.cancel()
         await self.discard.done.wait()
-        if self.limits.linger == 0:
+        if self._bounds.linger == 0:
             # unwrap waits for the answer; its aclose sends close_notify and does not.
             with trio.CancelScope() as closing:
                 closing.deadline = trio.current_time() + self.writer.close_patience
@@ -398,14 +468,8 @@ class GracefulClose:
 
     @contextlib.contextmanager
     def _lingering(self) -> Generator[trio.CancelScope, None, None]:
-        """A scope for the time after sending, which begins with the first of them."""
-        if self.linger_by is None:
-            self.linger_by = min(
-                trio.current_time() + self.limits.linger, self.started + self.limits.total
-            )
-        with trio.CancelScope() as scope:
-            # Now, and not before: without any time, what can be done at once still is.
-            scope.deadline = self.linger_by
+        """A scope for the time after sending; it ends when somebody hurries the close."""
+        with self._bounds.lingering() as scope:
             self.close.on_hurry(scope)
             yield scope
 
@@ -561,15 +625,13 @@ async def end_stream(
         writer is None
         or (writer.lifecycle.released and writer.lifecycle.close is None)
         # Called from inside of the running close, which does the rest.
-        or writer.lifecycle.lift_of() is not None
+        or writer.lifecycle.is_closed_from_here()
     ):
         with trio.CancelScope(shield=True):
             await trio.lowlevel.checkpoint()
         return closed_before(writer)
+    closing = GracefulClose(writer, limits, truncated=truncated)
     running = writer.lifecycle.close
     if truncated and isinstance(running, Close):
-        # The exception of the body is on its way, and no Cancelled replaces it.
-        with contextlib.suppress(trio.Cancelled):
-            await wait_done(running)
-        return closed_before(writer)
-    return await GracefulClose(writer, limits, truncated=truncated).run()
+        return await closing.watch(running)
+    return await closing.run()

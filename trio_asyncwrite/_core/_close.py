@@ -11,6 +11,11 @@ close knows whether a message was torn.
 **Closes unite.** Who closes a layer that is being closed joins (:func:`enter`). One task runs the
 close, the others wait. A later close can only make it harder (:meth:`Close.harden`).
 
+**A close that has limits stays what it is.** Its limits are those of its own layers. So a wider
+close that meets it (of the original of a handle, of the pair above a writer) goes on beside it, as
+its *host*: it waits until those layers have been sent, passes its own limits on, and makes it
+harder when it gets harder itself.
+
 **Three stages.** *Sending*: every layer in turn, uppermost first, is polled to its end: flush,
 epilogue, half-close. A layer's ``poll_shutdown`` also shuts down the one below it; where that one
 has other layers above it that have not ended, this call does nothing yet (``postpones``).
@@ -158,8 +163,12 @@ def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
         for layer in list(layers):
             if _owns_below(layer, is_closing):
                 for one in (*stated_below(layer), *layer.foreign_below):
-                    if not is_closing(one):
-                        (layers if is_layer(one) else foreign).append(one)  # type: ignore[arg-type]
+                    # Also those that another close has: it is to be met.
+                    if is_layer(one) and not (contains(layers, one) or one.lifecycle.released):  # type: ignore[attr-defined]
+                        layers.append(one)  # type: ignore[arg-type]
+                        grown = True
+                    elif not is_closing(one):
+                        foreign.append(one)
                         grown = True
             for upper in above(layer):
                 if (
@@ -212,6 +221,9 @@ class Close(Closer):
     #: Whether the stack was torn or abandoned before.
     _is_given_up: bool = False
     is_running: bool = False
+    #: The graceful close that brings limits, reads what comes in, and makes the report: one for
+    #: all that join.
+    graceful: object = None
     #: The close that this one has become a part of.
     successor: Close | None = None
     #: When all waits of limited length are over, together, on Trio's clock.
@@ -222,9 +234,8 @@ class Close(Closer):
     #: When sending has taken long enough, on Trio's clock.
     deadline: float = math.inf
     was_late: bool = False
-    _lingers: bool = False
-    #: How many graceful closes of other tasks hold the release back, and may take over.
-    _bounded: int = 0
+    #: Whether a graceful close of another task holds the release back, and may take over.
+    _is_bounded: bool = False
     _news: trio.Event | None = None
     #: Around the wait that is made now.
     _scope: trio.CancelScope | None = None
@@ -234,8 +245,8 @@ class Close(Closer):
     def __init__(self) -> None:
         self.layers: list[Layer] = []
         self.sides: list[Layer] = []
-        #: Other closes, of layers above ours, that go on beside this one. They may write through
-        #: our layers, and those wait for them.
+        #: Other closes, of layers in our extent, that go on beside this one. Each may write
+        #: through the layers of the other, and ours wait for those above them.
         self.guests: list[Close] = []
         #: The layer that is shut down now, and those that its shutdown reaches.
         self._chain: list[Layer] = []
@@ -245,7 +256,9 @@ class Close(Closer):
     # ---- The extent ------------------------------------------------------------------------
 
     def is_host_of(self, other: object) -> bool:
-        return any(other is one for one in self.guests)
+        return any(other is one for one in self.guests) or (
+            isinstance(other, Close) and any(self is one for one in other.guests)
+        )
 
     def add(self, layers: list[Layer], sides: list[Layer]) -> None:
         """Take these into the close, and evict the tasks inside them."""
@@ -253,7 +266,7 @@ class Close(Closer):
         new = [one for one in layers if one.lifecycle.close is None]
         new_sides = [one for one in sides if one.lifecycle.side_close is None]
         self.layers += new
-        self.sides += new_sides
+        self.sides = [one for one in (*self.sides, *new_sides) if not contains(self.layers, one)]
         self._order = None
         # Also below a handle, where the close itself has nothing to do.
         unbroken = [
@@ -303,11 +316,15 @@ class Close(Closer):
 
     def try_at_once(self) -> bool:
         """Shut everything down, if that needs no waiting; whether it is done, or has failed."""
-        return self.state() is State.WHOLE and self._poll(self._poll_end) is None
+        return (
+            self.state() is State.WHOLE
+            and self._guest_at_work() is None
+            and self._poll(self._poll_end) is None
+        )
 
     def can_be_absorbed(self) -> bool:
         """Whether the task that runs it needs no more than to wait for its end."""
-        return not (self.has_sent or self._lingers or self._bounded)
+        return not self.has_sent and self.graceful is None
 
     def absorb(self, other: Close) -> None:
         """``other``, whose extent ours meets, is a part of this close from now on."""
@@ -319,6 +336,7 @@ class Close(Closer):
             layer.lifecycle.side_close = self
         self.layers += other.layers
         self.sides += other.sides
+        self.guests += other.guests
         self._order = None
         self.error = self.error or other.error
         self.harden(other.hardness)
@@ -363,15 +381,20 @@ class Close(Closer):
             hurried: whether it comes from somebody else than the task that runs the close.
             late: whether the reason is that time is up.
         """
+        if hardness is Hardness.CLEAN:
+            return
         if hardness > self.hardness:
             self.hardness = hardness
             self.was_late = self.was_late or late
-            self.was_hurried = self.was_hurried or hurried
             self.stop_waiting()
-            if self.was_hurried:
-                for scope in self._lingering:
-                    scope.cancel()
-            self.tell()
+        # Also if it is as hard already: it may linger.
+        self.was_hurried = self.was_hurried or hurried
+        if self.was_hurried:
+            for scope in self._lingering:
+                scope.cancel()
+        for guest in self.guests:
+            guest.harden(hardness, late=late)
+        self.tell()
 
     def stop_waiting(self) -> None:
         """End the wait that is made now, and see what has changed."""
@@ -425,7 +448,6 @@ class Close(Closer):
             caller: the layer whose user is told by an error.
         """
         self.is_running = True
-        self._lingers = linger is not None
         self.was_broken = self.state() is State.BROKEN
         if self.was_broken:
             self._take_untold(caller)
@@ -435,12 +457,12 @@ class Close(Closer):
             try:
                 await self._send()
             except trio.Cancelled:
-                if self._bounded or self.successor is not None:
+                if self._is_bounded or self.successor is not None:
                     handed_over = True
                     raise
                 self.harden(Hardness.CUT_OFF, hurried=False)
                 with trio.CancelScope(shield=True):
-                    await self._flush_once()
+                    await self._send_at_once()
                 raise
             except BaseException as exc:
                 if self.successor is not None:
@@ -452,19 +474,19 @@ class Close(Closer):
                     raise
                 self.error = self.error or exc
                 with trio.CancelScope(shield=True):
-                    await self._flush_once()
+                    await self._send_at_once()
             handed_over = self.successor is not None
         finally:
             try:
                 if not handed_over:
                     self.has_sent = True
                     self.tell()
-                    if linger is None and not self._bounded and not self._waits_to_release():
+                    if linger is None and not self._is_bounded and not self._waits_to_release():
                         await self._release()  # noqa: ASYNC102
                     else:
                         with trio.CancelScope(shield=True):
                             try:
-                                if linger is not None or self._bounded:
+                                if linger is not None or self._is_bounded:
                                     self.note_truncation()
                                 if linger is not None:
                                     await linger()
@@ -501,11 +523,11 @@ class Close(Closer):
     @contextlib.contextmanager
     def bounded(self) -> Generator[None, None, None]:
         """For a graceful close: hold the release back, and take over from a cancelled task."""
-        self._bounded += 1
+        self._is_bounded = True
         try:
             yield
         finally:
-            self._bounded -= 1
+            self._is_bounded = False
             self.tell()
 
     async def next_news(self) -> None:
@@ -518,7 +540,7 @@ class Close(Closer):
         await self._news.wait()
 
     async def _linger(self) -> None:
-        while self._bounded and not self.was_hurried:
+        while self._is_bounded and not self.was_hurried:
             await self.next_news()
 
     # ---- Sending ---------------------------------------------------------------------------
@@ -526,13 +548,15 @@ class Close(Closer):
     async def _send(self) -> None:
         await trio.lowlevel.checkpoint()
         while self.hardness < Hardness.ABORTED and not self.sent and self.successor is None:
-            while self.hardness is Hardness.CLEAN and self.guests:
-                await self._wait(self._wait_for_guest)
+            while self.hardness is Hardness.CLEAN and (guest := self._guest_at_work()) is not None:
+                await self._wait(guest.next_news)
+            if self.successor is not None:
+                return
             state = self.state()
             is_short = state is State.TRUNCATED or state is State.BROKEN
             self._is_given_up = state is State.TRUNCATED or state is State.ABANDONED
             if self.hardness is Hardness.CUT_OFF or (is_short and not self.delivers):
-                await self._flush_once()
+                await self._send_at_once()
                 return
             wait = self._poll(self._poll_flush if is_short else self._poll_end)
             if wait is None:
@@ -554,11 +578,23 @@ class Close(Closer):
         if trio.current_time() >= self.deadline:
             self.harden(Hardness.CUT_OFF, hurried=False, late=True)
 
-    async def _wait_for_guest(self) -> None:
-        guest = self.guests[0]
-        while not guest.has_sent:
-            await guest.next_news()
-        self.guests.remove(guest)
+    def _guest_at_work(self) -> Close | None:
+        """A close of layers above ours that has not sent all yet; None if there is no more."""
+        for guest in self.guests:
+            if not guest.has_sent and not self._is_over(guest):
+                return guest
+        return None
+
+    def _is_over(self, other: Close) -> bool:
+        """Whether a layer of ours, such as a pair, stands over one that ``other`` closes."""
+        return any(contains(other.layers, lower) for one in self.layers for lower in below(one))
+
+    async def _send_at_once(self) -> None:
+        """Send what can be sent without waiting, after the guests, which do the same."""
+        with trio.CancelScope(shield=True):
+            while (guest := self._guest_at_work()) is not None:
+                await guest.next_news()
+        await self._flush_once()
 
     def _poll(self, poll: Callable[[], None]) -> Callable[[], Awaitable[object]] | None:
         """Poll once; the wait if there is one, and None if it is through or has failed."""
@@ -630,7 +666,11 @@ class Close(Closer):
 
     def _poll_sides(self) -> None:
         for layer in self.sides:
-            if layer.lifecycle.failure is None and layer.lifecycle.torn is not Torn.ABOVE:
+            lifecycle = layer.lifecycle
+            # Another close may have come to its end with the whole layer.
+            if not (
+                lifecycle.released or lifecycle.failure is not None or lifecycle.torn is Torn.ABOVE
+            ):
                 self._poll_layer(layer, "poll_flush")
 
     def _poll_layer(self, layer: Layer, name: str) -> None:
@@ -689,7 +729,9 @@ class Close(Closer):
         if lacking and not self.cut_short_text:
             self.cut_short_text = f"the epilogue of {lacking[0]!r} is missing"
         for layer in (*self.layers, *self.sides):
-            if layer.lifecycle.torn_text not in ("", _ABORTED_TEXT):
+            # What a guest has cut off, its own task or report tells.
+            told = ("", _ABORTED_TEXT, _CUT_OFF_TEXT if self.guests else "")
+            if layer.lifecycle.torn_text not in told:
                 self.cut_short_text = layer.lifecycle.torn_text
             elif layer.lifecycle.unfinished is not None:
                 self.cut_short_text = "a Buf was begun and not finished"
@@ -870,22 +912,18 @@ def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
         ):
             met.append(close)
     if met and met[0] is layer.lifecycle.close:
+        # It has met the others before.
         mine = met[0]
+        met = []
     else:
-        # A close that is at its end already would release what we add without shutting it down.
-        mine = (
-            next((one for one in met if not (one.can_be_absorbed() or one.has_sent)), None)
-            or Close()
-        )
-    met = [one for one in met if one is not mine]
+        mine = Close()
     for close in met:
         if close.can_be_absorbed():
             mine.absorb(close)
-    mine.add(layers, sides)
     others = [one for one in met if one.successor is None]
-    mine.guests += [one for one in others if one.is_running and not one.has_sent]
-    for close in (mine, *others):
-        close.harden(hardness, hurried=close.is_running)
+    mine.guests += others
+    mine.add(layers, sides)
+    mine.harden(hardness, hurried=mine.is_running)
     return mine, others
 
 
@@ -903,7 +941,7 @@ async def close_layer(layer: Layer, hardness: Hardness, *, joins_gently: bool = 
         trio.ClosedResourceError: if somebody else cut the close short.
     """
     lifecycle = layer.lifecycle
-    if lifecycle.close is not None and lifecycle.lift_of() is not None:
+    if lifecycle.is_closed_from_here():
         # From inside of the running close: it does the rest.
         await trio.lowlevel.checkpoint()
         return
@@ -965,7 +1003,10 @@ async def _run(close: Close, layer: Layer, *, raises: bool) -> None:
         raise
     finally:
         if close.is_done and close.successor is None:
-            _tell_losses(close, layer, raises=raises and close.error is not None)
+            # Of an abort, which is on purpose, nobody is warned.
+            is_aborted = close.hardness is Hardness.ABORTED and _was_cut_short(close)
+            tells = close.error is not None or is_aborted
+            _tell_losses(close, layer, raises=raises and tells)
             if not raises:
                 close.error = None  # its traceback refers to the close
     if close.successor is not None:
@@ -978,8 +1019,13 @@ async def _run(close: Close, layer: Layer, *, raises: bool) -> None:
             raise error
         finally:
             del error
-    if (close.was_hurried or close.was_late) and close.fell_short:
+    if _was_cut_short(close):
         raise ClosedRefusal(f"another task cut the close of {layer!r} short")
+
+
+def _was_cut_short(close: Close) -> bool:
+    """Whether somebody else than the task that runs it has."""
+    return (close.was_hurried or close.was_late) and close.fell_short
 
 
 def _tell_losses(close: Close, layer: Layer, *, raises: bool) -> None:

@@ -366,7 +366,11 @@ class Lifecycle:
         Code that a close calls (a user's ``release``, a reader that is drained) may use the
         layers that are being closed.
         """
-        return self.close if self.close in running_closes.get() and not self.released else None
+        return self.close if self.is_closed_from_here() and not self.released else None
+
+    def is_closed_from_here(self) -> bool:
+        """Whether this task runs the close of the layer, or is called from it."""
+        return self.close is not None and self.close in running_closes.get()
 
     def is_closed(self, *, reading: bool) -> bool:
         """Whether this direction is closed: one side of a layer over two streams may be."""

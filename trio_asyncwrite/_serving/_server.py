@@ -214,7 +214,7 @@ class Server(Generic[S]):
         try:
             await trio.sleep_forever()
         finally:
-            closing.time_is_up()
+            closing.caller_is_cancelled()
 
     def _limits(self) -> Limits:
         """The limits of one close: within the drain's, and those of this task."""

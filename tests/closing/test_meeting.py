@@ -1,0 +1,410 @@
+"""Closes that meet: of one layer or of several layers of a stack, by several tasks, in any order.
+
+Whichever are combined, three things hold. If the peer plays along, all bytes arrive, and nobody
+claims a failure. If it does not, each graceful close returns within its own limits. Whoever
+cannot wait (a cancelled ``aclose``, ``abort``) ends all at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import wait_all_tasks_blocked
+
+from trio_asyncwrite import (
+    AsyncWrite,
+    BufWriter,
+    CloseOutcome,
+    CloseReport,
+    ReadWritePair,
+    TlsStream,
+    abort,
+    close_gracefully,
+    duplex,
+    graceful,
+    split,
+)
+from trio_asyncwrite._transports._wrap_stream import wrap_stream
+
+from .._endings import read_and_close
+from .._tls_helpers import HOST, TLS13, client_context, server_context
+from ..core._fakes import resource_warnings
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Close = Callable[[Any], Awaitable[CloseReport | None]]
+
+
+CLEAN = CloseOutcome.CLEAN
+PEER_SILENT = CloseOutcome.PEER_SILENT
+
+
+class Stack(NamedTuple):
+    """Layers, uppermost first, and the peer of the undermost."""
+
+    layers: list[Any]
+    peer: trio.abc.Stream
+
+
+TEXT = b"all of it"
+
+
+async def buffered() -> Stack:
+    left, right = duplex(5)
+    return Stack([BufWriter(left), left], right)
+
+
+async def handle() -> Stack:
+    left, right = duplex(5)
+    borrowed = left.by_ref()
+    return Stack([BufWriter(borrowed), borrowed, left], right)
+
+
+async def handles() -> Stack:
+    """Two of them, of which the second holds nothing."""
+    left, right = duplex(5)
+    return Stack([BufWriter(left.by_ref()), left.by_ref(), left], right)
+
+
+async def pair() -> Stack:
+    sending, receiving = duplex(5)
+    other_receiving, other_sending = duplex(5)
+    both: Any = ReadWritePair(other_receiving, sending)
+    peer: Any = trio.StapledStream(other_sending, receiving)
+    return Stack([BufWriter(both), both, sending, other_receiving], peer)
+
+
+async def halves() -> Stack:
+    left, right = duplex(5)
+    _reader, writer = split(left)
+    return Stack([BufWriter(writer), writer, left], right)
+
+
+async def _shake_hands(client: Any, server: Any) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.do_handshake)
+        nursery.start_soon(server.do_handshake)
+
+
+async def tls() -> Stack:
+    left, right = duplex(5)
+    client = TlsStream(left, client_context(TLS13), server_hostname=HOST)
+    server = TlsStream(right, server_context(TLS13), server_side=True)
+    await _shake_hands(client, server)
+    return Stack([BufWriter(client), client, left], server)
+
+
+async def ssl_stream() -> Stack:
+    left, right = duplex(5)
+    client = trio.SSLStream(left, client_context(TLS13), server_hostname=HOST)
+    server = TlsStream(right, server_context(TLS13), server_side=True)
+    await _shake_hands(client, server)
+    return Stack([BufWriter(client), wrap_stream(client)], server)
+
+
+async def plain() -> Stack:
+    left, right = trio.testing.lockstep_stream_pair()
+    return Stack([BufWriter(left), wrap_stream(left)], right)
+
+
+STACKS = [buffered, handle, handles, pair, halves, tls, ssl_stream, plain]
+#: Every stack, and two of its layers or one twice.
+MEETINGS = [
+    pytest.param(make, first, second, id=f"{make.__name__}-{first}-{second}")
+    for make, count in zip(STACKS, (2, 3, 3, 4, 3, 3, 2, 2), strict=True)
+    for first in range(count)
+    for second in range(count)
+]
+
+
+class Closers:
+    """Tasks that close the layers of a stack, and what became of them."""
+
+    def __init__(self, stack: Stack, nursery: trio.Nursery) -> None:
+        self.stack = stack
+        self.reports: list[CloseReport] = []
+        self.errors: list[BaseException] = []
+        self._nursery = nursery
+
+    async def _run(self, close: Close, layer: Any) -> None:
+        was_closed = layer.lifecycle.released and layer.lifecycle.close is None
+        try:
+            report = await close(layer)
+        except trio.ClosedResourceError as exc:
+            self.errors.append(exc)
+        else:
+            if report is not None and not was_closed:
+                self.reports.append(report)
+
+    async def start(
+        self, close: Callable[[Any], Awaitable[CloseReport | None]], number: int
+    ) -> None:
+        """Let a task close a layer, as far as it gets without waiting."""
+        self._nursery.start_soon(self._run, close, self.stack.layers[number])
+        await wait_all_tasks_blocked()
+
+
+async def close_all(stack: Stack) -> None:
+    """Close those that are still open; what was lost above them, they warn of too."""
+    with resource_warnings():
+        for layer in stack.layers:
+            with contextlib.suppress(trio.ClosedResourceError):
+                await trio.aclose_forcefully(layer)
+
+
+async def by_aclose(layer: AsyncWrite) -> None:
+    await layer.aclose()
+
+
+def by_graceful(timeout: float, linger: float) -> Callable[[Any], Awaitable[CloseReport]]:
+    async def close(layer: AsyncWrite) -> CloseReport:
+        report = await close_gracefully(layer, timeout=timeout, linger=linger)
+        # It is closed in every case.
+        assert layer.closed
+        with pytest.raises(trio.ClosedResourceError):
+            await layer.flush()
+        assert report.elapsed <= timeout + linger
+        return report
+
+    return close
+
+
+async def by_a_failed_block(layer: AsyncWrite) -> CloseReport:
+    with pytest.raises(KeyError):
+        async with graceful(layer, timeout=1, linger=1) as ending:
+            raise KeyError
+    return ending.report
+
+
+async def begun(make: Callable[[], Awaitable[Stack]]) -> Stack:
+    stack = await make()
+    await stack.layers[0].write_all(TEXT)
+    return stack
+
+
+@pytest.mark.parametrize(("make", "first", "second"), MEETINGS)
+@pytest.mark.parametrize("second_how", ["gracefully", "aclose"])
+@pytest.mark.parametrize("first_how", ["gracefully", "aclose"])
+async def test_all_arrives_and_nobody_claims_a_failure(
+    autojump_clock: trio.testing.MockClock,
+    make: Callable[[], Awaitable[Stack]],
+    first: int,
+    second: int,
+    first_how: str,
+    second_how: str,
+) -> None:
+    stack = await begun(make)
+    hows = {"gracefully": by_graceful(9, 9), "aclose": by_aclose}
+    received: list[bytes] = []
+
+    async def peer() -> None:
+        await trio.sleep(1)
+        received.append(await read_and_close(stack.peer))
+
+    async with trio.open_nursery() as nursery:
+        closers = Closers(stack, nursery)
+        await closers.start(hows[first_how], first)
+        await closers.start(hows[second_how], second)
+        nursery.start_soon(peer)
+        await trio.sleep(2)
+        for layer in reversed(stack.layers):
+            await layer.aclose()
+
+    assert received == [TEXT]
+    assert closers.errors == []
+    for report in closers.reports:
+        assert report.outcome in (CLEAN, PEER_SILENT), report
+        assert report.unsent_bytes == 0
+
+
+@pytest.mark.parametrize(("make", "first", "second"), MEETINGS)
+@pytest.mark.parametrize("limits", [(1, 2), (2, 1), (9, 9)])
+async def test_each_graceful_close_returns_within_its_own_limits(
+    autojump_clock: trio.testing.MockClock,
+    make: Callable[[], Awaitable[Stack]],
+    first: int,
+    second: int,
+    limits: tuple[float, float],
+) -> None:
+    stack = await begun(make)
+    with resource_warnings() as messages:
+        async with trio.open_nursery() as nursery:
+            closers = Closers(stack, nursery)
+            await closers.start(by_graceful(2, 2), first)
+            await closers.start(by_graceful(*limits), second)
+    assert len(messages) <= 1
+    await close_all(stack)
+    assert closers.errors == []
+    assert all(report.outcome is not CLEAN for report in closers.reports)
+
+
+@pytest.mark.parametrize(("make", "first", "second"), MEETINGS)
+@pytest.mark.parametrize("how", [abort, trio.aclose_forcefully])
+async def test_whoever_cannot_wait_ends_all(
+    autojump_clock: trio.testing.MockClock,
+    make: Callable[[], Awaitable[Stack]],
+    first: int,
+    second: int,
+    how: Callable[[Any], Awaitable[None]],
+) -> None:
+    if make is handles and {first, second} == {0, 1}:
+        return  # they do not meet
+    stack = await begun(make)
+    with resource_warnings() as messages:
+        async with trio.open_nursery() as nursery:
+            closers = Closers(stack, nursery)
+            await closers.start(by_graceful(99, 99), first)
+            with contextlib.suppress(trio.ClosedResourceError):
+                await how(stack.layers[second])
+        assert trio.current_time() <= 1  # the grace of a foreign stream
+    assert len(messages) <= 1
+    await close_all(stack)
+
+
+@pytest.mark.parametrize("how", ["gracefully", "aclose"])
+async def test_a_failed_block_says_what_the_close_that_it_has_joined_has_seen(
+    autojump_clock: trio.testing.MockClock, how: str
+) -> None:
+    stack = await begun(buffered)
+    async with trio.open_nursery() as nursery:
+        closers = Closers(stack, nursery)
+        await closers.start(by_graceful(9, 9) if how == "gracefully" else by_aclose, 1)
+        await closers.start(by_a_failed_block, 0)
+        await trio.sleep(2)
+        assert await read_and_close(stack.peer) == TEXT
+    report = closers.reports[-1]
+    assert report.outcome is (CLEAN if how == "gracefully" else PEER_SILENT)
+    assert report.elapsed == 2
+
+
+@pytest.mark.parametrize("how", ["abort", "forcefully", "failed before"])
+async def test_a_failed_block_claims_nothing_for_a_close_that_has_failed(
+    autojump_clock: trio.testing.MockClock, how: str
+) -> None:
+    stack = await begun(buffered)
+    buffer, stream = stack.layers
+    if how == "failed before":
+        await trio.aclose_forcefully(stack.peer)
+        with pytest.raises(trio.BrokenResourceError):
+            await buffer.flush()
+        stack.layers[1] = Slow(stream)
+
+    with resource_warnings() as messages:
+        async with trio.open_nursery() as nursery:
+            closers = Closers(stack, nursery)
+            await closers.start(by_aclose, 1)
+            await closers.start(by_a_failed_block, 1)
+            if how != "failed before":
+                await (abort if how == "abort" else trio.aclose_forcefully)(buffer)
+    assert len(messages) == (how == "forcefully")
+    (report,) = closers.reports
+    if how == "abort":
+        assert report.outcome is CloseOutcome.ABORTED
+        assert report.unsent_bytes == 4
+    elif how == "forcefully":
+        assert report.outcome is CloseOutcome.BROKEN
+        assert report.unsent_bytes == 4
+    else:
+        assert report.outcome is CloseOutcome.BROKEN
+        assert isinstance(report.error, trio.BrokenResourceError)
+
+
+class Slow(AsyncWrite):
+    """Its release takes a second."""
+
+    def __init__(self, inner: AsyncWrite) -> None:
+        self.inner = inner
+
+    async def release(self, *, clean: bool) -> None:
+        await trio.sleep(1)
+
+
+async def test_the_limits_of_a_handle_do_not_cut_its_original_short(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    left, right = duplex(5)
+    await left.write_all(TEXT[:5])
+    buffer = BufWriter(left)
+    handle = buffer.by_ref()
+    await buffer.write_all(TEXT[5:])
+    reports: dict[str, CloseReport] = {}
+    received: list[bytes] = []
+
+    async def close(layer: AsyncWrite, name: str, seconds: float) -> None:
+        reports[name] = await close_gracefully(layer, timeout=seconds)
+
+    async def read_late() -> None:
+        await trio.sleep(5)
+        received.append(await read_and_close(right))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_late)
+        nursery.start_soon(close, handle, "handle", 1)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(close, buffer, "buffer", 9)
+
+    assert received == [TEXT]
+    assert reports["handle"].outcome is CloseOutcome.TIMED_OUT
+    assert reports["handle"].elapsed == 1
+    assert reports["buffer"].outcome is CLEAN
+
+
+async def test_several_that_meet_make_one_report(autojump_clock: trio.testing.MockClock) -> None:
+    """The limits on bytes count for all as well."""
+    left, right = duplex(100)
+    reports: list[CloseReport] = []
+
+    async def close(linger: float, linger_bytes: int) -> None:
+        reports.append(await close_gracefully(left, linger=linger, linger_bytes=linger_bytes))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(close, 9, 1000)
+        await trio.sleep(1)
+        await right.send_all(bytes(20))
+        nursery.start_soon(close, 3, 30)
+        await trio.sleep(1)
+        await right.send_all(bytes(20))
+
+    assert [report.elapsed for report in reports] == [2, 1]
+    for report in reports:
+        assert report.outcome is PEER_SILENT
+        assert report.discarded_bytes == 31
+
+
+@pytest.mark.parametrize("how", ["aclose", "gracefully", "abort", "from another task"])
+async def test_a_release_may_close_its_own_layer(
+    autojump_clock: trio.testing.MockClock, how: str
+) -> None:
+    class ClosesItself(AsyncWrite):
+        def __init__(self, inner: AsyncWrite) -> None:
+            self.inner = inner
+
+        async def release(self, *, clean: bool) -> None:
+            if how == "aclose":
+                await self.aclose()
+            elif how == "gracefully":
+                await close_gracefully(self)
+            elif how == "abort":
+                await abort(self)
+            else:
+                await helper.send(self)
+
+    left, _ = duplex(5)
+    layer = ClosesItself(left)
+    helper, other = trio.open_memory_channel[AsyncWrite](0)
+
+    async def close_what_comes() -> None:
+        async for one in other:
+            await one.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(close_what_comes)
+        await layer.aclose()
+        await helper.aclose()
+    assert left.closed
+    assert trio.current_time() == 0
