@@ -408,3 +408,40 @@ async def test_a_release_may_close_its_own_layer(
         await helper.aclose()
     assert left.closed
     assert trio.current_time() == 0
+
+
+async def test_a_close_that_waits_for_a_handle_can_become_part_of_a_wider_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Which then waits for the handle."""
+    left, right = duplex(5)
+    _, reader = duplex(5)
+    both = ReadWritePair(reader, left)
+    buffer = BufWriter(left.by_ref())
+    await buffer.write_all(TEXT)
+    received: list[bytes] = []
+
+    async def read_late() -> None:
+        await trio.sleep(1)
+        received.append(await read_and_close(right))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_late)
+        for close in (lambda: close_gracefully(buffer), left.aclose, both.aclose):
+            nursery.start_soon(close)
+            await wait_all_tasks_blocked()
+    assert received == [TEXT]
+
+
+async def test_a_graceful_close_below_one_that_is_at_its_release_waits_for_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    left, right = duplex(5)
+    await right.aclose()
+    layer = Slow(left.by_ref())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(layer.aclose)
+        await wait_all_tasks_blocked()
+        report = await close_gracefully(left)
+    assert report.outcome is CLEAN
+    assert report.elapsed == 1

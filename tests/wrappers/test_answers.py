@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 from typing import Any
 
 import pytest
@@ -50,7 +51,7 @@ class Over(trio.abc.Stream):
 def test_epilogues() -> None:
     """None of the library's plain layers writes one; of a foreign duplex stream, nobody knows."""
     writer, _ = simplex(1)
-    for layer in (writer, BufWriter(writer), SharedWriter(writer), TimeoutWriter(writer)):
+    for layer in (writer, BufWriter(writer), SharedWriter(writer), TimeoutWriter(writer, idle=1)):
         assert layer.epilogue is Epilogue.NOTHING
     memory, _ = trio.testing.memory_stream_pair()
     assert wrap_stream(memory).epilogue is Epilogue.NOTHING
@@ -85,7 +86,7 @@ async def test_a_wait_to_read_that_starts_late_does_not_miss_the_bytes() -> None
     assert reader.poll_read(1) == b"x"
 
 
-@pytest.mark.parametrize("make", [SharedWriter, TimeoutWriter, BufWriter])
+@pytest.mark.parametrize("make", [SharedWriter, partial(TimeoutWriter, idle=1), BufWriter])
 def test_a_shutdown_that_is_complete_may_be_polled_again(make: Any) -> None:
     layer: AsyncWrite = make(simplex(1)[0])
     for _ in range(2):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -104,7 +105,7 @@ async def test_one_that_holds_nothing_is_freed_at_once() -> None:
 async def test_a_thousand_short_lived_layers_leave_nothing() -> None:
     stream, _ = duplex(2000)
     for number in range(1000):
-        writer = (BufWriter, SharedWriter, TimeoutWriter)[number % 3](stream)
+        writer = (BufWriter, SharedWriter, partial(TimeoutWriter, idle=1))[number % 3](stream)
         await writer.send_all(b"x")
         del writer
 

@@ -293,13 +293,9 @@ async def test_what_stays_in_a_buffer_has_not_moved(autojump_clock: MockClock) -
     await discard(writer, reader)
 
 
-async def test_without_limits_it_waits(autojump_clock: MockClock) -> None:
-    writer, reader = pair()
-    with trio.move_on_after(1e9) as scope:
-        await writer.write_all(bytes(11))
-    assert scope.cancelled_caught
-    assert (writer.idle, writer.min_rate) == (None, None)
-    await discard(writer, reader)
+async def test_without_limits_it_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no limit: give idle, min_rate, or both"):
+        TimeoutWriter(Cursor())
 
 
 async def test_small_writes_into_a_buffer_below_need_no_checkpoint() -> None:
@@ -515,8 +511,9 @@ async def test_the_contract(autojump_clock: MockClock) -> None:
 
 
 async def test_what_it_wraps() -> None:
-    writer, _ = pair()
+    writer, _ = pair(idle=1)
+    assert (writer.idle, writer.min_rate) == (1, None)
     assert repr(writer) == f"<TimeoutWriter over {writer.inner!r}>"
     await writer.aclose()
     with pytest.raises(TypeError):
-        TimeoutWriter(object())  # type: ignore[call-overload]
+        TimeoutWriter(object(), idle=1)  # type: ignore[call-overload]

@@ -88,6 +88,7 @@ async def close_gracefully(
     Source: RFC 1122, 4.2.2.13, and RFC 9112, 9.6: why to read on before closing; "lingering
         close" in nginx and Apache.
     """
+    check_stream(stream)
     return await end_stream(stream, Limits(timeout, linger, linger_bytes))
 
 
@@ -121,6 +122,9 @@ async def close_all_gracefully(
         :func:`close_gracefully` is.
     Checkpoints: other tasks run meanwhile, but a cancellation is delivered at the next one.
     """
+    if isinstance(streams, trio.abc.AsyncResource):
+        name = type(streams).__name__
+        raise TypeError(f"expected several streams, got {name}: close_gracefully() takes one")
     streams = list(streams)
     limits = Limits(timeout, linger, linger_bytes)
     for stream in streams:

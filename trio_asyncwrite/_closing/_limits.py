@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Final, TypeVar, final
+from typing import Final, final
 
 import trio.abc
 
-T = TypeVar("T")
+from trio_asyncwrite._core._checks import not_negative
 
 DEFAULT_TIMEOUT: Final = 30.0
 #: The pause that nginx allows in its lingering close ("lingering_timeout").
@@ -45,20 +45,6 @@ class Limits:
         return Limits(timeout, linger, self.linger_bytes, total=seconds)
 
 
-def not_negative(value: T, name: str) -> T:
-    """``value``, if it is a number of at least 0.
-
-    Raises:
-        TypeError: if it is no number.
-        ValueError: if it is negative, or not a number in the sense of NaN.
-    """
-    if not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not value >= 0:  # NaN is not, either
-        raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
-    return value
-
-
 def check_stream(stream: object) -> None:
     """Refuse everything but a stream to write to.
 
@@ -66,4 +52,7 @@ def check_stream(stream: object) -> None:
         TypeError: if ``stream`` is not a :class:`trio.abc.SendStream`.
     """
     if not isinstance(stream, trio.abc.SendStream):
-        raise TypeError(f"expected a trio.abc.SendStream, got {type(stream).__name__}")
+        name = type(stream).__name__
+        is_several = name in ("list", "tuple", "set")
+        instead = ": close_all_gracefully() takes several" if is_several else ""
+        raise TypeError(f"expected a trio.abc.SendStream, got {name}{instead}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, final
 
-from ._checks import byte_view
+from ._checks import byte_view, counted, int_at_least
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -95,9 +94,10 @@ class Buf:
 
         Source: ``Buf::advance``.
         """
-        count = operator.index(count)
-        if not 0 <= count <= self._remaining:
-            raise ValueError(f"cannot advance by {count}: {self._remaining} bytes remain")
+        count = int_at_least(0, count, "count")
+        if count > self._remaining:
+            remain = counted(self._remaining, "byte")
+            raise ValueError(f"cannot advance by {count}: there remain {remain}")
         self._remaining -= count
         while count:
             part = self._parts[0]

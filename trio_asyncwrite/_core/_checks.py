@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+import trio.abc
 
 from ._errors import WriteZeroError
 
@@ -27,6 +29,18 @@ def inherits(thing: object, kind: type[T]) -> TypeIs[T]:
     return kind in type(thing).__mro__
 
 
+#: What is passed on in most cases; isinstance() of an abstract class is slow.
+_SEQUENCES: Final = (list, tuple)
+
+#: What to do with these, by the names of their classes.
+_INSTEAD: Final = {
+    "str": ": encode it first",
+    "list": ": several buffers go to write_vectored() or write_all_vectored()",
+    "tuple": ": several buffers go to write_vectored() or write_all_vectored()",
+    "Buf": ": it goes to write_buf() or write_all_buf()",
+}
+
+
 def byte_view(data: Buffer) -> memoryview:
     """A flat view of the bytes of ``data``, whatever its item format.
 
@@ -37,7 +51,9 @@ def byte_view(data: Buffer) -> memoryview:
     try:
         view = memoryview(data)
     except TypeError:
-        raise TypeError(f"expected a bytes-like object, got {type(data).__name__}") from None
+        name = type(data).__name__
+        text = f"expected a bytes-like object, got {name}{_INSTEAD.get(name, '')}"
+        raise TypeError(text) from None
     if not view.c_contiguous:
         view.release()
         raise BufferError("the bytes-like object is not contiguous: pass bytes(data)")
@@ -48,15 +64,30 @@ def byte_view(data: Buffer) -> memoryview:
         return view.cast("B") if view.nbytes else memoryview(b"")
 
 
+def _is_bytes_like(thing: object) -> bool:
+    try:
+        memoryview(thing).release()  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return True
+
+
 def checked_buffers(buffers: Sequence[B]) -> Sequence[B]:
     """``buffers``, if it is a sequence of buffers, and not one buffer.
 
     Raises:
-        TypeError: if it is bytes-like itself, or a string.
+        TypeError: if it is bytes-like itself, a string, or nothing that can be iterated over.
     """
-    if isinstance(buffers, (bytes, bytearray, memoryview, str)):
-        name = type(buffers).__name__
-        raise TypeError(f"expected a sequence of bytes-like objects, got {name}: give [data]")
+    if type(buffers) in _SEQUENCES:
+        return buffers
+    name = type(buffers).__name__
+    text = f"expected a sequence of bytes-like objects, got {name}"
+    if isinstance(buffers, str):
+        raise TypeError(f"{text}: encode it, and give [data]")
+    if _is_bytes_like(buffers):
+        raise TypeError(f"{text}: give [data]")
+    if not isinstance(buffers, Iterable):
+        raise TypeError(text + _INSTEAD.get(name, ""))
     return buffers
 
 
@@ -78,8 +109,7 @@ def check_buffers(buffers: Sequence[Buffer]) -> None:
         TypeError: if it is not a sequence of bytes-like objects.
         BufferError: if one of them is a view with gaps between its bytes.
     """
-    # A list is what the shell hands in, and isinstance() of an abstract class is slow.
-    if not isinstance(buffers, list) and not isinstance(checked_buffers(buffers), Sequence):
+    if type(buffers) not in _SEQUENCES and not isinstance(checked_buffers(buffers), Sequence):
         name = type(buffers).__name__
         raise TypeError(f"expected a sequence of bytes-like objects, got {name}")
     for data in buffers:
@@ -165,3 +195,34 @@ def consists_of(exc: BaseException, kinds: tuple[type[BaseException], ...]) -> b
     if members is None:
         return isinstance(exc, kinds)
     return all(consists_of(member, kinds) for member in members)
+
+
+def check_duplex(stream: object) -> None:
+    """Refuse everything but a stream to read from and to write to.
+
+    Raises:
+        TypeError: if ``stream`` is not a :class:`trio.abc.Stream`.
+    """
+    if not isinstance(stream, trio.abc.Stream):
+        instead = ""
+        if isinstance(stream, trio.abc.SendStream):
+            instead = (
+                ", which can only be written to: put it over what this returns, or make it duplex "
+                "by ReadWritePair(reader, writer)"
+            )
+        raise TypeError(f"expected a trio.abc.Stream, got {type(stream).__name__}{instead}")
+
+
+def not_negative(value: T, name: str) -> T:
+    """``value``, if it is a number of at least 0.
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it is negative, or not a number in the sense of NaN.
+    """
+    if not isinstance(value, (int, float)):
+        instead = ": math.inf for no limit" if value is None else ""
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}{instead}")
+    if not value >= 0:  # NaN is not, either
+        raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
+    return value

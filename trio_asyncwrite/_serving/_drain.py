@@ -15,9 +15,8 @@ from trio_asyncwrite._closing._limits import (
     DEFAULT_LINGER_BYTES,
     DEFAULT_TIMEOUT,
     Limits,
-    not_negative,
 )
-from trio_asyncwrite._core._checks import counted
+from trio_asyncwrite._core._checks import counted, not_negative
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping

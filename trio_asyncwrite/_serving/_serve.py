@@ -11,6 +11,7 @@ from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._tls._over_tcp import TlsListener, open_tls_over_tcp_listeners
 from trio_asyncwrite._transports._tcp_listener import TcpListener, open_tcp_listeners
 
+from ._drain import Drain
 from ._server import Server
 
 if TYPE_CHECKING:
@@ -21,14 +22,16 @@ if TYPE_CHECKING:
     from trio_asyncwrite._tls._stream import TlsStream
     from trio_asyncwrite._transports._tcp import TcpStream
 
-    from ._drain import Drain, DrainReport
+    from ._drain import DrainReport
 
 S = TypeVar("S", bound=AsyncWrite)
 
 
 def _check(drain: Drain | None) -> None:
-    """Refuse one of another run, before anything is opened."""
+    """Refuse one of another run, or none at all, before anything is opened."""
     if drain is not None:
+        if not isinstance(drain, Drain):
+            raise TypeError(f"drain must be a Drain or None, got {type(drain).__name__}")
         with drain.until_started():
             pass
 

@@ -69,12 +69,12 @@ async def start_tls(
         server_side=server_side,
         https_compatible=https_compatible,
     )
-    for layer in older:
-        # What they would write is plain text.
-        detach(layer, f"{layer!r} was made before start_tls(): make a new one over the TLS stream")
     with byte_view(received) as view:
         if view:
             tls.feed(bytes(view))
+    for layer in older:
+        # What they would write is plain text.
+        detach(layer, f"{layer!r} was made before start_tls(): make a new one over the TLS stream")
     try:
         await tls.do_handshake()
     except BaseException:

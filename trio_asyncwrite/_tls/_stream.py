@@ -42,7 +42,7 @@ import trio.abc
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_read import AsyncRead, ForeignReader
 from trio_asyncwrite._core._async_write import AsyncReadWrite, AsyncWrite
-from trio_asyncwrite._core._checks import byte_view
+from trio_asyncwrite._core._checks import byte_view, check_duplex
 from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._errors import BrokenRefusal, BusyRefusal, NotReady
 from trio_asyncwrite._core._shell import POLLS_PER_TURN, claim, drive, leave
@@ -143,8 +143,9 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
         server_side: bool = False,
         https_compatible: bool = False,
     ) -> None:
-        if not isinstance(transport_stream, trio.abc.Stream):
-            raise TypeError(f"expected a trio.abc.Stream, got {type(transport_stream).__name__}")
+        check_duplex(transport_stream)
+        if not isinstance(ssl_context, ssl.SSLContext):
+            raise TypeError(f"expected an ssl.SSLContext, got {type(ssl_context).__name__}")
         if server_hostname is None and not server_side and ssl_context.check_hostname:
             # Where ssl.SSLSocket refuses, ssl.SSLObject goes on, and checks no name.
             raise ValueError("server_hostname is missing (ssl_context.check_hostname is on)")

@@ -20,7 +20,7 @@ import trio.abc
 
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
-from trio_asyncwrite._core._checks import byte_view, inherits
+from trio_asyncwrite._core._checks import byte_view, inherits, not_negative
 from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._errors import CutShort, NotReady
 from trio_asyncwrite._core._stack import arm_reset, begin_shutdown, fail, is_layer, writing_chain
@@ -48,8 +48,7 @@ class SendStreamWriter(AsyncWrite):
     def __init__(
         self, stream: trio.abc.SendStream, cancel_grace: float = DEFAULT_CANCEL_GRACE
     ) -> None:
-        if not cancel_grace >= 0:  # NaN is not, either
-            raise ValueError(f"cancel_grace must be a number of seconds, got {cancel_grace!r}")
+        not_negative(cancel_grace, "cancel_grace")
         #: The stream.
         self.stream = stream
         self._cancel_grace = cancel_grace

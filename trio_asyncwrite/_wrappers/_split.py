@@ -10,7 +10,7 @@ import trio.abc
 
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_read import AsyncRead, poll_foreign_read, poll_reader
-from trio_asyncwrite._core._checks import inherits
+from trio_asyncwrite._core._checks import check_duplex, inherits
 from trio_asyncwrite._core._lifecycle import ENDED
 from trio_asyncwrite._core._stack import (
     check_nothing_held_above,
@@ -181,7 +181,6 @@ def split(stream: S) -> tuple[ReadHalf[S], WriteHalf[S]]:
 
     Source: ``tokio::io::split``.
     """
-    if not isinstance(stream, trio.abc.Stream):
-        raise TypeError(f"expected a trio.abc.Stream, got {type(stream).__name__}")
+    check_duplex(stream)
     whole = _Whole(stream)
     return ReadHalf(whole), WriteHalf(whole)

@@ -102,7 +102,7 @@ class TimeoutWriter(Wrapper[W]):
 
     Raises:
         TypeError: if ``inner`` is no stream to write to, or a limit no number.
-        ValueError: if a limit is not greater than 0.
+        ValueError: if a limit is not greater than 0, or there is none.
 
     Source: python-trio/trio#414; ``tokio_io_timeout::TimeoutWriter``.
     """
@@ -152,6 +152,8 @@ class TimeoutWriter(Wrapper[W]):
     ) -> None:
         self._idle = _positive(idle, "idle")
         self._min_rate = _positive(min_rate, "min_rate")
+        if idle is None and min_rate is None:
+            raise ValueError("TimeoutWriter has no limit: give idle, min_rate, or both")
         self._accepted = 0
         self._shared_wait = OneForAll()
         #: How much had moved when it was looked at last. Others may write to the stream, too:
