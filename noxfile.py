@@ -33,8 +33,11 @@ def group(name: str) -> tuple[str, ...]:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests; each Python must cover every branch by itself."""
+    """Run the tests; the oldest and the newest Python must each cover every branch by itself."""
     session.install("--editable", ".[demo]", *group("test"))
+    if session.python not in (SUPPORTED[0], SUPPORTED[-1]):
+        session.run("pytest", *session.posargs)  # in two thirds of the time
+        return
     data = Path(session.create_tmp(), "coverage").resolve()
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir()
