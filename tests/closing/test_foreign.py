@@ -20,7 +20,9 @@ from trio_asyncwrite import (
     CloseReport,
     ReadWritePair,
     SharedWriter,
+    TcpStream,
     TimeoutWriter,
+    TlsStream,
     abort,
     close_gracefully,
     graceful,
@@ -30,7 +32,7 @@ from trio_asyncwrite import (
 
 from .._endings import Result, into
 from .._streams import tcp_sockets
-from .._tls_helpers import HOST, client_context, server_context
+from .._tls_helpers import HOST, TLS13, both, client_context, server_context
 from ..core._fakes import begin, resource_warnings
 
 if TYPE_CHECKING:
@@ -460,3 +462,25 @@ async def test_the_socket_below_does_not_block_the_run_when_it_is_closed(
 
     assert sock.fileno() == -1
     assert (stream.linger == lingering) is not tells
+
+
+async def test_the_socket_below_an_ssl_stream_does_not_block_the_run_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sock, far = await tcp_sockets()
+    transport = trio.SocketStream(sock)
+    lingering: list[bytes] = []
+    aclose = transport.aclose
+
+    async def watched_aclose() -> None:
+        lingering.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))
+        await aclose()
+
+    monkeypatch.setattr(transport, "aclose", watched_aclose)
+    stream = trio.SSLStream(transport, client_context(TLS13), server_hostname=HOST)
+    peer = TlsStream(TcpStream(far), server_context(TLS13), server_side=True)
+    await both(stream.do_handshake, peer.do_handshake)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 2))
+    await close_gracefully(stream, linger=0)
+    await peer.aclose()
+    assert [struct.unpack("ii", option)[0] for option in lingering] == [0]

@@ -45,6 +45,7 @@ from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._lifecycle import running_closes
 from trio_asyncwrite._core._stack import attach, contains, held_by, writers_above, writing_chain
 from trio_asyncwrite._core._waits import persist
+from trio_asyncwrite._transports._send_stream import prepare_close_through
 from trio_asyncwrite._transports._tcp_info import is_gone, next_pause
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
@@ -450,6 +451,7 @@ class GracefulClose:
             # unwrap waits for the answer; its aclose sends close_notify and does not.
             with trio.CancelScope() as closing:
                 closing.deadline = trio.current_time() + self.writer.close_patience
+                prepare_close_through(tls, reset=False)
                 await persist(tls.aclose)
             self.sent = not closing.cancelled_caught
             self._is_late = self._is_late or closing.cancelled_caught
