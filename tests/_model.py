@@ -563,6 +563,10 @@ async def end(run: Run, stack: Stack, layer: Any, who: str, state: str = "") -> 
     if how == "done" and not layer.closed:
         run.fault(f"{layer!r} is not closed after {way}")
     seconds = trio.current_time() - started
+    most = {"gracefully": limits["timeout"] + limits["linger"], "aclose now": 0, "abort": 0}.get(way)
+    grace = 0 if stack.ends_at_once else 2  # of a stream that is not ours, for sending and closing
+    if most is not None and seconds > most + grace:
+        run.fault(f"{way} has taken {seconds} seconds, and {most} were allowed")
     return Ending(state, way, how, seconds, reports[0] if reports else None)
 
 
