@@ -8,6 +8,7 @@ received tells who wrote it.
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import warnings
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from trio_asyncwrite import (
     ByRef,
     CloseOutcome,
     CloseReport,
+    PollEvented,
     ReadHalf,
     ReadWritePair,
     SharedWriter,
@@ -41,7 +43,7 @@ from trio_asyncwrite import (
 )
 
 from ._model_laws import TRAILERS, check
-from ._streams import small_buffers
+from ._streams import small_buffers, tcp_sockets
 from ._tls_helpers import HOST, client_context, server_context
 
 if TYPE_CHECKING:
@@ -223,11 +225,11 @@ class Stack:
 
 async def make_stack(run: Run) -> Stack:
     choice = run.random.choice
-    transport = choice(["duplex"] * 5 + ["simplex", "unix", "foreign", "TLS"])
+    transport = choice(["duplex"] * 5 + ["simplex", "unix", "tcp", "pipe", "foreign", "TLS"])
     stack = await _make_transport(transport, run)
     names = [transport]
     base = stack.layers[-1]
-    is_duplex = transport in {"duplex", "unix", "TLS"}
+    is_duplex = transport in {"duplex", "unix", "tcp", "TLS"}
     for number in range(choice([0, 1, 1, 2, 2, 3])):
         below = stack.layers[-1]
         kinds = ["buffer", "buffer", "timeout", "trailer", "encoding trailer", "plain", "shared"]
@@ -274,6 +276,14 @@ async def _make_transport(name: str, run: Run) -> Stack:
         stream = TcpStream(left)
         peer = trio.SocketStream(right)
         return Stack([stream], peer, reader=stream, shows_truncation=False, counts=False)
+    if name == "tcp":
+        near, far = await tcp_sockets()
+        connection = TcpStream(near)
+        return Stack([connection], trio.SocketStream(far), reader=connection, counts=False)
+    if name == "pipe":
+        reading, writing = os.pipe()
+        end = trio.lowlevel.FdStream(reading)
+        return Stack([PollEvented(writing)], end, shows_truncation=False, counts=False)
     if name == "foreign":
         ours, theirs = trio.testing.lockstep_stream_pair()
         writer = wrap_stream(ours)
@@ -563,7 +573,9 @@ async def end(run: Run, stack: Stack, layer: Any, who: str, state: str = "") -> 
     if how == "done" and not layer.closed:
         run.fault(f"{layer!r} is not closed after {way}")
     seconds = trio.current_time() - started
-    most = {"gracefully": limits["timeout"] + limits["linger"], "aclose now": 0, "abort": 0}.get(way)
+    most = {"gracefully": limits["timeout"] + limits["linger"], "aclose now": 0, "abort": 0}.get(
+        way
+    )
     grace = 0 if stack.ends_at_once else 2  # of a stream that is not ours, for sending and closing
     if most is not None and seconds > most + grace:
         run.fault(f"{way} has taken {seconds} seconds, and {most} were allowed")
@@ -607,7 +619,7 @@ async def _read_as_peer(run: Run, stack: Stack) -> None:
             data = await stack.peer.receive_some(run.random.choice([1, 10, 1000]))
             run.received += data
             if not data:
-                run.end = "proper"
+                run.end = "cut" if "reset" in run.events else "proper"
     except trio.BrokenResourceError:
         # A Unix socket tells of a reset, too, if we have left bytes unread.
         run.end = "cut" if stack.shows_truncation else "proper"
@@ -618,7 +630,9 @@ async def _write_as_peer(run: Run, peer: Any, has_written: trio.Event) -> None:
     if isinstance(peer, trio.abc.SendStream):
         try:
             await _write_all_as_peer(run, peer)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            if isinstance(exc.__cause__, ConnectionResetError):
+                run.events.add("reset")  # a read that follows gives end-of-file
             if isinstance(peer, trio.SSLStream):
                 # From then on it does not read either.
                 run.events.add("peer left")

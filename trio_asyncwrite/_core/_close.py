@@ -212,6 +212,8 @@ class Close(Closer):
     error: BaseException | None = None
     #: Whether somebody else than the task that runs it has made it harder.
     was_hurried: bool = False
+    #: Whether a task waits for its end that cannot wait for a peer, so nobody lingers.
+    is_urgent: bool = False
     #: Whether a layer had failed before the close, which the user knows.
     was_broken: bool = False
     #: Whether those who wait for it are to be told that it was cut short, or has failed.
@@ -390,8 +392,7 @@ class Close(Closer):
         # Also if it is as hard already: it may linger.
         self.was_hurried = self.was_hurried or hurried
         if self.was_hurried:
-            for scope in self._lingering:
-                scope.cancel()
+            self.hurry()
         for guest in self.guests:
             guest.harden(hardness, late=late)
         self.tell()
@@ -401,10 +402,17 @@ class Close(Closer):
         if self._scope is not None:
             self._scope.cancel()
 
+    def hurry(self) -> None:
+        """Let nobody linger."""
+        self.is_urgent = True
+        for scope in self._lingering:
+            scope.cancel()
+        self.tell()
+
     def on_hurry(self, scope: trio.CancelScope) -> None:
-        """Cancel ``scope`` as soon as somebody hurries this close."""
+        """Cancel ``scope`` as soon as nobody may linger."""
         self._lingering = (*self._lingering, scope)
-        if self.was_hurried:
+        if self.is_urgent:
             scope.cancel()
 
     def limit(self, deadline: float) -> None:
@@ -461,6 +469,7 @@ class Close(Closer):
                     handed_over = True
                     raise
                 self.harden(Hardness.CUT_OFF, hurried=False)
+                self.hurry()
                 with trio.CancelScope(shield=True):
                     await self._send_at_once()
                 raise
@@ -540,7 +549,7 @@ class Close(Closer):
         await self._news.wait()
 
     async def _linger(self) -> None:
-        while self._is_bounded and not self.was_hurried:
+        while self._is_bounded and not self.is_urgent:
             await self.next_news()
 
     # ---- Sending ---------------------------------------------------------------------------
@@ -899,6 +908,7 @@ def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
         mine = Close()
         mine.take_line(line)
         mine.harden(hardness, hurried=False)
+        mine.is_urgent = hardness is not Hardness.CLEAN
         return mine, []
     layers, sides = extent_of([layer])
     met: list[Close] = []
@@ -924,6 +934,8 @@ def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
     mine.guests += others
     mine.add(layers, sides)
     mine.harden(hardness, hurried=mine.is_running)
+    if hardness is not Hardness.CLEAN:
+        mine.hurry()
     return mine, others
 
 
