@@ -123,6 +123,17 @@ CONTEXT = ssl.create_default_context()
             "grace must be a number, got NoneType: math.inf for no limit",
         ),
     ],
+    ids=[
+        "split",
+        "TlsStream",
+        "split of None",
+        "context",
+        "TimeoutWriter",
+        "advance by text",
+        "advance too far",
+        "cancel_grace",
+        "grace",
+    ],  # fmt: skip
 )
 async def test_wrong_arguments(call: Callable[[Any], object], kind: Any, text: str) -> None:
     stream, peer = duplex(100)
