@@ -23,6 +23,7 @@ from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncReadWrite
 from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._errors import BrokenRefusal, ClosedRefusal, NotReady
+from trio_asyncwrite._core._file_part import check_part
 from trio_asyncwrite._core._lifecycle import ENDED
 from trio_asyncwrite._core._stack import fail
 from trio_asyncwrite._core._waits import OneForAll
@@ -31,6 +32,8 @@ from ._tcp_info import has_ended, is_gone, unacknowledged_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from trio_asyncwrite._core._file_part import FilePart
 
 assert not TYPE_CHECKING or sys.platform != "win32"
 
@@ -113,6 +116,13 @@ def swap_linger(
     return before
 
 
+def _is_of_connection(exc: OSError) -> bool:
+    return isinstance(exc, (ConnectionError, TimeoutError)) or exc.errno in (
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+    )
+
+
 class FdWriter(AsyncReadWrite):
     """A writer over the non-blocking descriptor that ``fileno()`` names."""
 
@@ -152,6 +162,30 @@ class FdWriter(AsyncReadWrite):
             return os.writev(self.fileno(), buffers[:IOV_MAX])
         except OSError as exc:
             self._raise(exc)
+
+    def poll_write_file(self, part: FilePart, limit: int, /) -> int:
+        """Let the kernel send the file. See :meth:`AsyncWrite.poll_write_file`.
+
+        Where it cannot, or fails, the bytes are read and written: then it shows whether the file or
+        the descriptor is to blame.
+        """
+        if self.lifecycle.refusal is not None:
+            self.lifecycle.check_write(self)
+        check_part(part, limit)
+        size = part.poll_cached(limit) if hasattr(os, "sendfile") else 0
+        if size:
+            try:
+                count = os.sendfile(self.fileno(), part.fileno(), part.offset, size)
+            except (BlockingIOError, InterruptedError):
+                raise NotReady(self._wait_writable) from None
+            except OSError as exc:
+                # The kernel reports a reset once: a write that follows would meet a mere EPIPE.
+                if _is_of_connection(exc) and part.can_be_read():
+                    self._raise(exc)
+            else:
+                if count:
+                    return count
+        return super().poll_write_file(part, limit)
 
     def poll_flush(self) -> None:
         """The kernel has everything already. See :meth:`AsyncWrite.poll_flush`."""
