@@ -20,22 +20,18 @@ raises the failure.
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import operator
 import os
-import stat
 import sys
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import trio
 
 from ._checks import counted, describe_answer, int_at_least
 from ._errors import NotReady
+from ._open_file import binary_file, pread, readable_size
 from ._thread_call import ThreadCall
-
-if sys.platform != "win32":  # pragma: no branch
-    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -137,7 +133,7 @@ class FilePart:
         *,
         offload: bool = False,
     ) -> None:
-        self._file: Any = _binary_file(file)
+        self._file: Any = binary_file(file)
         self._offset = int_at_least(0, offset, "offset")
         if self._offset >= _LAST_OFFSET:
             raise ValueError(f"offset must be less than 2**63 - 1, got {self._offset}")
@@ -158,7 +154,7 @@ class FilePart:
             number = self.fileno()
         except io.UnsupportedOperation:
             raise TypeError(f"expected a file with a descriptor, {file!r} has none") from None
-        self._size = _size_of_readable(number, file)
+        self._size = readable_size(number, file)
 
     @property
     def offset(self) -> int:
@@ -324,7 +320,7 @@ class FilePart:
 
     def _is_in_memory(self, size: int) -> bool:
         """Whether the page cache has the first and the last byte of what comes next."""
-        if self._asks and sys.platform == "linux":  # pragma: no branch
+        if sys.platform == "linux" and self._asks:
             number = self.fileno()
             try:
                 for place in (self._offset, self._offset + size - 1):
@@ -454,80 +450,3 @@ def ended_early(part: FilePart) -> EOFError:
     """The error for a file that has fewer bytes than the part wants."""
     missing = counted(part.remaining, "byte")
     return EOFError(f"{part!r}: the file has ended, and {missing} of the part are missing")
-
-
-# ---- What a file must be -----------------------------------------------------------------------
-
-
-def _binary_file(file: object) -> object:
-    """The file or descriptor to ask for its number.
-
-    Raises:
-        TypeError: if it is neither, or the bytes of its descriptor are not its own.
-    """
-    file = getattr(file, "wrapped", file)  # of Trio's asynchronous files
-    if type(file) is int:
-        return file
-    if isinstance(file, (str, bytes, os.PathLike)):
-        raise TypeError(f"expected an open file, got the path {file!r}: give open(path, 'rb')")
-    if isinstance(file, bool) or not callable(getattr(file, "fileno", None)):
-        raise TypeError(f"expected a binary file or a file descriptor, got {type(file).__name__}")
-    if isinstance(file, io.TextIOBase) or hasattr(file, "encoding"):
-        raise TypeError(f"expected a binary file, got the text file {file!r}: open it with 'rb'")
-    raw = file
-    while isinstance(raw, (io.BufferedReader, io.BufferedRandom)):
-        raw = cast("object", raw.raw)
-    if isinstance(raw, io.BytesIO):
-        raise TypeError("expected a file on disk, got a BytesIO: use write_all_buf(Buf(...))")
-    if isinstance(raw, io.BufferedIOBase) and not isinstance(raw, io.BufferedWriter):
-        raise TypeError(
-            f"expected a file as it is on disk, got {type(raw).__name__}, whose descriptor has "
-            f"other bytes: read from it, and use write_all()"
-        )
-    return file
-
-
-def _size_of_readable(number: int, file: object) -> int:
-    """The size of an open file, 0 if the system does not know it.
-
-    Raises:
-        TypeError: if ``number`` is no integer.
-        ValueError: if it cannot be read, or has no absolute positions.
-        IsADirectoryError: if it is a directory.
-        OSError: if ``number`` is no open descriptor.
-    """
-    if not isinstance(number, int):
-        raise TypeError(f"fileno() of {file!r} must return an integer, it returned {number!r}")
-    try:
-        status = os.fstat(number)
-    except (OSError, OverflowError):
-        raise OSError(errno.EBADF, f"expected an open file descriptor, got {file!r}") from None
-    if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, f"expected a file, got the directory {file!r}")
-    try:
-        os.lseek(number, 0, os.SEEK_CUR)
-    except OSError:
-        raise ValueError(
-            f"expected a file with absolute positions, got {file!r}, which is none (a pipe, a "
-            f"socket, a terminal?): read from it, and use write_all()"
-        ) from None
-    if (
-        sys.platform != "win32"
-        and fcntl.fcntl(number, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR) == os.O_WRONLY
-    ):
-        raise ValueError(f"expected a file that is open for reading, {file!r} is for writing only")
-    return status.st_size
-
-
-def pread_by_seeking(number: int, size: int, offset: int) -> bytes:
-    """What ``os.pread`` does, for systems without it: for a moment it moves the file's position."""
-    before = os.lseek(number, 0, os.SEEK_CUR)
-    try:
-        os.lseek(number, offset, os.SEEK_SET)
-        return os.read(number, size)
-    finally:
-        os.lseek(number, before, os.SEEK_SET)
-
-
-#: Windows has none.
-pread = getattr(os, "pread", pread_by_seeking)
