@@ -84,7 +84,7 @@ async def test_at_or_beyond_the_end_it_writes_nothing(file: Any, offset: int) ->
     await wire.write_all_file(FilePart(file, offset))
     await wire.write_all_file(FilePart(file, offset, 0))
     assert wire.log == []
-    with pytest.raises(EOFError, match="and 3 bytes of the part are missing"):
+    with pytest.raises(EOFError, match="the file ends 3 bytes too early"):
         await wire.write_all_file(FilePart(file, offset, 3))
     assert wire.lifecycle.refusal is None
 
@@ -104,7 +104,7 @@ async def test_a_file_that_was_truncated_is_an_error_and_the_position_is_exact(
     # What was read before is sent.
     assert part.offset == len(wire.sent) == _file_part.PIECE
     assert wire.sent == CONTENT[: part.offset]
-    assert f"and {part.remaining} bytes of the part are missing" in str(caught.value)
+    assert f"the file ends {part.remaining} bytes too early" in str(caught.value)
     assert str(part) in str(caught.value)
     # It may grow again, and until then nothing else may be written.
     with pytest.raises(trio.BrokenResourceError, match="finish the FilePart first"):
@@ -496,7 +496,7 @@ async def test_the_one_line_form_tears_when_a_part_was_accepted(
 
 async def test_the_one_line_form_tears_when_the_file_is_too_short(file: Any) -> None:
     wire = Wire(math.inf)
-    with pytest.raises(EOFError, match="and 1 byte of the part are missing"):
+    with pytest.raises(EOFError, match="the file ends 1 byte too early"):
         await wire.send_file(file, SIZE - 3, 4)
     assert wire.sent == CONTENT[-3:]
     with pytest.raises(trio.BrokenResourceError, match="only 3 of the 4 bytes"):

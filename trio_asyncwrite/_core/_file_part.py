@@ -448,5 +448,5 @@ def file_count(count: int, limit: int, writer: object) -> int:
 
 def ended_early(part: FilePart) -> EOFError:
     """The error for a file that has fewer bytes than the part wants."""
-    missing = counted(part.remaining, "byte")
-    return EOFError(f"{part!r}: the file has ended, and {missing} of the part are missing")
+    missing = counted(part.remaining - part.in_file(), "byte")
+    return EOFError(f"{part!r}: the file ends {missing} too early")
