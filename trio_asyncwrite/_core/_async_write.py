@@ -506,8 +506,6 @@ class AsyncWrite(Layer, trio.abc.SendStream):
 
         Cancellation: resumable; ``part`` stands where the next call goes on, also when the
             call has failed. Until that has finished it, other writes are refused.
-        Checkpoints: if the transport was touched, and at least once in every 128 calls of
-            the run otherwise.
 
         Source: sendfile(2).
         """

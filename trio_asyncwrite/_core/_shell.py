@@ -38,14 +38,11 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer, TypeVarTuple, Unpack
 
     from ._async_write import AsyncWrite
-    from ._file_part import FilePart
     from ._layer import Layer
 
     Ts = TypeVarTuple("Ts")
 
 T = TypeVar("T")
-#: A cursor.
-C = TypeVar("C", bound="Buf | FilePart")
 
 #: How often one call may poll without a wait before it lets the other tasks run.
 POLLS_PER_TURN: Final = 16
@@ -276,7 +273,7 @@ async def write_message(
         finally:
             if message.rest is not None:
                 message.rest.release()
-            leave_call(writer, message, done=done)
+            _leave(writer, message, done=done)
     finally:
         if type(view) is memoryview:
             view.release()
@@ -285,13 +282,11 @@ async def write_message(
 @trio.lowlevel.enable_ki_protection
 async def write_from(
     writer: AsyncWrite,
-    buf: C,
-    poll: Callable[[AsyncWrite, Call, C], T],
+    buf: Buf,
+    poll: Callable[[AsyncWrite, Call, Buf], T],
     *,
     whole: bool,
     resumable: bool = True,
-    sends: bool = False,
-    kind: type[Buf | FilePart] = Buf,
 ) -> T:
     """Write from a cursor by ``poll``.
 
@@ -299,16 +294,12 @@ async def write_from(
         writer: the writer.
         buf: the cursor.
         poll: writes some of it, or all.
-        whole: whether a cursor that was begun is then unfinished, until it is written completely.
+        whole: whether a Buf that was begun is then unfinished, until it is written completely.
         resumable: whether the caller keeps the cursor, and can go on with it.
-        sends: whether the call flushes, and is not resumed when it is cancelled.
-        kind: the class that the cursor must be of.
     """
-    if not isinstance(buf, kind):
-        advice = (
-            "write_all() takes bytes, or give Buf(data)" if kind is Buf else "give FilePart(file)"
-        )
-        raise TypeError(f"expected a {kind.__name__}, got {type(buf).__name__}: {advice}")
+    if not isinstance(buf, Buf):
+        name = type(buf).__name__
+        raise TypeError(f"expected a Buf, got {name}: write_all() takes bytes, or give Buf(data)")
     lifecycle = writer.lifecycle
     owner = lifecycle.original or lifecycle
     unfinished = owner.unfinished
@@ -323,29 +314,22 @@ async def write_from(
             set_unfinished(writer, unfinished)
         raise
     kept = resumable and (whole or goes_on)
-    call = Call(buf.remaining, sends=sends, buf=buf if kept else None, goes_on=goes_on)
+    call = Call(buf.remaining, buf=buf if kept else None, goes_on=goes_on)
     lifecycle.calls += (call,)
-    done = False
     try:
-        result = await drive_write(writer, call.size, poll, writer, call, buf, lift=lift)
-        if sends and not buf:
-            resumed(writer)
-        done = True
-        return result
+        return await drive_write(writer, call.size, poll, writer, call, buf, lift=lift)
     finally:
-        if goes_on and not buf:
+        if goes_on and not buf.remaining:
             finished(writer)
-        # Short of the end, it is done if that was all it was to do.
-        leave_call(writer, call, done=not (whole and buf) and (done or not sends))
+        _leave(writer, call, done=not (whole and buf.remaining))
 
 
-def leave_call(writer: AsyncWrite, call: Call, *, done: bool) -> None:
-    """The call has ended: keep what a later end must know, unless all was done."""
+def _leave(writer: AsyncWrite, call: Call, *, done: bool) -> None:
     lifecycle = writer.lifecycle
     calls = lifecycle.calls
     lifecycle.calls = tuple(one for one in calls if one is not call) if len(calls) > 1 else ()
     try:
-        is_short = not done or (call.goes_on and call.buf)
+        is_short = not done or (call.goes_on and call.buf is not None and call.buf.remaining)
         if is_short and call in calls:  # a close that has evicted the call has settled it, too
             settle(writer, call, closed=writer.lifecycle.is_closed(reading=False))
     finally:

@@ -8,26 +8,92 @@ import trio
 
 from ._errors import NotReady
 from ._file_part import FilePart, ended_early, file_count
-from ._shell import POLLS_PER_TURN, write_from
-from ._stack import call_poll
+from ._lifecycle import Call
+from ._shell import POLLS_PER_TURN, claim, drive, leave
+from ._stack import call_poll, finished, resumed, set_unfinished, settle
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._async_write import AsyncWrite
-    from ._lifecycle import Call
 
 
-async def write_all_file(writer: AsyncWrite, part: FilePart) -> None:
-    """What ``AsyncWrite.write_all_file`` does."""
-    if not await write_from(writer, part, poll_all_of_file, whole=True, kind=FilePart):
+async def write_all_file(
+    writer: AsyncWrite,
+    part: FilePart,
+    poll: Callable[[AsyncWrite, Call, FilePart], bool] | None = None,
+) -> None:
+    """What ``AsyncWrite.write_all_file`` does.
+
+    Args:
+        writer: the writer.
+        part: what to write.
+        poll: writes all of it; False if the file ends before.
+    """
+    if not await _write(writer, part, poll or poll_all_of_file, sends=False):
         raise ended_early(part)
 
 
 async def send_file(writer: AsyncWrite, part: FilePart) -> None:
     """What ``AsyncWrite.send_file`` does."""
-    if not await write_from(
-        writer, part, poll_send_file, whole=True, resumable=False, sends=True, kind=FilePart
-    ):
+    if not await _write(writer, part, poll_send_file, sends=True):
         raise ended_early(part)
+
+
+@trio.lowlevel.enable_ki_protection
+async def _write(
+    writer: AsyncWrite,
+    part: FilePart,
+    poll: Callable[[AsyncWrite, Call, FilePart], bool],
+    *,
+    sends: bool,
+) -> bool:
+    """Write a part by ``poll``; False if its file ends before.
+
+    Args:
+        writer: the writer.
+        part: what to write.
+        poll: writes all of it.
+        sends: whether the call flushes, and is not resumed when it is cancelled.
+    """
+    if not isinstance(part, FilePart):
+        raise TypeError(f"expected a FilePart, got {type(part).__name__}: give FilePart(file)")
+    lifecycle = writer.lifecycle
+    unfinished = (lifecycle.original or lifecycle).unfinished
+    goes_on = unfinished is not None and unfinished.goes_on_with(part)
+    if goes_on:
+        # Everybody else is refused; this is the one call that may go on.
+        set_unfinished(writer, None)
+    try:
+        lift = claim(writer, writing=True)
+    except BaseException:
+        if goes_on:
+            set_unfinished(writer, unfinished)
+        raise
+    call = Call(part.remaining, sends=sends)
+    call.buf, call.goes_on = None if sends else part, goes_on
+    lifecycle.calls += (call,)
+    done = False
+    try:
+        done = await drive(writer, poll, writer, call, part, lift=lift)
+        if sends and done:
+            resumed(writer)
+        return done
+    finally:
+        if goes_on and not part:
+            finished(writer)
+        _leave(writer, call, done=done if sends else not part)
+
+
+def _leave(writer: AsyncWrite, call: Call, *, done: bool) -> None:
+    lifecycle = writer.lifecycle
+    calls = lifecycle.calls
+    lifecycle.calls = tuple(one for one in calls if one is not call)
+    try:
+        if not done and call in calls:  # a close that has evicted the call has settled it, too
+            settle(writer, call, closed=lifecycle.is_closed(reading=False))
+    finally:
+        leave(writer)
 
 
 # Ctrl-C must not fall between what was accepted and the part that says so.

@@ -58,7 +58,7 @@ from trio_asyncwrite._core._stack import (
     tear,
 )
 from trio_asyncwrite._core._waits import Line, OneForAll
-from trio_asyncwrite._core._write_file import poll_file
+from trio_asyncwrite._core._write_file import poll_file, write_all_file
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
 from ._wrapper import Wrapper
@@ -222,8 +222,7 @@ class SharedWriter(Wrapper[W]):
 
         Cancellation: resumable; ``part`` is at its end if the message has begun, else at its start.
         """
-        if not await write_from(self, part, _poll_file_through, whole=True, kind=FilePart):
-            raise ended_early(part)
+        await write_all_file(self, part, _poll_file_through)
 
     @trio.lowlevel.enable_ki_protection
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
