@@ -20,7 +20,7 @@ import trio.testing
 
 from trio_asyncwrite import FilePart, NotReady
 from trio_asyncwrite._core import _file_part
-from trio_asyncwrite._core._file_part import PIECE, FileNotReady
+from trio_asyncwrite._core._file_part import PIECE, SENT_AT_ONCE, FileNotReady
 from trio_asyncwrite._core._open_file import pread_by_seeking
 
 from .._disk import CONTENT, SYSTEMS, nothing_in_memory, on, path, raising
@@ -317,6 +317,42 @@ def test_the_first_and_the_last_byte_are_asked_for(
     with path.open("rb") as file:
         assert FilePart(file, 0, 100).poll_cached(2**62) == 0
         assert FilePart(file, 1, 98).poll_cached(2**62) == 98
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="Linux only")
+def test_what_is_in_memory_is_offered_up_to_where_it_is_not(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It offers more as more is taken, and asks for a byte in each piece."""
+    os.truncate(path, 8 * PIECE)
+    cold = 8 * PIECE
+    asked: list[int] = []
+
+    def ask(_number: int, _buffers: Any, offset: int, _flags: int) -> int:
+        asked.append(offset)
+        if offset >= cold:
+            raise BlockingIOError
+        return 1
+
+    monkeypatch.setattr(os, "preadv", ask)
+    with path.open("rb") as file:
+        part = FilePart(file)
+        for taken, offered in ((PIECE, PIECE), (1000, 2 * PIECE), (PIECE, PIECE)):
+            assert part.poll_cached(2**62) == offered
+            part.advance(taken)
+        asked.clear()
+        assert part.poll_cached(2**62) == 2 * PIECE
+        offset = part.offset
+        assert asked == [offset, offset + PIECE - 1, offset + 2 * PIECE - 1]
+        cold = offset + PIECE + 5
+        assert part.poll_cached(2**62) == PIECE
+        cold = offset + 5
+        assert part.poll_cached(2**62) == 0
+        cold = 8 * PIECE
+        for _ in range(2):
+            part.advance(2 * PIECE)
+        assert part.poll_cached(2**62) == 8 * PIECE - part.offset < SENT_AT_ONCE
+    assert SENT_AT_ONCE == 4 * PIECE
 
 
 def test_what_is_in_memory_is_said_a_piece_at_a_time(path: Path) -> None:

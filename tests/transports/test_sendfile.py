@@ -17,7 +17,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import FilePart, NotReady, PollEvented, TcpStream
 from trio_asyncwrite._core import _file_part
-from trio_asyncwrite._core._file_part import PIECE, FileNotReady
+from trio_asyncwrite._core._file_part import PIECE, SENT_AT_ONCE, FileNotReady
 
 from .._disk import CONTENT, STATUS, SYSTEMS, on, overwrite, path, raising
 from .._streams import (
@@ -99,7 +99,7 @@ async def test_the_kernel_sends_what_is_in_memory(
         received = await sent(writer, reader, FilePart(file, offload=offload))
     assert received == CONTENT
     assert bool(calls) == (not offload)
-    assert all(count <= PIECE for _, count in calls)
+    assert all(count <= SENT_AT_ONCE for _, count in calls)
 
 
 async def test_a_huge_limit_does_not_overflow(file: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,8 @@ Theory of operation
 **A disk is neither ready nor not.** A read of what the page cache has takes microseconds; of what
 it has not, milliseconds or, over a network, minutes, and the kernel has no event for it. So the
 first and the last byte of each piece are asked for with RWF_NOWAIT, which answers EAGAIN instead of
-reading the disk. Then the piece is read in a worker thread, and *those bytes* are sent: if the next
-poll asked the page cache again, then under memory pressure nothing would ever be sent.
+reading the disk. In that case the piece is read in a worker thread, and *those bytes* are sent. If
+the next poll asked the page cache again, then under memory pressure nothing would ever be sent.
 
 A file system that does not know RWF_NOWAIT (tmpfs, /proc, some network ones) counts as memory.
 ``offload=True`` is for those that are not: each piece is read in a worker thread.
@@ -36,10 +36,14 @@ from ._thread_call import ThreadCall
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-#: How much of a file is sent or read at once, in bytes. Measured on a cold file: the longest call
-#: takes 1.8 ms with it, and 8 ms with four times as much. (Above 2**31, sendfile overflows on some
-#: systems: python/cpython#107056.)
+#: How much of a file is read at once, in bytes, and how far apart are the bytes that the page cache
+#: is asked for. Measured on a cold file: a call takes up to 1.8 ms for so much.
 PIECE: Final = 128 * 1024
+
+#: How much the kernel is to send at once, if it takes so much. Measured: with 128 KiB, the calls of
+#: Python cost as much as the rest. (Above 2**31, sendfile overflows on some systems:
+#: python/cpython#107056.)
+SENT_AT_ONCE: Final = 4 * PIECE
 
 # Where the largest file ends: off_t is a signed integer of 64 bits.
 _LAST_OFFSET: Final = 2**63 - 1
@@ -121,6 +125,7 @@ class FilePart:
         "_load",
         "_offload",
         "_offset",
+        "_pace",
         "_passed",
         "_size",
     )
@@ -148,6 +153,8 @@ class FilePart:
         self._kept = b""
         self._passed = 0
         self._load: _Load | None = None
+        # How much to offer next: twice of what was taken, so that not too much is asked for.
+        self._pace = PIECE
         # Whether the page cache can be asked.
         self._asks = hasattr(os, "RWF_NOWAIT")
         try:
@@ -237,6 +244,7 @@ class FilePart:
         if not 0 <= count <= self.most():
             raise ValueError(f"cannot advance by {count}: {self.most()} bytes remain")
         self._offset += count
+        self._pace = min(max(PIECE, 2 * count), SENT_AT_ONCE)
         self._passed += count
         if self._passed >= len(self._kept):
             self._kept, self._passed = b"", 0
@@ -295,8 +303,7 @@ class FilePart:
         if self._kept or self._load is not None or self._offload:
             return 0
         try:
-            size = self._piece(limit)
-            return size if size and self._is_in_memory(size) else 0
+            return self._in_memory(self._ahead(min(limit, self._pace)))
         except Exception:  # noqa: BLE001 - poll_read() meets it, too, and tells the caller
             return 0
 
@@ -311,29 +318,34 @@ class FilePart:
             return False
         return True
 
-    def _piece(self, limit: int) -> int:
+    def _ahead(self, limit: int) -> int:
         """How many bytes to read or send at once; 0 at the end."""
-        size = min(limit, PIECE, self.most())
+        size = min(limit, self.most())
         ahead = os.fstat(self.fileno()).st_size - self._offset
         # Of /proc and of devices the size is not known. At the end, reading finds that out.
         return min(size, ahead) if ahead > 0 else size
 
-    def _is_in_memory(self, size: int) -> bool:
-        """Whether the page cache has the first and the last byte of what comes next."""
-        if sys.platform == "linux" and self._asks:
-            number = self.fileno()
-            try:
-                for place in (self._offset, self._offset + size - 1):
-                    os.preadv(number, _PROBE, place, os.RWF_NOWAIT)
-            except BlockingIOError:
-                return False
-            except OSError:
-                self._asks = False  # the file system does not know
-        return True
+    def _in_memory(self, size: int) -> int:
+        """How many of the next ``size`` bytes the page cache has, as far as was asked."""
+        if sys.platform != "linux" or not self._asks or not size:
+            return size
+        number, begin, done = self.fileno(), self._offset, 0
+        try:
+            os.preadv(number, _PROBE, begin, os.RWF_NOWAIT)
+            while done < size:
+                end = min(done + PIECE, size)
+                os.preadv(number, _PROBE, begin + end - 1, os.RWF_NOWAIT)
+                done = end
+        except BlockingIOError:
+            return done
+        except OSError:
+            self._asks = False  # the file system does not know
+            return size
+        return size
 
     def _read(self, number: int) -> None:
-        size = self._piece(PIECE)
-        if size and (self._offload or not self._is_in_memory(size)):
+        size = self._ahead(PIECE)
+        if size and (self._offload or self._in_memory(size) < size):
             self._load = _Load(number, size, self._offset)
             raise FileNotReady(self._load.wait)
         self._kept, self._passed = pread(number, size, self._offset), 0
