@@ -153,7 +153,7 @@ class FilePart:
         self._kept = b""
         self._passed = 0
         self._load: _Load | None = None
-        # How much to offer next: twice of what was taken, so that not too much is asked for.
+        # How much to offer next: twice the most that was taken, so that not too much is asked for.
         self._pace = PIECE
         # Whether the page cache can be asked.
         self._asks = hasattr(os, "RWF_NOWAIT")
@@ -244,7 +244,7 @@ class FilePart:
         if not 0 <= count <= self.most():
             raise ValueError(f"cannot advance by {count}: {self.most()} bytes remain")
         self._offset += count
-        self._pace = min(max(PIECE, 2 * count), SENT_AT_ONCE)
+        self._pace = min(max(self._pace, 2 * count), SENT_AT_ONCE)
         self._passed += count
         if self._passed >= len(self._kept):
             self._kept, self._passed = b"", 0
