@@ -23,6 +23,7 @@ UNITS = {
     Family.TLS: "message",
     Family.HANDSHAKES: "handshake",
     Family.CLOSING: "connection",
+    Family.FILES: "file",
     Family.LAYERS: "turn",
 }
 
@@ -34,6 +35,7 @@ class Results:
         self.series = series
         self.workloads: list[Workload] = list(dict.fromkeys(one.workload for one in series))
         self._rates = {(one.workload.name, one.peer.name): one.rate for one in series}
+        self._cpu_times = {(one.workload.name, one.peer.name): one.cpu_time for one in series}
 
     def families(self) -> list[tuple[Family, list[Workload], list[Peer]]]:
         """What was done, to which workloads that came down, and who did it."""
@@ -48,6 +50,10 @@ class Results:
 
     def of(self, workload: Workload) -> list[Series]:
         return [one for one in self.series if one.workload is workload]
+
+    def cpu_time(self, workload: str, peer: str) -> float | None:
+        """CPU seconds each, or None if that was not measured."""
+        return self._cpu_times.get((workload, peer))
 
     def rate(self, workload: str, peer: str) -> float | None:
         """How often per second, or None if that was not measured."""
@@ -98,6 +104,12 @@ def table(results: Results, family: Family, workloads: list[Workload], of_peers:
         rates = [results.rate(name, peer.name) for name in names]
         times.append((peer.name, ["-" if r is None else significant(1e6 / r) for r in rates]))
     lines = block(f"us per {unit}", times)
+    if family is Family.FILES:
+        cpu = []
+        for peer in of_peers:
+            per_file = [(results.cpu_time(one.name, peer.name), one.size) for one in workloads]
+            cpu.append((peer.name, [significant((t or 0) * 2**30 / size) for t, size in per_file]))
+        lines += ["", *block("CPU seconds per GiB", cpu)]
     if base := peers.BASELINES.get(family):
         ratios = []
         for peer in of_peers:
@@ -140,7 +152,11 @@ TARGETS = (
     Target("TLS 1 MiB", peers.TLS_STREAM, 1.2, (peers.TRIO_TLS,)),
     Target("TLS 1 MiB", peers.TLS_STREAM, 1.0, TLS_PEERS),
     Target("TLS handshake", peers.TLS_HANDSHAKE, 1.1, (peers.TRIO_HANDSHAKE,)),
+    Target("file, 16 MiB", peers.FILE, 1.0, (peers.ASYNCIO_FILE,)),
 )
+
+#: How much of the CPU time of asyncio's ``sendfile`` our files may take.
+FILE_CPU = 1.5
 
 #: The most small writes of a tight loop between two checkpoints.
 LONGEST_TURN = 128
@@ -166,6 +182,18 @@ def checks(results: Results, fairness: dict[str, int]) -> list[dict[str, Any]]:
                     "passed": rate / other_rate >= target.factor,
                 }
             )
+    ours, theirs = (
+        results.cpu_time("file, 16 MiB", peer) for peer in (peers.FILE, peers.ASYNCIO_FILE)
+    )
+    if ours and theirs:
+        found.append(
+            {
+                "what": f"file, 16 MiB: CPU of {peers.FILE} / {peers.ASYNCIO_FILE}",
+                "value": ours / theirs,
+                "target": f"<= {FILE_CPU}",
+                "passed": ours / theirs <= FILE_CPU,
+            }
+        )
     what, longest_turn = next(iter(fairness.items()))
     found.append(
         {

@@ -46,6 +46,13 @@ ALWAYS = {
     },
     "handshakes": {"TlsStream", "trio.SSLStream", "asyncio", "ssl.SSLSocket"},
     "closing": {"close_all_gracefully", "trio aclose in a nursery", "asyncio close"},
+    "files": {
+        "TcpStream.write_all_file",
+        "trio read in thread, 64 KiB",
+        "trio read in thread, 1 MiB",
+        "asyncio loop.sendfile",
+        "socket sendfile",
+    },
     "layers": {"BufWriter over Sink", "BufWriter over duplex", "TimeoutWriter + BufWriter"},
 }
 #: Only this library's. A checkout is compared by these.
@@ -55,6 +62,7 @@ OURS = {
     "tls": {one for one in ALWAYS["tls"] if one.startswith(("BufWriter", "TlsStream", "TLS"))},
     "handshakes": {"TlsStream"},
     "closing": {"close_all_gracefully"},
+    "files": {"TcpStream.write_all_file"},
 }
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="TcpStream is not for Windows")
@@ -115,6 +123,19 @@ def test_one_workload_can_be_chosen_and_what_a_target_needs_is_measured(tmp_path
     assert {len(series["rounds"]) for series in found["series"]} == {2}
     judged = [check["what"].partition(" / ")[0] for check in found["checks"]]
     assert judged == ["64 KiB: TcpStream.write_all", "small writes between two checkpoints"]
+
+
+def test_files_are_measured_with_the_processor_time_that_they_take(tmp_path: Path) -> None:
+    printed, found = run_bench(tmp_path / "bench.json", "--only", "files")
+
+    assert {series["peer"] for series in found["series"]} == ALWAYS["files"]
+    assert all(series["cpu_us_per_unit"] > 0 for series in found["series"])
+    assert "CPU seconds per GiB" in printed
+    judged = [check["what"] for check in found["checks"]]
+    assert judged[:2] == [
+        "file, 16 MiB: TcpStream.write_all_file / asyncio loop.sendfile",
+        "file, 16 MiB: CPU of TcpStream.write_all_file / asyncio loop.sendfile",
+    ]
 
 
 # Slow: thirty measurements of TLS.
