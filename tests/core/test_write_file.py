@@ -518,6 +518,16 @@ async def test_a_cancelled_flush_of_the_one_line_form_abandons(file: Any) -> Non
     assert (await run_cancelled(partial(writer.send_file, file))).outcome == "ClosedResourceError"
 
 
+async def test_the_one_line_form_waits_for_its_flush(file: Any) -> None:
+    wire = Wire()
+    async with trio.open_nursery() as nursery:
+        run = await begin(nursery, partial(BufWriter(wire, 100).send_file, file, 0, 99))
+        assert run.outcome == "returned not finished"
+        wire.give(math.inf)
+    assert run.outcome == "returned None"
+    assert wire.sent == CONTENT[:99]
+
+
 async def test_no_call_leaves_a_reference_cycle(file: Any) -> None:
     async def scenario() -> None:
         wire = Wire(10)
