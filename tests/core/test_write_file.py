@@ -153,6 +153,14 @@ async def test_a_part_is_no_buf(file: Any, method: str) -> None:
     await wire.write(b"x")
 
 
+@pytest.mark.parametrize("method", ["write", "write_all", "send_all", "write_vectored"])
+async def test_a_part_is_no_bytes(file: Any, method: str) -> None:
+    wire = Wire(math.inf)
+    with pytest.raises(TypeError, match="got FilePart: it goes to write_all_file"):
+        await getattr(wire, method)(FilePart(file))
+    await wire.write(b"x")
+
+
 @pytest.mark.parametrize(
     ("limit", "error"), [(0, ValueError), (-1, ValueError), ("1", TypeError), (1.0, TypeError)]
 )
