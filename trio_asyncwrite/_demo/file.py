@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final, final
 
@@ -25,16 +25,14 @@ if TYPE_CHECKING:
 _PIECE: Final = 65536
 
 
-@contextmanager
+@contextlib.contextmanager
 def one_file(source: Source) -> Generator[IO[bytes]]:
     """All files of ``source`` in a temporary one; those that have vanished are left out."""
     with tempfile.TemporaryFile() as file:
         for each in source.files:
-            try:
-                with each.path.open("rb") as part:
-                    shutil.copyfileobj(part, file)
-            except OSError:
-                continue  # another part of the demo tells about it
+            # Another part of the demo tells about those.
+            with contextlib.suppress(OSError), each.path.open("rb") as part:
+                shutil.copyfileobj(part, file)
         file.flush()
         yield file
 
