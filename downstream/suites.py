@@ -4,7 +4,7 @@ python downstream/suites.py FOLDER
 
 Trio's tests are in the installed package; the source distributions of the others are unpacked in
 FOLDER. Each suite runs twice, with Trio's own streams and with ours. No test may fail that passes
-with Trio's, except those that trios_choices.py lists; and these must fail.
+with Trio's, except those that trios_choices.py lists; and these must fail as it says.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ import xml.etree.ElementTree as ET
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import distribution, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trios_choices
 
+if TYPE_CHECKING:
+    from trios_choices import Choice
+
 HERE = Path(__file__).parent
 
-#: "passed", or what else it was, by the name of the test.
+#: "passed", or what else it was and what it said, by the name of the test.
 Outcomes = dict[str, str]
 
 #: The modules of Trio's tests that are about streams, or use them.
@@ -63,8 +67,8 @@ SUITES = {
     ],
 }
 
-#: What may fail with our streams, and why.
-MAY_FAIL = {"trio": trios_choices.FAIL}
+#: What must fail with our streams, how, and why.
+MUST_FAIL = {"trio": trios_choices.FAIL}
 
 
 def source_of(project: str, folder: Path) -> Path:
@@ -100,29 +104,35 @@ def outcomes(project: str, source: Path, options: list[str], report: Path) -> tu
     if not report.exists():
         raise SystemExit(f"pytest has not run the tests of {project}:\n{run.stdout}{run.stderr}")
     return {
-        f"{case.get('classname')}.{case.get('name')}": next(iter(case)).tag
-        if len(case)
-        else "passed"
+        f"{case.get('classname')}.{case.get('name')}": " ".join(
+            f"{child.tag}: {child.get('message')}" for child in case
+        )
+        or "passed"
         for case in ET.parse(report).iter("testcase")
     }, run.stdout
 
 
 def differences(
-    baseline: Outcomes, ours: Outcomes, may_fail: dict[str, str]
+    baseline: Outcomes, ours: Outcomes, must_fail: dict[str, Choice]
 ) -> tuple[list[str], list[str]]:
-    """The tests that fail without a reason, and the reasons that have no failing test.
+    """The tests that fail otherwise than is said, and those that should fail and do not.
 
     Args:
         baseline: what became of each test with Trio's streams.
         ours: the same with ours.
-        may_fail: why a test fails with ours, by its name without parameters.
+        must_fail: how and why a test fails with ours, by its name without parameters.
     """
     passed = {name for name, outcome in baseline.items() if outcome == "passed"}
     worse = {name for name in passed if ours.get(name) != "passed"}
-    unexplained = {name for name in worse if name.partition("[")[0] not in may_fail}
+    explained = {
+        name
+        for name in worse
+        if (choice := must_fail.get(name.partition("[")[0]))
+        and choice.error in ours.get(name, "it did not run")
+    }
     not_worse = {name.partition("[")[0] for name in passed - worse}
     failing = {name.partition("[")[0] for name in worse} - not_worse
-    return sorted(unexplained), sorted(may_fail.keys() - failing)
+    return sorted(worse - explained), sorted(must_fail.keys() - failing)
 
 
 def compare(project: str, folder: Path) -> bool:
@@ -131,17 +141,17 @@ def compare(project: str, folder: Path) -> bool:
     baseline, _ = outcomes(project, source, [], folder / f"{project}-trio.xml")
     here = ["-p", "in_place_of_trio"]
     ours, text = outcomes(project, source, here, folder / f"{project}-ours.xml")
-    may_fail = MAY_FAIL.get(project, {})
-    unexplained, stale = differences(baseline, ours, may_fail)
+    must_fail = MUST_FAIL.get(project, {})
+    unexplained, stale = differences(baseline, ours, must_fail)
     passed = sum(outcome == "passed" for outcome in baseline.values())
     made = re.search(r"^(\d+) streams were ours$", text, re.MULTILINE)
     count = int(made[1]) if made else 0
     print(
         f"{project} {version(project)}: {passed} of {len(baseline)} tests pass with Trio's "
         f"streams; with ours, {count} of which were made, these fail as well: "
-        f"{len(may_fail) - len(stale)} for a reason, {len(unexplained)} for none",
+        f"{len(must_fail) - len(stale)} for a reason, {len(unexplained)} for none",
         *(f"passes, and is on the list of those that fail: {name}" for name in stale),
-        *unexplained,
+        *(f"{name}: {ours.get(name, 'it did not run')}" for name in unexplained),
         *([text] if unexplained or not (passed and count) else ()),
         sep="\n",
         flush=True,

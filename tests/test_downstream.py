@@ -24,29 +24,37 @@ def suites(monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
+EXPECTED = "failure: KeyError: 'why'"
+
+
 @pytest.mark.parametrize(
     ("ours", "unexplained", "stale"),
     [
-        ({"a": "passed", "b[1]": "failure", "b[2]": "failure"}, [], []),
-        ({"a": "failure", "b[1]": "failure", "b[2]": "error"}, ["a"], []),
-        ({"a": "skipped", "b[1]": "failure", "b[2]": "failure"}, ["a"], []),
-        ({"b[1]": "failure", "b[2]": "failure"}, ["a"], []),
-        ({"a": "passed", "b[1]": "failure", "b[2]": "passed"}, [], ["b"]),
+        ({"a": "passed", "b[1]": EXPECTED, "b[2]": EXPECTED}, [], []),
+        ({"a": "failure: KeyError", "b[1]": EXPECTED, "b[2]": EXPECTED}, ["a"], []),
+        ({"a": "skipped: here", "b[1]": EXPECTED, "b[2]": EXPECTED}, ["a"], []),
+        ({"b[1]": EXPECTED, "b[2]": EXPECTED}, ["a"], []),
+        ({"a": "passed", "b[1]": EXPECTED, "b[2]": "error: OSError"}, ["b[2]"], []),
+        ({"a": "passed", "b[1]": EXPECTED}, ["b[2]"], []),
+        ({"a": "passed", "b[1]": EXPECTED, "b[2]": "passed"}, [], ["b"]),
         ({"a": "passed", "b[1]": "passed", "b[2]": "passed"}, [], ["b"]),
     ],
 )
 def test_what_is_worse_must_be_on_the_list_and_only_that(
     suites: Any, ours: dict[str, str], unexplained: list[str], stale: list[str]
 ) -> None:
-    baseline = {"a": "passed", "b[1]": "passed", "b[2]": "passed", "c": "failure"}
-    assert suites.differences(baseline, ours, {"b": "a reason"}) == (unexplained, stale)
+    baseline = {"a": "passed", "b[1]": "passed", "b[2]": "passed", "c": "failure: of its own"}
+    must_fail = {"b": suites.trios_choices.Choice("KeyError", "a reason")}
+    assert suites.differences(baseline, ours, must_fail) == (unexplained, stale)
 
 
 def test_a_test_that_is_gone_is_stale(suites: Any) -> None:
-    assert suites.differences({"a": "passed"}, {"a": "passed"}, {"b": "a reason"}) == ([], ["b"])
+    must_fail = {"b": suites.trios_choices.Choice("KeyError", "a reason")}
+    assert suites.differences({"a": "passed"}, {"a": "passed"}, must_fail) == ([], ["b"])
 
 
-def test_every_listed_test_has_its_reason(suites: Any) -> None:
-    for name, reason in suites.MAY_FAIL["trio"].items():
+def test_every_listed_test_has_its_error_and_its_reason(suites: Any) -> None:
+    for name, choice in suites.MUST_FAIL["trio"].items():
         assert name.startswith("trio._tests.test_")
-        assert reason.endswith(".")
+        assert choice.error
+        assert choice.reason.endswith(".")
