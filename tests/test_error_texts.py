@@ -133,7 +133,7 @@ CONTEXT = ssl.create_default_context()
         "advance too far",
         "cancel_grace",
         "grace",
-    ],  # fmt: skip
+    ],
 )
 async def test_wrong_arguments(call: Callable[[Any], object], kind: Any, text: str) -> None:
     stream, peer = duplex(100)

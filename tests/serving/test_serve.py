@@ -70,6 +70,17 @@ async def test_without_a_drain_it_serves_the_listeners_of_others() -> None:
     assert [type(one) for one in served] == [trio.SocketStream]
 
 
+async def test_with_a_drain_it_refuses_the_streams_of_others() -> None:
+    listeners: Any = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    refusal = pytest.RaisesExc(TypeError, match="use TcpListener")
+    with pytest.RaisesGroup(refusal, flatten_subgroups=True):
+        async with trio.open_nursery() as nursery:
+            serve = partial(serve_listeners, echo, drain=Drain())
+            await nursery.start(serve, listeners)
+            async with await trio.testing.open_stream_to_socket_listener(listeners[0]) as stream:
+                assert await read_all(stream) == b""
+
+
 @both
 async def test_what_a_handler_wrote_arrives_though_it_has_not_read_everything(*, tls: bool) -> None:
     """trio.serve_listeners closes by a reset here, which destroys the answer."""

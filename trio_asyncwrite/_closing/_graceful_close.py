@@ -215,11 +215,10 @@ class GracefulClose:
             if isinstance(graceful, GracefulClose):
                 await graceful.reported.wait()
                 return self._after(graceful)
-        except trio.Cancelled:
-            # The exception of a block is on its way, and no Cancelled replaces it.
+        except trio.Cancelled:  # noqa: ASYNC103 - no Cancelled replaces the exception of a block
             error = trio.ClosedResourceError("another task was still closing the stream")
             elapsed = trio.current_time() - self.started
-            return CloseReport(CloseOutcome.BROKEN, error=error, elapsed=elapsed)
+            return CloseReport(CloseOutcome.BROKEN, error=error, elapsed=elapsed)  # noqa: ASYNC104
         self._close, self.sent, self.discard = close, close.sent, Discard(None, close)
         if close.was_broken:
             self._note(trio.BrokenResourceError(f"{self.writer!r} had failed before"))

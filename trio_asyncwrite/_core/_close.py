@@ -600,7 +600,7 @@ class Close(Closer):
 
     async def _send_at_once(self) -> None:
         """Send what can be sent without waiting, after the guests, which do the same."""
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True):  # noqa: ASYNC912 - there may be no guest
             while (guest := self._guest_at_work()) is not None:
                 await guest.next_news()
         await self._flush_once()

@@ -153,6 +153,12 @@ class Server(Generic[S]):
             )
             await trio.sleep(_RESOURCES_PAUSE)
             return False
+        if not isinstance(stream, AsyncWrite):
+            await trio.aclose_forcefully(stream)
+            raise TypeError(
+                f"a server with a drain needs listeners that accept streams of this library, got "
+                f"{type(stream).__name__}: use TcpListener(it) or TlsListener(it)"
+            )
         self._connections += 1
         self._open += 1
         nursery.start_soon(self._serve, stream)
