@@ -37,7 +37,6 @@ from trio_asyncwrite._core._shell import (
     POLLS_PER_TURN,
     Message,
     poll_buf,
-    poll_once,
     write_from,
     write_message,
 )
@@ -59,7 +58,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer, TypeVarTuple, Unpack
 
-    from trio_asyncwrite._core._lifecycle import Call
     from trio_asyncwrite._transports._poll_evented import PollEvented
     from trio_asyncwrite._transports._tcp import TcpStream
 
@@ -155,8 +153,7 @@ class SharedWriter(Wrapper[W]):
             trio.BrokenResourceError: if the writer has failed, now or before.
 
         Cancellation: nothing happened; the message had not begun and is withdrawn.
-        Checkpoints: if the transport was touched, and at least once in every 128 calls of
-            the run otherwise.
+        Checkpoints: if it waits, or if :ref:`the budget <budget>` is spent.
         """
         return await super().write(data)
 
@@ -171,21 +168,16 @@ class SharedWriter(Wrapper[W]):
         Cancellation: lost, as the call has no place to say whether the message had begun, and
             goes out whole, or is withdrawn, whole as well. A :class:`Buf` has: after
             :meth:`write_all_buf` it is at its end if the message has begun, else at its start.
-        Checkpoints: if the transport was touched, and at least once in every 128 calls of
-            the run otherwise.
+        Checkpoints: if it waits, or if :ref:`the budget <budget>` is spent.
         """
-        budget = self.lifecycle.fast
-        if type(data) is bytes and len(data) < self.spare_capacity and budget.left:
-            await super().write_all(data)
-        else:
-            await write_message(self, _poll_through, data, sends=False)
+        await write_message(self, Message(data, whole=True, after=_see_through))
 
     async def write_all_buf(self, buf: Buf) -> None:
         """Write ``buf`` as one message. See :meth:`AsyncWrite.write_all_buf`.
 
         Cancellation: resumable; ``buf`` is at its end if the message has begun, else at its start.
         """
-        await write_from(self, buf, _poll_buf_through, whole=True)
+        await write_from(self, buf, after=_see_through, whole=True)
 
     async def write_all_vectored(self, buffers: Sequence[Buffer]) -> None:
         """Write ``buffers`` as one message. See :meth:`AsyncWrite.write_all_vectored`.
@@ -194,7 +186,7 @@ class SharedWriter(Wrapper[W]):
         """
         buf = Buf(*checked_buffers(buffers))
         try:
-            await write_from(self, buf, _poll_buf_through, whole=True, resumable=False)
+            await write_from(self, buf, after=_see_through, whole=True, resumable=False)
         finally:
             buf.release()
 
@@ -278,20 +270,6 @@ class SharedWriter(Wrapper[W]):
         return f"<SharedWriter over {self.inner!r}>"
 
 
-# A message is accepted as soon as it has begun; these see it through to the writer below.
-def _poll_through(writer: AsyncWrite, message: Message) -> None:
-    shared = cast("SharedWriter[AsyncWrite]", writer)
-    if message.accepted < message.size or not message.flushing:
-        poll_once(shared, message)
-        message.flushing = True
-    shared.push_rest()
-
-
-def _poll_buf_through(writer: AsyncWrite, call: Call, buf: Buf) -> None:
-    shared = cast("SharedWriter[AsyncWrite]", writer)
-    if buf.remaining or not call.flushing:
-        # Of however many parts: half of them would be half a message.
-        buf.advance(writer.poll_write_vectored(buf.chunks()))
-        call.accepted = call.size
-        call.flushing = True
-    shared.push_rest()
+def _see_through(writer: AsyncWrite) -> None:
+    """A message is accepted as soon as it has begun; this hands all of it to the writer below."""
+    cast("SharedWriter[AsyncWrite]", writer).push_rest()
