@@ -1,4 +1,4 @@
-"""The mark up to which the kernel may hold unsent bytes: how it follows the reader, and the user."""
+"""The mark up to which the kernel may hold unsent bytes: it follows the reader, and the user."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def change_mark(sock: trio.socket.SocketType, before: int, after: int) -> int:
 
 
 def _is_locked(sock: trio.socket.SocketType) -> bool:
-    """Whether somebody has set SO_SNDBUF. No, where the system does not tell (Linux before 5.15)."""
+    """Whether somebody has set SO_SNDBUF; no, where the system does not tell: Linux before 5.15."""
     try:
         return bool(sock.getsockopt(socket.SOL_SOCKET, _SO_BUF_LOCK) & _SNDBUF_LOCKED)
     except OSError:

@@ -42,7 +42,7 @@ class TcpStream(FdWriter):
     end-of-file, so that a truncated stream never looks complete. A time in SO_LINGER is switched
     off before, since it would block every task. (Not if you drop the stream in a reference cycle.)
 
-    On Linux, it adapts TCP_NOTSENT_LOWAT to the peer, between 16 KiB (where Trio sets it) and 4 MiB.
+    On Linux, it adapts TCP_NOTSENT_LOWAT to the peer, from 16 KiB (where Trio sets it) to 4 MiB.
     So little waits unsent in the kernel behind a slow reader, and enough for a fast one. Once you
     set that option or SO_SNDBUF, here or on the socket, it is left alone.
 
