@@ -37,7 +37,7 @@ UNKNOWN_RATE: Final = 256
 
 
 class Budget(trio.abc.Instrument):
-    """Counts down, and stops at 0. Each writer keeps a reference, since a look-up costs more."""
+    """Counts down from ``limit`` to 0. Each writer keeps a reference: a look-up costs more."""
 
     __slots__ = ("left", "limit")
 
@@ -45,10 +45,6 @@ class Budget(trio.abc.Instrument):
         self.limit: int = limit
         # The call that refills it has made a checkpoint, and then takes its own share.
         self.left: int = max(limit - 1, 0)
-
-    def refill(self) -> None:
-        """The other tasks have had their turn."""
-        self.left = self.limit
 
     def after_run(self) -> None:
         """Take back what is left: in another run, a writer draws on that one's budget."""

@@ -25,7 +25,7 @@ import trio
 
 from ._budget import FAST_SIZE, POLL_COST, SPENT, UNKNOWN_RATE, current_budget, rate_of
 from ._buf import Buf
-from ._checks import accepted, byte_view
+from ._checks import accepted, byte_view, wrong_answer
 from ._errors import NotReady
 from ._lifecycle import ENDED, ENDING, Call, Torn, lifted
 from ._stack import (
@@ -93,18 +93,18 @@ async def drive(
         # First the poll, and out of the line: all that came during a checkpoint would stand in it,
         # and then each of their messages would cost a checkpoint.
         owes_yield = True
-        budget.refill()
+        budget.left = budget.limit
     try:
         if owes_yield:
             await trio.lowlevel.checkpoint_if_cancelled()
         elif is_spent:
             await trio.lowlevel.checkpoint()
-            budget.refill()
+            budget.left = budget.limit
             lifecycle.check_evicted(layer, reading=False)
         while True:
             if wait is not None:
                 await lifecycle.wait(layer, wait)
-                budget.refill()
+                budget.left = budget.limit
                 owes_yield = False
             try:
                 if lift is not None:
@@ -123,7 +123,7 @@ async def drive(
         if owes_yield:
             await trio.lowlevel.cancel_shielded_checkpoint()
             if is_full:
-                budget.refill()
+                budget.left = budget.limit
         return result
     finally:
         if line is not None and turn is not None:
@@ -246,8 +246,11 @@ def poll_message(writer: AsyncWrite, message: Message) -> int:
 
 
 def poll_flush(writer: AsyncWrite) -> None:
-    """What comes after the message of a ``send_all``."""
-    call_poll(writer, "poll_flush")
+    """Flush; after a shutdown there is nothing left to do."""
+    if writer.lifecycle.phase is not ENDED:
+        answer: object = writer.poll_flush()  # type: ignore[func-returns-value]
+        if answer is not None:
+            wrong_answer(writer, "poll_flush", answer)
 
 
 # Ctrl-C must not fall between what was accepted and the cursor that says so.
@@ -257,15 +260,28 @@ def poll_buf(writer: AsyncWrite, buf: Buf) -> int:
 
     A message of any number of parts stays one message through every layer.
     """
+    size = buf.remaining
     if buf.is_contiguous():
         count = writer.poll_write(buf.chunk())
-    elif buf.remaining < writer.spare_capacity or writer.keeps_messages:
-        # What is taken whole is taken in one go.
-        count = writer.poll_write_vectored(buf.chunks())
     else:
-        count = writer.poll_write_vectored(buf.chunks(_PARTS_PER_POLL))
-    count = accepted(count, buf.remaining, writer)
+        parts = buf.chunks(_PARTS_PER_POLL + 1)
+        if len(parts) > _PARTS_PER_POLL:
+            # What is taken whole is taken in one go.
+            is_whole = size < writer.spare_capacity or writer.keeps_messages
+            parts = buf.chunks(None if is_whole else _PARTS_PER_POLL)
+        count = writer.poll_write_vectored(parts)
+    if count != size or type(count) is not int:
+        count = accepted(count, size, writer)
     buf.advance(count)
+    return count
+
+
+def poll_data(writer: AsyncWrite, data: bytes | memoryview) -> int:
+    """Write some of ``data``; the answer is checked."""
+    size = len(data)
+    count = writer.poll_write(data)
+    if count != size or type(count) is not int:
+        count = accepted(count, size, writer)
     return count
 
 
@@ -287,7 +303,7 @@ async def write_message(writer: AsyncWrite, message: Message) -> int:
             lifecycle.fast.left
             and lifecycle.is_unwatched
             and not (message.sends or message.goes_on)
-            and (line is None or line.is_empty())
+            and (line is None or not line.turns)
         ):
             # At once; see the top of this file.
             try:
@@ -398,16 +414,10 @@ async def flush(writer: AsyncWrite) -> None:
         lifecycle = writer.lifecycle
         if lifecycle.torn is not None and lift is None:
             lift = Torn.HERE
-        await drive(writer, poll_flush_unless_ended, writer, lift=lift)
+        await drive(writer, poll_flush, writer, lift=lift)
         resumed(writer)
     finally:
         leave(writer)
-
-
-def poll_flush_unless_ended(writer: AsyncWrite) -> None:
-    """Flush; after a shutdown there is nothing left to do."""
-    if writer.lifecycle.phase is not ENDED:
-        call_poll(writer, "poll_flush")
 
 
 @trio.lowlevel.enable_ki_protection

@@ -16,14 +16,14 @@ why: its alert is waited for likewise.
 data that the peer has not read yet. Session tickets are such input, so ``release`` reads what has
 arrived first. A failure of the end itself is forgiven only if it can have cost nothing.
 
-**Bounds.** Plaintext is only accepted when nothing is queued, and at most a piece of it: 64 KiB to a
-transport that does not take as much at once. To one that does, the next piece is twice as large, up
-to 512 KiB; when something stays, half as large. So a large write costs few system calls, and behind
-a slow peer little is queued. Ciphertext is received at most ``RECEIVE_SIZE`` bytes at a time, and
-only when the engine asks for it. A peer that makes us answer and does not read is not read from,
-either, once ``_ANSWER_LIMIT`` bytes are queued beyond a writer's piece: these, and the answers to
-what was received last (a key update is answered by one of the same size), are all that is ever
-queued.
+**Bounds.** Plaintext is only accepted when nothing is queued, and at most a piece of it: 64 KiB to
+a transport that does not take as much at once. To one that does, the next piece is twice as large,
+up to 512 KiB; when something stays, half as large. So a large write costs few system calls, and
+behind a slow peer little is queued. Ciphertext is received at most ``RECEIVE_SIZE`` bytes at a
+time, and only when the engine asks for it. A peer that makes us answer and does not read is not
+read from, either, once ``_ANSWER_LIMIT`` bytes are queued beyond a writer's piece: these, and the
+answers to what was received last (a key update is answered by one of the same size), are all that
+is ever queued.
 
 **Copies** of plaintext on its way out: one, by OpenSSL, which encrypts into its record buffer. Of
 ciphertext: two, from there to the outgoing BIO and from the BIO to the bytes that are sent
@@ -223,7 +223,8 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
 
     def _poll_encrypt(self, pieces: Sequence[bytes | memoryview]) -> int:
         engine, ciphertext = self._engine, self._ciphertext
-        self.lifecycle.check_write(self)
+        if self.lifecycle.refusal is not None:
+            self.lifecycle.check_write(self)
         if not self._handshook:
             self._poll_handshake()
         if engine.out:

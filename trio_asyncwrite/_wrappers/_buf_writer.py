@@ -266,7 +266,8 @@ class BufWriter(AsyncWrite, Generic[W]):
                 count = inner.poll_write(views[0])
             else:
                 count = inner.poll_write_vectored(views)
-            return accepted(count, sum(map(len, views)), inner)
+            size = sum(map(len, views))
+            return count if count == size and type(count) is int else accepted(count, size, inner)
         except NotReady as exc:
             # Its traceback holds the frames of the writers below, and they may hold views of
             # the store, which could then not grow for as long as the exception lives.

@@ -31,12 +31,13 @@ import trio.abc
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._buf import Buf
-from trio_asyncwrite._core._checks import checked_buffers
+from trio_asyncwrite._core._checks import byte_view, checked_buffers
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._shell import (
     POLLS_PER_TURN,
     Message,
     poll_buf,
+    poll_data,
     write_from,
     write_message,
 )
@@ -115,7 +116,7 @@ class SharedWriter(Wrapper[W]):
 
     def __init__(self, inner: trio.abc.SendStream) -> None:
         #: What the writer below has not taken of the message that has begun.
-        self._rest = Buf()
+        self._rest: Buf | None = None
         self._below_wait = OneForAll()
         self._line = self.lifecycle.line = Line()
         self.inner = wrap_stream(inner)  # type: ignore[assignment]
@@ -125,12 +126,13 @@ class SharedWriter(Wrapper[W]):
     @property
     def held_bytes(self) -> int:
         """What is left of a message that has begun."""
-        return self._rest.remaining
+        return 0 if self._rest is None else self._rest.remaining
 
     @property
     def spare_capacity(self) -> int:  # type: ignore[override]
         """The capacity of the writer below, while nobody stands in line."""
-        return self.inner.spare_capacity if self._line.is_empty() and not self._rest else 0
+        is_free = self._rest is None and not self._line.turns
+        return self.inner.spare_capacity if is_free else 0
 
     @answer
     def keeps_messages(self) -> bool:
@@ -193,55 +195,68 @@ class SharedWriter(Wrapper[W]):
     @trio.lowlevel.enable_ki_protection
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Accept ``data`` whole, or not at all. See :meth:`AsyncWrite.poll_write`."""
-        if type(data) is bytes and len(data) < self.spare_capacity:
-            self.lifecycle.check_write(self)
-            return self._poll_below(self.inner.poll_write, data)
-        return self._begin(data)
+        # First, so that wrong data breaks nothing.
+        view = data if type(data) is bytes else byte_view(data)
+        try:
+            self._make_ready()
+            size = len(view)
+            count = self._poll_below(poll_data, view)
+            if count < size:
+                self._keep(bytes(view[count:]))
+        finally:
+            if type(view) is memoryview:
+                view.release()
+        return size
 
     @trio.lowlevel.enable_ki_protection
     def poll_write_vectored(self, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
         """Accept ``buffers`` as one message. See :meth:`AsyncWrite.poll_write_vectored`."""
-        return self._begin(*checked_buffers(buffers))
+        message = Buf(*checked_buffers(buffers))
+        try:
+            self._make_ready()
+            size = message.remaining
+            self._poll_below(poll_buf, message)
+            if message.remaining:
+                self._keep(b"".join(message.chunks()))
+        finally:
+            message.release()
+        return size
 
     @trio.lowlevel.enable_ki_protection
     def poll_flush(self) -> None:
         """Send the rest of a message, and flush. See :meth:`AsyncWrite.poll_flush`."""
         self.lifecycle.check_flush(self)
         self.push_rest()
-        self._poll_below(poll_step, self.inner, "poll_flush")
+        self._poll_below(poll_step, "poll_flush")
 
     @trio.lowlevel.enable_ki_protection
     def poll_shutdown(self) -> None:
         """Send the rest of a message, and shut down. See :meth:`AsyncWrite.poll_shutdown`."""
         if begin_shutdown(self):
             self.push_rest()
-            self._poll_below(shut_down, self.inner)
+            self._poll_below(shut_down)
             self.lifecycle.end()
 
     def poll_ready(self) -> None:
         """Return if a message can begin. See :meth:`AsyncWrite.poll_ready`."""
         self.lifecycle.check_write(self)
         self.push_rest()
-        self._poll_below(poll_step, self.inner, "poll_ready")
+        self._poll_below(poll_step, "poll_ready")
 
-    def _begin(self, *parts: bytes | bytearray | memoryview) -> int:
-        """Offer a message to the writer below; if it takes some, keep the rest."""
-        # First, so that a wrong part breaks nothing.
-        message = Buf(*parts)
-        try:
+    def _make_ready(self) -> None:
+        """What comes before a message: those who refuse, and the rest of an earlier one."""
+        if self.lifecycle.refusal is not None:
             self.lifecycle.check_write(self)
+        if self._rest is not None:
             self.push_rest()
-            size = message.remaining
-            self._poll_below(poll_buf, self.inner, message)
-            if message.remaining:
-                self._rest = Buf(b"".join(message.chunks()))
-                hold(self)
-        finally:
-            message.release()
-        # It is accepted, whatever comes now; a failure has broken this writer, too.
+
+    def _keep(self, rest: bytes) -> None:
+        """Keep what the writer below has not taken of a message."""
+        self._rest = Buf(rest)
+        hold(self)
+        # The message is accepted, whatever comes now; a failure has broken this writer, too.
         with contextlib.suppress(Exception):
             self.push_rest()
-        return size
 
     def push_rest(self) -> None:
         """Send what is left of a message that has begun; for polls of messages.
@@ -250,18 +265,21 @@ class SharedWriter(Wrapper[W]):
             NotReady: if not all of it can go now.
             trio.BrokenResourceError: if the writer below fails, now or before.
         """
-        polls = 0
-        while self._rest.remaining:
-            if polls == POLLS_PER_TURN:
-                raise NotReady(trio.lowlevel.checkpoint)
-            self._poll_below(poll_buf, self.inner, self._rest)
-            polls += 1
-            if not self._rest.remaining:
+        rest = self._rest
+        if rest is None:
+            return
+        for _ in range(POLLS_PER_TURN):
+            self._poll_below(poll_buf, rest)
+            if not rest.remaining:
+                self._rest = None
                 let_go(self)
+                return
+        raise NotReady(trio.lowlevel.checkpoint)
 
-    def _poll_below(self, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
+    def _poll_below(self, poll: Callable[[W, Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
+        inner = self.inner
         try:
-            return poll_below(self.inner, poll, *args)
+            return poll_below(inner, poll, inner, *args)
         except NotReady as not_ready:
             wait = functools.partial(self._below_wait.wait, not_ready.wait)
             raise NotReady(wait) from None
