@@ -48,7 +48,7 @@ from ._checks import check_buffers, check_data, checked_buffers
 from ._epilogue import Epilogue
 from ._errors import NotReady
 from ._layer import Layer, overrides
-from ._shell import Message, write_from, write_message
+from ._shell import SOME, WHOLE, Message, write_from, write_message
 from ._stack import (
     begin_shutdown,
     call_poll,
@@ -287,7 +287,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         if type(data) is bytes and FAST_SIZE > len(data) < self.spare_capacity and budget.left:
             budget.left -= 1
             return self.poll_write(data)
-        return await write_message(self, Message(data, whole=False))
+        return await write_message(self, Message(data, SOME))
 
     async def write_all(self, data: Buffer) -> None:
         """Write all of ``data``. It may end in a buffer: see :meth:`flush`, :meth:`send_all`.
@@ -316,7 +316,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
             budget.left -= 1
             self.poll_write(data)
             return
-        await write_message(self, Message(data, whole=True))
+        await write_message(self, Message(data, WHOLE))
 
     async def write_buf(self, buf: Buf) -> int:
         """Write some of ``buf``, and advance it past exactly what was accepted.

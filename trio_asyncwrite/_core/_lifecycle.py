@@ -112,14 +112,14 @@ class Call:
         goes_on: whether ``buf`` was begun by an earlier call.
     """
 
-    accepted: int = 0
-    flushing: bool = False
-    goes_on: bool = False
-    buf: Buf | None = None
+    __slots__ = ("accepted", "buf", "flushing", "goes_on", "sends", "size")
 
     def __init__(self, size: int, *, sends: bool = False) -> None:
         self.size = size
         self.sends = sends
+        self.accepted = 0
+        self.flushing = self.goes_on = False
+        self.buf: Buf | None = None
 
 
 class Unfinished:

@@ -168,6 +168,10 @@ def leave(layer: Layer) -> None:
 
 # ---- Messages: the argument of one call --------------------------------------------------------
 
+#: How much of a message a call writes: what one poll accepts, or all.
+SOME: Final = False
+WHOLE: Final = True
+
 
 class Message(Call):
     """What one call writes, and how far it has come.
@@ -176,7 +180,7 @@ class Message(Call):
 
     Args:
         data: the bytes.
-        whole: whether to write all of it; else one poll that succeeds will do.
+        whole: ``WHOLE``, or ``SOME``: then one poll that succeeds will do.
         sends: whether it is Trio's verb: it flushes, and is not resumed when it is cancelled.
         after: makes the polls that follow once all of it was accepted.
 
@@ -185,15 +189,13 @@ class Message(Call):
         BufferError: if ``data`` is a view with gaps between its bytes.
     """
 
-    #: What is ahead of the cursor; and whether it was made here, when only a part was accepted.
-    rest: Buf | None = None
-    is_cut: bool = False
+    __slots__ = ("after", "data", "is_cut", "rest", "whole")
 
     def __init__(
         self,
         data: Buffer,
+        whole: bool,  # noqa: FBT001 - a keyword would make the call slower by a third
         *,
-        whole: bool,
         sends: bool = False,
         after: Callable[[AsyncWrite], object] | None = None,
     ) -> None:
@@ -202,8 +204,14 @@ class Message(Call):
         # The base's fields spelt out: a message is made for every write.
         self.size = len(self.data)
         self.sends = sends
+        self.accepted = 0
+        self.flushing = self.goes_on = False
+        self.buf = None
         self.whole = whole
         self.after = after
+        #: What is ahead of the cursor; and whether that was made here, of what a poll has left.
+        self.rest: Buf | None = None
+        self.is_cut = False
 
 
 def poll_message(writer: AsyncWrite, message: Message) -> int:
@@ -369,7 +377,7 @@ async def write_from(
         raise TypeError(f"expected a Buf, got {name}: write_all() takes bytes, or give Buf(data)")
     owner = writer.lifecycle.original or writer.lifecycle
     unfinished = owner.unfinished
-    message = Message(b"", whole=whole, after=after)
+    message = Message(b"", whole, after=after)
     message.rest, message.size = buf, buf.remaining
     message.goes_on = unfinished is not None and unfinished.goes_on_with(buf)
     if resumable and (whole or message.goes_on):
@@ -389,7 +397,7 @@ async def write_from(
 
 async def send(writer: AsyncWrite, data: Buffer) -> None:
     """What ``AsyncWrite.send_all`` does."""
-    message = Message(data, whole=True, sends=True, after=poll_flush)
+    message = Message(data, WHOLE, sends=True, after=poll_flush)
     message.flushing = not message.size
     await write_message(writer, message)
 
