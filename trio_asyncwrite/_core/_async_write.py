@@ -48,7 +48,7 @@ from ._checks import check_buffers, check_data, checked_buffers
 from ._epilogue import Epilogue
 from ._errors import NotReady
 from ._layer import Layer, overrides
-from ._shell import SOME, WHOLE, Message, write_from, write_message
+from ._shell import SOME, WHOLE, Message, message_to_send, write_from, write_message
 from ._stack import (
     begin_shutdown,
     call_poll,
@@ -501,7 +501,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
 
         Source: :meth:`trio.abc.SendStream.send_all`.
         """
-        await _shell.send(self, data)
+        await write_message(self, message_to_send(data))
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until a write might be accepted at once; it may return too early, never late.

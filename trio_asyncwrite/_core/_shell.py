@@ -181,7 +181,6 @@ class Message(Call):
     Args:
         data: the bytes.
         whole: ``WHOLE``, or ``SOME``: then one poll that succeeds will do.
-        sends: whether it is Trio's verb: it flushes, and is not resumed when it is cancelled.
         after: makes the polls that follow once all of it was accepted.
 
     Raises:
@@ -195,17 +194,14 @@ class Message(Call):
         self,
         data: Buffer,
         whole: bool,  # noqa: FBT001 - a keyword would make the call slower by a third
-        *,
-        sends: bool = False,
         after: Callable[[AsyncWrite], object] | None = None,
     ) -> None:
         # Before anything else: it refuses what is no data.
         self.data: bytes | memoryview = data if type(data) is bytes else byte_view(data)
         # The base's fields spelt out: a message is made for every write.
         self.size = len(self.data)
-        self.sends = sends
         self.accepted = 0
-        self.flushing = self.goes_on = False
+        self.sends = self.flushing = self.goes_on = False
         self.buf = None
         self.whole = whole
         self.after = after
@@ -377,7 +373,7 @@ async def write_from(
         raise TypeError(f"expected a Buf, got {name}: write_all() takes bytes, or give Buf(data)")
     owner = writer.lifecycle.original or writer.lifecycle
     unfinished = owner.unfinished
-    message = Message(b"", whole, after=after)
+    message = Message(b"", whole, after)
     message.rest, message.size = buf, buf.remaining
     message.goes_on = unfinished is not None and unfinished.goes_on_with(buf)
     if resumable and (whole or message.goes_on):
@@ -395,11 +391,12 @@ async def write_from(
             set_unfinished(writer, unfinished)
 
 
-async def send(writer: AsyncWrite, data: Buffer) -> None:
-    """What ``AsyncWrite.send_all`` does."""
-    message = Message(data, WHOLE, sends=True, after=poll_flush)
+def message_to_send(data: Buffer) -> Message:
+    """What ``AsyncWrite.send_all`` writes."""
+    message = Message(data, WHOLE, poll_flush)
+    message.sends = True
     message.flushing = not message.size
-    await write_message(writer, message)
+    return message
 
 
 def _leave(writer: AsyncWrite, message: Message, *, done: bool) -> None:

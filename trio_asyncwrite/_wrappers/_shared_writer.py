@@ -173,7 +173,7 @@ class SharedWriter(Wrapper[W]):
             :meth:`write_all_buf` it is at its end if the message has begun, else at its start.
         Checkpoints: if it waits, or if :ref:`the budget <budget>` is spent.
         """
-        await write_message(self, Message(data, WHOLE, after=_see_through))
+        await write_message(self, Message(data, WHOLE, _see_through))
 
     async def write_all_buf(self, buf: Buf) -> None:
         """Write ``buf`` as one message. See :meth:`AsyncWrite.write_all_buf`.
