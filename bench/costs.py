@@ -138,7 +138,7 @@ async def most_unsent(receiver: Receiver, milliseconds: int, mark: int | None) -
                 most = max(most, unsent)
                 await trio.sleep(0.005)
         nursery.cancel_scope.cancel()
-    abort(stream)
+    await abort(stream)
     receiver.answer()
     return most
 

@@ -28,7 +28,7 @@ import trio
 from harness import WORKLOADS, Effort, Family, measure_all
 from peers import PEERS
 
-FULL = Effort(5, seconds=0.2, connections=5000, idle_connections=500, slow_milliseconds=2000)
+FULL = Effort(5, seconds=0.15, connections=5000, idle_connections=500, slow_milliseconds=2000)
 QUICK = Effort(3, seconds=0.08, connections=5000, idle_connections=500, slow_milliseconds=1000)
 SMOKE = Effort(1, seconds=None, connections=10, idle_connections=10, slow_milliseconds=50)
 
