@@ -260,7 +260,7 @@ COSTS: list[tuple[Callable[[], AsyncWrite], int, int]] = [
     (lambda: Asks(Transport()), 1000, 11),
     (lambda: BufWriter(Transport(), 100), 64 * KIB, 24),
     (lambda: BufWriter(Slow(), 100), 1000, 18),
-    (lambda: TimeoutWriter(Slow()), 1000, 18),
+    (lambda: TimeoutWriter(Slow(), idle=60), 1000, 18),
     (lambda: SharedWriter(Slow()), 1000, 18),
     (lambda: Slow().by_ref(), 1000, 18),
 ]
