@@ -140,7 +140,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def downstream(session: nox.Session) -> None:
-    """Run httpcore's, hypercorn's and trio-websocket's tests, and them, on our streams."""
+    """Run Trio's and other projects' tests, and live programs, on our streams."""
     session.install("--editable", ".", *group("downstream"))
     session.run("python", "downstream/suites.py", os.fspath(Path(session.create_tmp(), "suites")))
     live = ["--config-file=downstream/pytest.ini", "-p", "in_place_of_trio"]

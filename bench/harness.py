@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import enum
 import functools
@@ -9,6 +10,7 @@ import gc
 import importlib.util
 import itertools
 import math
+import random
 import resource
 import socket
 import ssl
@@ -20,7 +22,7 @@ import time
 import tracemalloc
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import trustme
 from receiver import GOODBYE_SIZE, HOST, PING_SIZE, RECORD_OVERHEAD
@@ -45,6 +47,7 @@ class Family(enum.Enum):
     PING = "ping"
     HANDSHAKES = "handshakes"
     CLOSING = "closing"
+    FILES = "files"
     LAYERS = "layers"
 
 
@@ -52,12 +55,15 @@ class Family(enum.Enum):
 class Workload:
     """A message to send, in one part or several that are to leave together; or a connection.
 
-    In the family of layers it is an operation in memory, which needs no receiver.
+    Of files, it is the file. In the family of layers it is an operation in memory, which needs no
+    receiver.
     """
 
     name: str
     family: Family
     parts: tuple[bytes, ...] = ()
+    #: How large the file is, in bytes.
+    file_size: int = 0
 
     @property
     def tls(self) -> bool:
@@ -73,11 +79,11 @@ class Workload:
 
     @property
     def size(self) -> int:
-        return sum(map(len, self.parts))
+        return self.file_size or sum(map(len, self.parts))
 
     def order(self, count: int) -> str:
         """The line that tells the receiver what to do."""
-        if self.family is Family.TCP:
+        if self.family in {Family.TCP, Family.FILES}:
             return f"bytes {count * self.size}"
         if self.family is Family.TLS:
             return "tls 1"
@@ -113,6 +119,7 @@ WORKLOADS = (
     *messages("", Family.PING, ("ping", PING_SIZE), ("TLS ping", PING_SIZE)),
     Workload("TLS handshake", Family.HANDSHAKES),
     Workload("closing", Family.CLOSING),
+    Workload("file, 16 MiB", Family.FILES, file_size=16 << 20),
     Workload(WRITE_FLUSH, Family.LAYERS),
     Workload(MAKE_DROP, Family.LAYERS),
     Workload(ACLOSE, Family.LAYERS),
@@ -172,6 +179,17 @@ def allow_descriptors(wanted: int) -> int:
 @functools.cache
 def authority() -> trustme.CA:
     return trustme.CA()
+
+
+@functools.cache
+def cached_file(size: int) -> IO[bytes]:
+    """An open file of so many bytes, which the system has in memory: it was just written."""
+    file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - open as long as this process
+    atexit.register(file.close)
+    block = random.Random(size).randbytes(1 << 20)
+    for _ in range(size >> 20):
+        file.write(block)
+    return file
 
 
 @functools.cache
@@ -243,6 +261,10 @@ class Run:
         sock = socket.create_connection((HOST, self.port))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
+
+    def file(self) -> IO[bytes]:
+        """The file to send, from its start, ``count`` times."""
+        return cached_file(self.workload.file_size)
 
     def messages(self) -> Iterator[Any]:
         """All messages: each one ``bytes``, or the tuple of its parts in a gathered workload."""

@@ -8,6 +8,7 @@ functions send over TCP and over TLS, as the workload has it.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import socket
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ from trio_asyncwrite import (
     BufWriter,
     CloseOutcome,
     DuplexStream,
+    FilePart,
     NotReady,
     Sink,
     TimeoutWriter,
@@ -279,6 +281,45 @@ async def close_writers(run: Run) -> None:
             await writer.wait_closed()
 
 
+# ---- Files ---------------------------------------------------------------------------------
+
+
+async def write_all_file(run: Run) -> None:
+    stream, file = await open_ours(run), run.file()
+    with run.clock():
+        for _ in range(run.count):
+            await stream.write_all_file(FilePart(file, 0, run.workload.size))
+        await stream.aclose()
+
+
+async def read_in_thread(size: int, run: Run) -> None:
+    """What a Trio program does without ``sendfile``: ``size`` bytes at a time."""
+    stream, file = await open_trio(run), run.file()
+    with run.clock():
+        for _ in range(run.count):
+            file.seek(0)
+            while data := await trio.to_thread.run_sync(file.read, size):
+                await stream.send_all(data)
+        await stream.aclose()
+
+
+async def loop_sendfile(run: Run) -> None:
+    loop, file = asyncio.get_running_loop(), run.file()
+    writer = await open_writer(run)
+    with run.clock():
+        for _ in range(run.count):
+            await loop.sendfile(writer.transport, file, fallback=False)
+        await close_writer(writer)
+
+
+def socket_sendfile(run: Run) -> None:
+    sock, file = open_socket(run), run.file()
+    with run.clock():
+        for _ in range(run.count):
+            sock.sendfile(file)
+        close_socket(sock)
+
+
 # ---- Layers in memory ----------------------------------------------------------------------
 
 #: The message of all workloads of layers, 64 bytes.
@@ -384,6 +425,9 @@ FASTNET_DRAIN = "aiofastnet write+drain"
 ASYNCIO_DRAIN = "asyncio write+drain"
 BLOCKING_HANDSHAKE = "ssl.SSLSocket"
 BUFFERED_WRITER = "C io.BufferedWriter"
+FILE = "TcpStream.write_all_file"
+TRIO_FILE = "trio read in thread, 64 KiB"
+ASYNCIO_FILE = "asyncio loop.sendfile"
 
 FIXED_MARK = "TcpStream, mark of 16 KiB"
 NO_MARK = "TcpStream, no mark"
@@ -403,10 +447,17 @@ shake_hands_anyio = functools.partial(shake_hands, open_anyio, aclose)
 shake_hands_writer = functools.partial(shake_hands, open_writer, close_writer)
 
 
-TCP, TLS, PING, HANDSHAKES, CLOSING, LAYERS = Family
+TCP, TLS, PING, HANDSHAKES, CLOSING, FILES, LAYERS = Family
 
 #: Each family's peer to which the ratios relate. Layers have none: no other library has them.
-BASELINES = {TCP: TRIO, TLS: TRIO_TLS, PING: TRIO, HANDSHAKES: TRIO_HANDSHAKE, CLOSING: TRIO_CLOSE}
+BASELINES = {
+    TCP: TRIO,
+    TLS: TRIO_TLS,
+    PING: TRIO,
+    HANDSHAKES: TRIO_HANDSHAKE,
+    CLOSING: TRIO_CLOSE,
+    FILES: TRIO_FILE,
+}
 
 PEERS = (
     Peer(TCP, BUF_WRITER, "ours", trio_run, buf_writer_write),
@@ -464,6 +515,18 @@ PEERS = (
     Peer(CLOSING, "trio eof, drain, aclose", "async", trio_run, linger_in_nursery),
     Peer(CLOSING, "asyncio close", "async", asyncio_run, close_writers),
     Peer(CLOSING, "uvloop close", "async", uvloop_run, close_writers, ("uvloop",)),
+    Peer(FILES, FILE, "ours", trio_run, write_all_file),
+    Peer(FILES, TRIO_FILE, "async", trio_run, functools.partial(read_in_thread, 65536)),
+    Peer(
+        FILES,
+        "trio read in thread, 1 MiB",
+        "async",
+        trio_run,
+        functools.partial(read_in_thread, 1 << 20),
+    ),
+    # uvloop's raises NotImplementedError.
+    Peer(FILES, ASYNCIO_FILE, "async", asyncio_run, loop_sendfile),
+    Peer(FILES, "socket sendfile", "blocking", call, socket_sendfile),
     *(
         Peer(LAYERS, name, "ours", trio_run, functools.partial(use_layers, make, transport))
         for name, make, transport in (

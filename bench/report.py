@@ -24,6 +24,7 @@ UNITS = {
     Family.PING: "round trip",
     Family.HANDSHAKES: "handshake",
     Family.CLOSING: "connection",
+    Family.FILES: "file",
     Family.LAYERS: "turn",
 }
 
@@ -51,13 +52,13 @@ class Results:
     def of(self, workload: Workload) -> list[Series]:
         return [one for one in self.series if one.workload is workload]
 
+    def cpu_time(self, workload: str, peer: str) -> float | None:
+        """CPU seconds each, or None if that was not measured."""
+        return self._cpu_times.get((workload, peer))
+
     def rate(self, workload: str, peer: str) -> float | None:
         """How often per second, or None if that was not measured."""
         return self._rates.get((workload, peer))
-
-    def cpu_time(self, workload: str, peer: str) -> float | None:
-        """Seconds of CPU each, or None if that was not measured."""
-        return self._cpu_times.get((workload, peer))
 
     def latencies(self) -> dict[str, float]:
         """What half of the round trips, and all but a hundredth, stay below; in microseconds."""
@@ -118,6 +119,12 @@ def table(results: Results, family: Family, workloads: list[Workload], of_peers:
         found = [results.cpu_time(name, peer.name) for name in names]
         cpu_times.append((peer.name, ["-" if t is None else significant(1e6 * t) for t in found]))
     lines += ["", *block(f"us of CPU per {unit}", cpu_times)]
+    if family is Family.FILES:
+        cpu = []
+        for peer in of_peers:
+            per_file = [(results.cpu_time(one.name, peer.name), one.size) for one in workloads]
+            cpu.append((peer.name, [significant((t or 0) * 2**30 / size) for t, size in per_file]))
+        lines += ["", *block("CPU seconds per GiB", cpu)]
     if base := peers.BASELINES.get(family):
         ratios = []
         for peer in of_peers:
@@ -172,7 +179,11 @@ TARGETS = (
     Target("TLS 1 MiB", peers.TLS_STREAM, 1.0, (peers.UVLOOP_DRAIN,)),
     Target("TLS 1 MiB", peers.TLS_STREAM, 0.9, (peers.FASTNET_DRAIN,)),
     Target("TLS handshake", peers.TLS_HANDSHAKE, 0.95, (peers.BLOCKING_HANDSHAKE,)),
+    Target("file, 16 MiB", peers.FILE, 1.0, (peers.ASYNCIO_FILE,)),
 )
+
+#: How much of the CPU time of asyncio's ``sendfile`` our files may take.
+FILE_CPU = 1.5
 
 #: The most small writes of a tight loop between two checkpoints.
 LONGEST_TURN = 128
@@ -198,6 +209,18 @@ def checks(results: Results, fairness: dict[str, int]) -> list[dict[str, Any]]:
                     "passed": rate / other_rate >= target.factor,
                 }
             )
+    ours, theirs = (
+        results.cpu_time("file, 16 MiB", peer) for peer in (peers.FILE, peers.ASYNCIO_FILE)
+    )
+    if ours and theirs:
+        found.append(
+            {
+                "what": f"file, 16 MiB: CPU of {peers.FILE} / {peers.ASYNCIO_FILE}",
+                "value": ours / theirs,
+                "target": f"<= {FILE_CPU}",
+                "passed": ours / theirs <= FILE_CPU,
+            }
+        )
     what, longest_turn = next(iter(fairness.items()))
     found.append(
         {

@@ -45,30 +45,48 @@ class StapledStream(ours.ReadWritePair[R, Any], Generic[S, R]):  # type: ignore[
         super().__init__(send_stream=send_stream, receive_stream=receive_stream)
 
 
-NAMES = {
-    "SSLListener": ours.TlsListener,
-    "SSLStream": ours.TlsStream,
-    "SocketListener": ours.TcpListener,
-    "SocketStream": ours.TcpStream,
-    "StapledStream": StapledStream,
-    "open_ssl_over_tcp_listeners": ours.open_tls_over_tcp_listeners,
-    "open_ssl_over_tcp_stream": ours.open_tls_over_tcp_stream,
-    "open_tcp_listeners": ours.open_tcp_listeners,
-    "open_tcp_stream": ours.open_tcp_stream,
-    "open_unix_socket": ours.open_unix_stream,
-    "serve_listeners": ours.serve_listeners,
-    "serve_ssl_over_tcp": ours.serve_tls_over_tcp,
-    "serve_tcp": ours.serve_tcp,
+#: Our streams and functions, by the module of Trio where its own stand.
+NAMES: dict[str, dict[str, Any]] = {
+    "trio._highlevel_generic": {"StapledStream": StapledStream},
+    "trio._highlevel_open_tcp_listeners": {
+        "open_tcp_listeners": ours.open_tcp_listeners,
+        "serve_tcp": ours.serve_tcp,
+    },
+    "trio._highlevel_open_tcp_stream": {"open_tcp_stream": ours.open_tcp_stream},
+    "trio._highlevel_open_unix_stream": {"open_unix_socket": ours.open_unix_stream},
+    "trio._highlevel_serve_listeners": {"serve_listeners": ours.serve_listeners},
+    "trio._highlevel_socket": {
+        "SocketListener": ours.TcpListener,
+        "SocketStream": ours.TcpStream,
+    },
+    "trio._highlevel_ssl_helpers": {
+        "open_ssl_over_tcp_listeners": ours.open_tls_over_tcp_listeners,
+        "open_ssl_over_tcp_stream": ours.open_tls_over_tcp_stream,
+        "serve_ssl_over_tcp": ours.serve_tls_over_tcp,
+    },
+    "trio._ssl": {"SSLListener": ours.TlsListener, "SSLStream": ours.TlsStream},
+    "trio._unix_pipes": {"FdStream": ours.PollEvented},
 }
 
 for one in (ours.TcpStream, ours.TlsStream, ours.PollEvented):
     count_objects(one)
 
-lowlevel = types.ModuleType("trio.lowlevel")
-vars(lowlevel).update(vars(trio.lowlevel), FdStream=ours.PollEvented)
-stand_in = types.ModuleType("trio")
-vars(stand_in).update(vars(trio), lowlevel=lowlevel, **NAMES)
-sys.modules.update({"trio": stand_in, "trio.lowlevel": lowlevel})
+
+def stand_in(module: types.ModuleType, names: dict[str, Any]) -> types.ModuleType:
+    """Let whoever imports ``module`` from now on find ``names`` in it."""
+    copy = types.ModuleType(module.__name__)
+    vars(copy).update(vars(module), **names)
+    sys.modules[module.__name__] = copy
+    return copy
+
+
+public: dict[str, Any] = {}
+for name, names in NAMES.items():
+    public |= names
+    stand_in(sys.modules[name], names)
+lowlevel = stand_in(trio.lowlevel, {"FdStream": public.pop("FdStream")})
+# Trio makes the pipes to a child with it.
+trio._subprocess_platform.trio = stand_in(trio, {"lowlevel": lowlevel, **public})  # noqa: SLF001
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -50,6 +50,13 @@ ALWAYS = {
     "ping": {"TcpStream, TlsStream", "trio send_all", "asyncio write+drain", "socket sendall"},
     "handshakes": {"TlsStream", "trio.SSLStream", "asyncio", "ssl.SSLSocket"},
     "closing": {"close_all_gracefully", "trio aclose in a nursery", "asyncio close"},
+    "files": {
+        "TcpStream.write_all_file",
+        "trio read in thread, 64 KiB",
+        "trio read in thread, 1 MiB",
+        "asyncio loop.sendfile",
+        "socket sendfile",
+    },
     "layers": {"BufWriter over Sink", "BufWriter over duplex", "TimeoutWriter + BufWriter"},
 }
 #: Only this library's. A checkout is compared by these.
@@ -60,6 +67,7 @@ OURS = {
     "ping": {"TcpStream, TlsStream"},
     "handshakes": {"TlsStream"},
     "closing": {"close_all_gracefully"},
+    "files": {"TcpStream.write_all_file"},
 }
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="TcpStream is not for Windows")
@@ -136,6 +144,19 @@ def test_the_latency_of_round_trips_and_the_send_queue_have_figures(tmp_path: Pa
         assert found["most_unsent_bytes"].keys() == {"adapted mark", "mark of 16 KiB", "no mark"}
 
 
+def test_files_are_measured_with_the_processor_time_that_they_take(tmp_path: Path) -> None:
+    printed, found = run_bench(tmp_path / "bench.json", "--only", "files")
+
+    assert {series["peer"] for series in found["series"]} == ALWAYS["files"]
+    assert all(series["cpu_us_per_unit"] > 0 for series in found["series"])
+    assert "CPU seconds per GiB" in printed
+    judged = [check["what"] for check in found["checks"]]
+    assert judged[:2] == [
+        "file, 16 MiB: TcpStream.write_all_file / asyncio loop.sendfile",
+        "file, 16 MiB: CPU of TcpStream.write_all_file / asyncio loop.sendfile",
+    ]
+
+
 # Slow: thirty measurements of TLS.
 @pytest.mark.slow
 def test_tls_can_be_measured_alone(tmp_path: Path) -> None:
@@ -184,7 +205,9 @@ def other_checkout(tmp_path: Path) -> Path:
 
 
 # In two parts: every row has new processes.
-@pytest.mark.parametrize("families", [("tcp", "ping", "closing"), ("tls", "handshakes", "layers")])
+@pytest.mark.parametrize(
+    "families", [("tcp", "ping", "closing"), ("tls", "handshakes", "layers", "files")]
+)
 def test_another_checkout_is_imported_and_every_row_of_ours_is_compared(
     tmp_path: Path, other_checkout: Path, families: tuple[str, ...]
 ) -> None:

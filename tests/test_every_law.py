@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
 import pickle
 import struct
 import warnings
@@ -21,6 +22,7 @@ from trio_asyncwrite import (
     AsyncWrite,
     Buf,
     BufWriter,
+    FilePart,
     NotReady,
     duplex,
     simplex,
@@ -46,6 +48,7 @@ from .core._fakes import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 #: More than any of them holds, and more than the hostile ones pass on quickly.
@@ -269,6 +272,34 @@ async def test_a_buf_that_was_begun_stands_in_the_way_of_other_writes_only(row: 
             await writer.aclose()
         assert len(messages) >= 1
     await close_all(writer, other)
+
+
+@rows(CLOGGING)
+async def test_a_file_that_was_begun_stands_in_the_way_of_other_writes_only(
+    row: Row, tmp_path: Path
+) -> None:
+    path = tmp_path / "sparse"
+    path.touch()
+    os.truncate(path, LARGE)
+    writer, other = await make(row)
+    with path.open("rb") as file:
+        part = FilePart(file)
+        was_cut = await is_cut_short(partial(writer.write_all_file, part))
+        if writer.keeps_messages or not was_cut:
+            assert part.offset == LARGE
+            assert not part
+        else:
+            assert 0 < part.offset < LARGE
+            for operation in WRITES.values():
+                with pytest.raises(trio.BrokenResourceError, match="finish the FilePart first"):
+                    await operation(writer)
+            left = part.remaining
+            await cut_short(partial(writer.write_all_file, part))
+            assert part.remaining == left
+            with resource_warnings() as messages, trio.fail_after(5):
+                await writer.aclose()
+            assert len(messages) >= 1
+        await close_all(writer, other)
 
 
 # ---- Law 4: closing is seen by the whole stack ---------------------------------------------------

@@ -23,6 +23,7 @@ from ._core._async_write import (
 from ._core._buf import Buf as Buf
 from ._core._epilogue import Epilogue as Epilogue
 from ._core._errors import NotReady as NotReady, WriteZeroError as WriteZeroError
+from ._core._file_part import FilePart as FilePart, SupportsFileno as SupportsFileno
 from ._core._layer import Layer as Layer
 from ._serving._drain import Drain as Drain, DrainReport as DrainReport
 from ._serving._serve import (
@@ -81,6 +82,7 @@ __all__ = (
     "DrainReport",
     "DuplexStream",
     "Epilogue",
+    "FilePart",
     "HasFileno",
     "Layer",
     "NotReady",
@@ -91,6 +93,7 @@ __all__ = (
     "SimplexReader",
     "SimplexWriter",
     "Sink",
+    "SupportsFileno",
     "TcpListener",
     "TcpStream",
     "TimeoutWriter",

@@ -1,12 +1,20 @@
 """A WebSocket with trio-websocket, over our TLS.
 
-trio-websocket takes any Trio stream. Its ``send_message`` may be cancelled at any time now, for
-the stream below it survives that.
+trio-websocket takes any Trio stream, and sends each message by one ``send_all``. A ``SharedWriter``
+below it lets you cancel ``send_message`` at any time: a message that has begun goes out whole, with
+the next one at the latest; one that has not is withdrawn. Over a bare ``TlsStream`` this is true of
+messages up to 64 KiB. A longer one that is cancelled in the middle ends the connection there: the
+next ``send_message`` raises ``ConnectionClosed``.
+
+Close the stream yourself, inside the nursery: trio-websocket leaves it open when the connection
+fails, and then its own task goes on reading from it.
 
 Prints::
 
-    server got: hello
-    client got: HELLO
+    cancelled: True
+    server got 5 characters
+    server got 100000 characters
+    client got: that is all
 """
 
 from __future__ import annotations
@@ -18,25 +26,33 @@ import trio
 import trio_websocket
 import trustme
 
-from trio_asyncwrite import TlsStream, duplex
+from trio_asyncwrite import DuplexStream, ReadWritePair, SharedWriter, TlsStream, duplex
 
 
-async def serve(stream: trio.abc.Stream) -> None:
-    async with trio.open_nursery() as nursery:
-        request = await trio_websocket.wrap_server_stream(nursery, stream)
+async def serve(tls: TlsStream[DuplexStream]) -> None:
+    stream = ReadWritePair(tls, SharedWriter(tls))
+    async with trio.open_nursery() as nursery, stream:
+        # With no place to queue them, messages wait until they are asked for.
+        request = await trio_websocket.wrap_server_stream(nursery, stream, message_queue_size=0)
         socket = await request.accept()
-        message = await socket.get_message()
-        print("server got:", message)
-        await socket.send_message(message.upper())
+        await trio.sleep(2)
+        while (message := await socket.get_message()) != "last":
+            print("server got", len(message), "characters")
+        await socket.send_message("that is all")
         await socket.aclose()
 
 
-async def talk(stream: trio.abc.Stream) -> None:
-    async with trio.open_nursery() as nursery:
-        # Its annotation names Trio's own streams, and it takes any.
-        stream_of_trio = cast("trio.SocketStream", stream)
-        socket = await trio_websocket.wrap_client_stream(nursery, stream_of_trio, "localhost", "/")
-        await socket.send_message("hello")
+async def talk(tls: TlsStream[DuplexStream]) -> None:
+    stream = ReadWritePair(tls, SharedWriter(tls))
+    # The annotation of wrap_client_stream names Trio's own streams, but it takes any.
+    as_trios = cast("trio.SocketStream", stream)
+    async with trio.open_nursery() as nursery, stream:
+        socket = await trio_websocket.wrap_client_stream(nursery, as_trios, "localhost", "/")
+        await socket.send_message("first")
+        with trio.move_on_after(1) as scope:
+            await socket.send_message("x" * 100_000)
+        print("cancelled:", scope.cancelled_caught)
+        await socket.send_message("last")
         print("client got:", await socket.get_message())
         await socket.aclose()
 
@@ -51,8 +67,7 @@ async def main() -> None:
     left, right = duplex(4096)  # in a program: open_tls_over_tcp_stream, serve_tls_over_tcp
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve, TlsStream(right, server_context, server_side=True))
-        client = TlsStream(left, client_context, server_hostname="localhost")
-        nursery.start_soon(talk, client)
+        nursery.start_soon(talk, TlsStream(left, client_context, server_hostname="localhost"))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -219,12 +220,16 @@ WRONG: dict[str, list[Any]] = {
     "data": ["text", "", None, 7, [1, 2], [b"abc"], GAPS],
     "buffers": [b"abc", bytearray(b"abc"), "text", None, 7, [1, 2], ["text"], [""], [None], [GAPS]],
     "buf": [b"abc", "text", None, [b"abc"]],
+    "part": [b"abc", "text", None, 7, Buf(b"abc")],
+    "file": [b"abc", "text", None, True, io.BytesIO(b"abc")],
     "format": [None, 7, "no format"],
 }
 TAKES = {
     "data": ("write", "write_all", "send_all", "poll_write"),
     "buffers": ("write_vectored", "write_all_vectored", "poll_write_vectored"),
     "buf": ("write_buf", "write_all_buf"),
+    "part": ("write_all_file",),
+    "file": ("send_file",),
     "format": ("write_struct",),
 }
 

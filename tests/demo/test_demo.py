@@ -112,6 +112,26 @@ def test_the_output_says_what_was_done_and_why_send_all_loses(
     assert max(map(len, out.splitlines()[1:])) < 80
 
 
+@pytest.mark.parametrize("transport", ["TCP", "TLS"])
+def test_one_file_arrives_by_its_hash_and_the_loop_loses_some(
+    transport: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind = f"--transport={transport.lower()}"
+    status = command_line.main(["demo", str(folder), "--cancels=12", "--answers=0", kind])
+
+    out = capsys.readouterr().out
+    table = rows(out, f"one file over {transport}")
+    size = f"{4 * RECORD + 104:,}"
+    assert status == 0
+    assert f"One file of {size} bytes" in out
+    assert table["bytes to be sent"] == [size, size, ""]
+    assert table["bytes received"][0] == size
+    assert table["right SHA-256"] == ["yes", "NO", ""]
+    assert table["bytes missing"][0] == "0"
+    assert number(table["bytes missing"][1]) > 0
+    assert number(table["cancellations that hit"][0].partition(" ")[0]) > 5
+
+
 def test_the_default_goes_over_tls_as_well_where_send_all_dies(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -431,9 +451,13 @@ def test_a_corrupted_transport_is_found_out(
 
     status = job.run_demo(folder, cancels=0, seed=0, answers=0, transports=[TCP, bad])
 
-    last = capsys.readouterr().out.split("over TCP ")[2]
+    out = capsys.readouterr().out
+    last = out.split("\nover TCP ")[2]
     table = rows("\nover TCP " + last)
     assert status == 1
+    title = "one file over TCP"
+    of_file = rows(f"\n{title} " + out.split(f"\n{title} ")[2], title)
+    assert of_file["right SHA-256"] == ["NO", "yes", ""]
     assert table["arrived whole"] == ["NO", "yes", "yes"]
     assert table[what][0] not in ("0", "none")
     assert table["first wrong byte"][0] != "none"

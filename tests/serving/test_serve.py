@@ -54,6 +54,22 @@ async def test_without_a_drain_it_is_trios(*, tls: bool) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_without_a_drain_it_serves_the_listeners_of_others() -> None:
+    served: list[trio.abc.Stream] = []
+
+    async def answer(stream: trio.abc.Stream) -> None:
+        served.append(stream)
+        await stream.send_all(b"hello")
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        assert await nursery.start(serve_listeners, answer, listeners) == listeners
+        async with await trio.testing.open_stream_to_socket_listener(listeners[0]) as stream:
+            assert await read_all(stream) == b"hello"
+        nursery.cancel_scope.cancel()
+    assert [type(one) for one in served] == [trio.SocketStream]
+
+
 @both
 async def test_what_a_handler_wrote_arrives_though_it_has_not_read_everything(*, tls: bool) -> None:
     """trio.serve_listeners closes by a reset here, which destroys the answer."""

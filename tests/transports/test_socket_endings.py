@@ -110,7 +110,11 @@ async def test_no_close_waits_for_the_peer(ends: Ends, before: bytes, end: str) 
     assert ends.linger == (RESET if end == "unclean" or before == RESET else OFF)
 
 
-@pytest.mark.parametrize("refused", [OSError(errno.EINVAL, "refused"), b"", b"1234"])
+@pytest.mark.parametrize(
+    "refused",
+    [OSError(errno.EINVAL, "refused"), NotImplementedError("a fake"), True, b"", b"1234"],
+    ids=repr,
+)
 async def test_a_kernel_that_does_not_know_so_linger(
     refused: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,12 +122,14 @@ async def test_a_kernel_that_does_not_know_so_linger(
     left, right = tcp_sockets()
     with right:
         stream = TcpStream(trio.socket.from_stdlib_socket(left))
-        answer = Mock(side_effect=refused if isinstance(refused, OSError) else None)
+        answer = Mock(side_effect=refused if isinstance(refused, Exception) else None)
         answer.return_value = refused
         sock = Mock(getsockopt=answer)
         prepare_close(sock, reset=True)
         assert sock.setsockopt.mock_calls == [call(*LINGER, RESET)]
         sock.setsockopt.side_effect = OSError(errno.EINVAL, "refused")
+        prepare_close(sock, reset=True)
+        sock.setsockopt.side_effect = NotImplementedError
         prepare_close(sock, reset=True)
         await stream.aclose()
 

@@ -59,6 +59,13 @@ async def every_write(writer: aw.AsyncWrite) -> None:
     assert_type(await writer.write_buf(aw.Buf(b"", bytearray())), int)
     await writer.write_all(b"")
     await writer.write_all_buf(aw.Buf())
+    with open("file", "rb") as file:  # noqa: ASYNC230, PTH123 - never run
+        part = aw.FilePart(file, 0, count=None, offload=True)
+        await writer.write_all_file(part)
+        await writer.send_file(file.fileno(), 0, 10)
+        assert_type(part.offset, int)
+        assert_type(part.remaining, int)
+    await writer.write_all_file(aw.FilePart(await trio.open_file("file", "rb")))
     await writer.write_all_vectored([b""])
     await writer.write_struct("!H", 1)
     await writer.flush()
@@ -71,6 +78,7 @@ async def every_write(writer: aw.AsyncWrite) -> None:
 def polls(writer: aw.AsyncWrite) -> None:
     try:
         assert_type(writer.poll_write(b""), int)
+        assert_type(writer.poll_write_file(aw.FilePart(0), 1), int)
     except aw.NotReady as not_ready:
         assert_type(not_ready.wait, Callable[[], Awaitable[object]])
 

@@ -39,14 +39,15 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, final
 
 import trio.abc
 
-from . import _shell
+from . import _shell, _write_file
 from ._answer import answer
 from ._async_read import AsyncRead
 from ._budget import FAST_SIZE
 from ._buf import Buf
-from ._checks import check_buffers, check_data, checked_buffers
+from ._checks import accepted, check_buffers, check_data, checked_buffers
 from ._epilogue import Epilogue
 from ._errors import NotReady
+from ._file_part import FilePart, check_part
 from ._layer import Layer, overrides
 from ._shell import SOME, WHOLE, Message, message_to_send, write_from, write_message
 from ._stack import (
@@ -66,6 +67,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from typing_extensions import Buffer, Self
+
+    from ._file_part import SupportsFileno
 
 W = TypeVar("W", bound="AsyncWrite")
 
@@ -180,6 +183,45 @@ class AsyncWrite(Layer, trio.abc.SendStream):
             if len(data):
                 return self.poll_write(data)
         return self.poll_write(b"")
+
+    def poll_write_file(self, part: FilePart, limit: int, /) -> int:
+        """Accept bytes of a file now, or raise :exc:`NotReady`.
+
+        The default reads them and hands them to :meth:`poll_write`, so a layer that looks at the
+        bytes or changes them need not override it. If :meth:`poll_write` is not overridden either,
+        the layer below is asked. A transport lets the kernel send the file, as ``sendfile`` does.
+
+        Whoever calls it moves ``part`` past the bytes, by :meth:`FilePart.advance`.
+
+        Args:
+            part: what to send. The bytes begin at :attr:`FilePart.offset`.
+            limit: how many bytes to accept at most; at least 1.
+
+        Returns:
+            How many bytes were accepted; 0 only at the end of the part or of the file.
+
+        Raises:
+            NotReady: if nothing can be accepted now, or nothing is in memory to be read. If the
+                file cannot be read at all, the *wait* raises the error, so it breaks no writer.
+            TypeError: if ``part`` is not a :class:`FilePart`, or ``limit`` is no integer.
+            ValueError: if ``limit`` is less than 1.
+            trio.ClosedResourceError: if a shutdown or close has begun.
+            trio.BrokenResourceError: if the writer has failed, now or before.
+
+        Source: sendfile(2); ``io.ReaderFrom`` of Go, by which its ``io.Copy`` finds it.
+        """
+        lifecycle = self.lifecycle
+        if lifecycle.refusal is not None:
+            lifecycle.check_write(self)
+        check_part(part, limit)
+        # Not the class: an object may have a poll of its own.
+        if getattr(self.poll_write, "__func__", None) is AsyncWrite.poll_write:
+            inner = find_inner(self)
+            if inner is not None:
+                writer = _as_writer(self, inner)
+                return poll_below(writer, writer.poll_write_file, part, limit)
+        data = part.poll_read(limit)
+        return accepted(self.poll_write(data), len(data), self) if data else 0
 
     def poll_flush(self) -> None:
         """Return when all bytes accepted so far have been handed to the innermost transport.
@@ -443,6 +485,62 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         """
         await self.write_all(struct.pack(format, *values))
 
+    async def write_all_file(self, part: FilePart) -> None:
+        """Write all of a part of a file, and move it past exactly what was accepted.
+
+        Over a bare socket or pipe, the kernel sends the file: its bytes are never in this process.
+
+        Args:
+            part: what to send. Its file must stay open.
+
+        Raises:
+            TypeError: if ``part`` is not a :class:`FilePart`.
+            EOFError: if the part has a ``count``, and the file ends before. What there is was
+                accepted, and the part stands at the end of the file.
+            OSError: if the file cannot be read.
+            ValueError: if the file is closed.
+            WriteZeroError: if the writer is full, and waiting would not help.
+            trio.BusyResourceError: if another task is inside this writer.
+            trio.ClosedResourceError: if a shutdown or close has begun, or another task closes
+                the writer while this one waits.
+            trio.BrokenResourceError: if the writer has failed, now or before.
+
+        Cancellation: resumable; ``part`` stands where the next call goes on, also when the
+            call has failed. Until that has finished it, other writes are refused.
+
+        Source: sendfile(2).
+        """
+        await _write_file.write_all_file(self, part)
+
+    async def send_file(
+        self, file: int | SupportsFileno, offset: int = 0, count: int | None = None
+    ) -> None:
+        """Write a file and flush: when it returns, the bytes have left this process.
+
+        Args:
+            file: a file that is open for reading in binary; see :class:`FilePart`.
+            offset: where to begin, in bytes from the start of the file. Its own position is neither
+                used nor moved.
+            count: how many bytes to send. None: up to the end.
+
+        Raises:
+            TypeError: if ``file`` is no such file, or a number is none.
+            EOFError: if there is a ``count``, and the file ends before. What there is was accepted.
+            OSError: if the file cannot be read.
+            ValueError: if the file is closed or cannot be read from, or a number is out of range.
+            WriteZeroError: if the writer is full, and waiting would not help.
+            trio.BusyResourceError: if another task is inside this writer.
+            trio.ClosedResourceError: if a shutdown or close has begun, or another task closes
+                the writer while this one waits.
+            trio.BrokenResourceError: if the writer has failed, now or before.
+
+        Cancellation: lost, as the call has no place to say how much was accepted; for that,
+            use :meth:`write_all_file` and :meth:`flush`.
+
+        Source: :meth:`socket.socket.sendfile`; ``loop.sendfile`` of asyncio.
+        """
+        await _write_file.send_file(self, FilePart(file, offset, count))
+
     async def flush(self) -> None:
         """Wait until all bytes accepted so far have been handed to the innermost transport.
 
@@ -608,6 +706,12 @@ class ByRef(AsyncWrite, Generic[W]):
         self.lifecycle.check_write(self)
         check_buffers(buffers)
         return poll_below(self.inner, self.inner.poll_write_vectored, buffers)
+
+    def poll_write_file(self, part: FilePart, limit: int, /) -> int:
+        """Pass the file on. See :meth:`AsyncWrite.poll_write_file`."""
+        self.lifecycle.check_write(self)
+        check_part(part, limit)
+        return poll_below(self.inner, self.inner.poll_write_file, part, limit)
 
     def poll_shutdown(self) -> None:
         """Flush the original and end this handle. See :meth:`AsyncWrite.poll_shutdown`."""

@@ -38,6 +38,7 @@ _INSTEAD: Final = {
     "list": ": several buffers go to write_vectored() or write_all_vectored()",
     "tuple": ": several buffers go to write_vectored() or write_all_vectored()",
     "Buf": ": it goes to write_buf() or write_all_buf()",
+    "FilePart": ": it goes to write_all_file()",
 }
 
 

@@ -38,12 +38,13 @@ from typing import TYPE_CHECKING, Final, NoReturn, final
 import trio
 
 from ._budget import SPENT, Budget
+from ._buf import Buf
 from ._errors import BrokenRefusal, BusyRefusal, ClosedRefusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
-    from ._buf import Buf
+    from ._file_part import FilePart
     from ._layer import Layer
     from ._waits import Line, OneForAll
 
@@ -63,7 +64,7 @@ class Refusal(enum.Enum):
     BROKEN = "broken"
     TORN = "torn"
     SHUT_DOWN = "shut down"
-    UNFINISHED = "a Buf is unfinished"
+    UNFINISHED = "a Buf or FilePart is unfinished"
 
 
 class Torn(enum.Enum):
@@ -108,7 +109,8 @@ class Call:
     Attributes:
         accepted: how many bytes of a message were accepted.
         flushing: whether all of them were, and what comes after is under way.
-        buf: the caller's cursor; what is left of it is unfinished, and not lost.
+        buf: the caller's cursor, a Buf or a FilePart; what is left of it is unfinished, and not
+            lost.
         goes_on: whether ``buf`` was begun by an earlier call.
     """
 
@@ -119,25 +121,37 @@ class Call:
         self.sends = sends
         self.accepted = 0
         self.flushing = self.goes_on = False
-        self.buf: Buf | None = None
+        self.buf: Buf | FilePart | None = None
 
 
 class Unfinished:
-    """A Buf of which a part was accepted. Nobody keeps it alive, and its caller may spoil it.
+    """A Buf or FilePart of which a part was accepted.
+
+    Nobody keeps it alive, and its caller may spoil it.
 
     Args:
-        buf: the Buf.
+        buf: the Buf or FilePart.
     """
 
-    __slots__ = ("_buf", "_remaining")
+    __slots__ = ("_buf", "_place", "advice")
 
-    def __init__(self, buf: Buf) -> None:
+    def __init__(self, buf: Buf | FilePart) -> None:
         self._buf = weakref.ref(buf)
-        self._remaining = buf.remaining
+        self._place = _place(buf)
+        kind, verb = ("Buf", "buf") if isinstance(buf, Buf) else ("FilePart", "file")
+        #: What those are told that it stands in the way of.
+        self.advice: str = (
+            f"a {kind} was begun and not finished: finish the {kind} first, by write_all_{verb}() "
+            f"of the same {kind}"
+        )
 
-    def goes_on_with(self, buf: Buf) -> bool:
-        """Whether ``buf`` is that Buf, and stands where it stood."""
-        return self._buf() is buf and buf.remaining == self._remaining
+    def goes_on_with(self, buf: Buf | FilePart) -> bool:
+        """Whether ``buf`` is that Buf or FilePart, and stands where it stood."""
+        return self._buf() is buf and _place(buf) == self._place
+
+
+def _place(buf: Buf | FilePart) -> int:
+    return buf.remaining if isinstance(buf, Buf) else buf.offset
 
 
 class Wait:
@@ -205,7 +219,7 @@ class Lifecycle:
     torn: Torn | None = None
     #: What a torn layer says: how much of which message it accepted.
     torn_text: str = ""
-    #: A Buf that was begun; until it is finished no other write may come in between.
+    #: A Buf or FilePart that was begun; until it is finished no other write may come in between.
     unfinished: Unfinished | None = None
     #: Whether somebody who knows has said that a message was cut short: a server.
     marked_truncated: bool = False
@@ -300,7 +314,7 @@ class Lifecycle:
 
         Raises:
             trio.ClosedResourceError: if a shutdown or close has begun.
-            trio.BrokenResourceError: if it has failed, is torn, or has an unfinished Buf.
+            trio.BrokenResourceError: if it has failed, is torn, or something is unfinished.
         """
         if self.refusal is not None and (self.phase is ENDED or not self._is_lifted()):
             self.refuse(layer)
@@ -346,13 +360,16 @@ class Lifecycle:
                 f"{layer!r} is torn: {self.torn_text}. Nothing may follow, so close it"
             )
         if refusal is Refusal.UNFINISHED:
-            raise BrokenRefusal(
-                f"{layer!r}: a Buf was begun and not finished: finish the Buf first, by "
-                f"write_all_buf() of the same Buf"
-            )
+            self.refuse_unfinished(layer)
         if refusal is Refusal.SHUT_DOWN:
             raise ClosedRefusal(f"{layer!r} was shut down")
         raise ClosedRefusal(self.closed_text or f"{layer!r} is closed, or being closed")
+
+    def refuse_unfinished(self, layer: object) -> NoReturn:
+        """Raise what a layer says in which a Buf or FilePart is unfinished."""
+        unfinished = (self.original or self).unfinished
+        assert unfinished is not None
+        raise BrokenRefusal(f"{layer!r}: {unfinished.advice}")
 
     def _is_told(self) -> None:
         self.told = True
@@ -387,7 +404,7 @@ class Lifecycle:
         Raises:
             trio.ClosedResourceError: if a shutdown or close has begun.
             trio.BusyResourceError: if another task is inside.
-            trio.BrokenResourceError: if it has failed, is torn, or has an unfinished Buf.
+            trio.BrokenResourceError: if it has failed, is torn, or something is unfinished.
         """
         # Closed before Busy: a task that the close has woken may not have left yet.
         if self.refusal is Refusal.CLOSED and self.lift_of() is None:

@@ -14,13 +14,13 @@ from __future__ import annotations
 import contextlib
 import warnings
 import weakref
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from ._checks import wrong_answer
 from ._epilogue import Epilogue
-from ._errors import BrokenRefusal, BusyRefusal, NotReady, Refusal, WriteZeroError
+from ._errors import BusyRefusal, NotReady, Refusal, WriteZeroError
 from ._lifecycle import ENDED, ENDING, OPEN, Call, Lifecycle, Torn, Unfinished
 
 if TYPE_CHECKING:
@@ -583,7 +583,7 @@ def settle(layer: Layer, call: Call, *, closed: bool) -> None:
     lifecycle = layer.lifecycle
     buf = call.buf
     if buf is not None:
-        if buf.remaining and (call.accepted or call.goes_on):
+        if buf and (call.accepted or call.goes_on):
             set_unfinished(layer, Unfinished(buf))
             arm_reset(layer)
         return
@@ -594,7 +594,7 @@ def settle(layer: Layer, call: Call, *, closed: bool) -> None:
 
 
 def set_unfinished(layer: Layer, unfinished: Unfinished | None) -> None:
-    """A Buf was begun on ``layer``, or is not in the way any more.
+    """A Buf or FilePart was begun on ``layer``, or is not in the way any more.
 
     One that was begun through a handle belongs to the original.
     """
@@ -607,7 +607,7 @@ def set_unfinished(layer: Layer, unfinished: Unfinished | None) -> None:
 
 
 def finished(layer: Layer) -> None:
-    """A Buf that an earlier call had begun has been written completely."""
+    """A Buf or FilePart that an earlier call had begun has been written completely."""
     for one in writing_chain(layer):
         if all(
             each.lifecycle.torn is None and each.lifecycle.unfinished is None
@@ -638,7 +638,7 @@ def check_shutdown(layer: Layer) -> None:
 
     Raises:
         trio.BusyResourceError: if a message is under way in a layer that would be ended.
-        trio.BrokenResourceError: if a Buf is unfinished in one.
+        trio.BrokenResourceError: if a Buf or FilePart is unfinished in one.
         ValueError: if a layer above one still holds bytes, or is in the middle of its epilogue.
     """
     chain = [layer]
@@ -654,7 +654,7 @@ def check_shutdown(layer: Layer) -> None:
         if one is not layer and lifecycle.inside and lifecycle.calls:
             raise BusyRefusal(f"another task is writing a message to {one!r}")
         if (lifecycle.original or lifecycle).unfinished is not None and one.lifecycle.torn is None:
-            _refuse_unfinished(one)
+            lifecycle.refuse_unfinished(one)
         for upper in writers_above(one):
             if not contains(chain, upper):
                 _check_whole(upper, f"shut {layer!r} down")
@@ -667,7 +667,7 @@ def _check_whole(upper: Layer, purpose: str) -> None:
     if upper.lifecycle.torn is not None:
         return  # what it holds is lost already
     if upper.lifecycle.unfinished is not None:
-        _refuse_unfinished(upper)
+        upper.lifecycle.refuse_unfinished(upper)
     held = held_by(upper)
     if held != 0:
         raise ValueError(
@@ -675,10 +675,6 @@ def _check_whole(upper: Layer, purpose: str) -> None:
         )
     if upper.lifecycle.phase is ENDING and lacks_epilogue(upper):
         raise ValueError(f"shut {upper!r} down first, whose shutdown was begun")
-
-
-def _refuse_unfinished(layer: Layer) -> NoReturn:
-    raise BrokenRefusal(f"{layer!r}: a Buf was begun and not finished: finish the Buf first")
 
 
 def check_nothing_held_above(layer: Layer, purpose: str) -> None:
@@ -689,10 +685,10 @@ def check_nothing_held_above(layer: Layer, purpose: str) -> None:
     Raises:
         ValueError: says how many, and for which ``purpose`` they are in the way.
         trio.BusyResourceError: if a message is under way in a layer above.
-        trio.BrokenResourceError: if a Buf is unfinished in ``layer`` or a layer above.
+        trio.BrokenResourceError: if a Buf or FilePart is unfinished in ``layer`` or a layer above.
     """
     if (layer.lifecycle.original or layer.lifecycle).unfinished is not None:
-        _refuse_unfinished(layer)
+        layer.lifecycle.refuse_unfinished(layer)
     for upper in writers_above(layer):
         _check_whole(upper, purpose)
 

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 import trio
 
 from .answers import GRACEFULLY, PLAINLY, Answers
 from .cancellations import draw_places
 from .delivery import Delivery
+from .file import LOOP, RESUMED, FileTransfer, FileWay, one_file
 from .output import OutputError, say
 from .progress import show_progress
 from .sender import Resuming, SendingAgain, Skipping
 from .source import from_path, standard_library
-from .table import answers_introduction, answers_report, introduction, report, verdict
+from .table import (
+    answers_introduction,
+    answers_report,
+    file_introduction,
+    file_report,
+    introduction,
+    report,
+    verdict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -84,6 +93,13 @@ class _Job:
 
     async def _compare_all(self, transports: Sequence[Transport]) -> int:
         bad = [f"over {each.name}" for each in transports if not await self._compare(each)]
+        with one_file(self._source) as file:
+            say(file_introduction(file.tell()))
+            bad += [
+                f"a file over {each.name}"
+                for each in transports
+                if not await self._compare_file(each, file)
+            ]
         if self._answers:
             say(answers_introduction(self._answers))
             bad += [
@@ -115,6 +131,24 @@ class _Job:
 
         await _show_progress_of(delivery.run(self._source), describe)
         return delivery
+
+    async def _compare_file(self, transport: Transport, file: IO[bytes]) -> bool:
+        ours = await self._transfer(transport, RESUMED, file)
+        plain = await self._transfer(transport, LOOP, file)
+        say(file_report(transport, [ours, plain]))
+        return ours.is_whole
+
+    async def _transfer(self, transport: Transport, way: FileWay, file: IO[bytes]) -> FileTransfer:
+        connect = transport.connect if way.is_ours else transport.connect_plain
+        transfer = FileTransfer(way, *await connect(), file, self._places)
+        title = f"{transport.name}, {', '.join(way.title)}"
+
+        def describe() -> str:
+            received, size = transfer.received / 1e6, transfer.size / 1e6
+            return f"{title}: {received:.1f} of {size:.1f} MB"
+
+        await _show_progress_of(transfer.run(), describe)
+        return transfer
 
     async def _compare_answers(self, transport: Transport) -> bool:
         ours = await self._answer(transport, GRACEFULLY, transport.connect_server)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from .answers import Answers
     from .delivery import Delivery
+    from .file import FileTransfer
     from .source import Source
     from .transport import Transport
 
@@ -72,6 +73,37 @@ def answers_report(transport: Transport, ways: list[Answers]) -> str:
     return _table(
         f"answers over {transport.name}", [answers.way.title for answers in ways], columns, notes
     )
+
+
+def file_introduction(size: int) -> str:
+    """Say what the one file is."""
+    text = (
+        f"One file of {size:,} bytes, which holds all of these, with the same cancellations. Over "
+        "TCP the kernel sends it (sendfile)."
+    )
+    return textwrap.fill(text, 79) + "\n"
+
+
+def file_report(transport: Transport, transfers: list[FileTransfer]) -> str:
+    """Compare what came of the one file side by side, and explain it."""
+    columns = [
+        {
+            "bytes to be sent": f"{each.size:,}",
+            "bytes received": f"{each.received:,}",
+            "bytes missing": f"{max(0, each.size - each.received):,}",
+            "right SHA-256": "yes" if each.is_whole else "NO",
+            "cancellations that hit": f"{each.cancellations.total:,} of {each.planned:,}",
+            "seconds": f"{each.seconds:.2f}",
+        }
+        for each in transfers
+    ]
+    notes = [f"{', '.join(each.way.title)}: {error}" for each in transfers for error in each.errors]
+    notes.append(
+        "The loop reads a piece and sends it. Of a cancelled piece it does not know how much was "
+        "sent, so some of it is missing, or would arrive twice. A FilePart knows."
+    )
+    titles = [each.way.title for each in transfers]
+    return _table(f"one file over {transport.name}", titles, columns, notes)
 
 
 def verdict(bad: list[str]) -> str:

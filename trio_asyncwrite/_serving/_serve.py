@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ._drain import DrainReport
 
 S = TypeVar("S", bound=AsyncWrite)
+R = TypeVar("R", bound=trio.abc.AsyncResource)
 
 
 def _check(drain: Drain | None) -> None:
@@ -202,12 +203,12 @@ async def serve_tls_over_tcp(  # noqa: ASYNC128 - serve_listeners and run do it
 
 @overload
 async def serve_listeners(
-    handler: Callable[[S], Awaitable[object]],
-    listeners: Sequence[trio.abc.Listener[S]],
+    handler: Callable[[R], Awaitable[object]],
+    listeners: Sequence[trio.abc.Listener[R]],
     *,
     drain: None = ...,
     handler_nursery: trio.Nursery | None = ...,
-    task_status: trio.TaskStatus[Sequence[trio.abc.Listener[S]]] = ...,
+    task_status: trio.TaskStatus[Sequence[trio.abc.Listener[R]]] = ...,
 ) -> NoReturn: ...
 
 
@@ -223,12 +224,12 @@ async def serve_listeners(
 
 
 async def serve_listeners(  # noqa: ASYNC128 - serve_listeners and run do it
-    handler: Callable[[S], Awaitable[object]],
-    listeners: Sequence[trio.abc.Listener[S]],
+    handler: Callable[[Any], Awaitable[object]],
+    listeners: Sequence[trio.abc.Listener[Any]],
     *,
     drain: Drain | None = None,
     handler_nursery: trio.Nursery | None = None,
-    task_status: trio.TaskStatus[Sequence[trio.abc.Listener[S]]] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
 ) -> DrainReport:
     """Serve listeners of your own, for ever or until they are drained, as :func:`serve_tcp` does.
 
@@ -237,7 +238,8 @@ async def serve_listeners(  # noqa: ASYNC128 - serve_listeners and run do it
     Args:
         handler: an async callable that takes the stream. What it raises ends the server, and
             truncates that connection.
-        listeners: what to accept connections from, as streams of this library. They are closed.
+        listeners: what to accept connections from; with ``drain``, as streams of this library.
+            They are closed.
         drain: what ends the server. Without it, a stream that a handler leaves open is closed
             forcefully.
         handler_nursery: where the handlers run; by default in a nursery of this call.

@@ -132,9 +132,10 @@ class SendStreamWriter(AsyncWrite):
 
         See :meth:`AsyncWrite.poll_close`.
         """
-        if not (self.half_closes or self._closed) and self.ends_by_closing:
+        if self.ends_by_closing and not self.half_closes:
             self._poll_chunk()
-            raise NotReady(self._send_close)
+            if not self._closed:
+                raise NotReady(self._send_close)
 
     async def release(self, *, clean: bool) -> None:
         """Close the stream: forcefully, unless that was done. See :meth:`AsyncWrite.release`.
@@ -244,7 +245,12 @@ class SendStreamWriter(AsyncWrite):
 
     async def _close(self) -> None:
         prepare_close_through(self.stream, reset=False)
-        await self.stream.aclose()
+        try:
+            await self.stream.aclose()
+        except Exception as exc:
+            # By Trio's contract it is closed whatever it raises. Busy says that it has not begun.
+            self._closed = not isinstance(exc, trio.BusyResourceError)
+            raise
         self._closed = True
 
     @trio.lowlevel.enable_ki_protection

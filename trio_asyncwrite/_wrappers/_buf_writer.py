@@ -15,11 +15,13 @@ from trio_asyncwrite._core._budget import FAST_SIZE, rate_of
 from trio_asyncwrite._core._checks import accepted, byte_view, positive_int
 from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._errors import NotReady
+from trio_asyncwrite._core._file_part import check_part
 from trio_asyncwrite._core._stack import (
     begin_shutdown,
     fail,
     hold,
     let_go,
+    poll_below,
     poll_step,
     shut_down,
 )
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from trio_asyncwrite._core._file_part import FilePart
     from trio_asyncwrite._transports._poll_evented import PollEvented
     from trio_asyncwrite._transports._tcp import TcpStream
 
@@ -161,6 +164,19 @@ class BufWriter(AsyncWrite, Generic[W]):
         finally:
             for view in views:
                 view.release()
+
+    @trio.lowlevel.enable_ki_protection
+    def poll_write_file(self, part: FilePart, limit: int, /) -> int:
+        """Accept bytes of a file. See :meth:`AsyncWrite.poll_write_file`.
+
+        What waits leaves together with the first of them, in one gathered call, and a small rest of
+        a file is collected. All else is left to the writer below.
+        """
+        self.lifecycle.check_write(self)
+        check_part(part, limit)
+        if self.held_bytes or 0 < min(part.remaining, limit) < self.spare_capacity:
+            return super().poll_write_file(part, limit)
+        return poll_below(self.inner, self.inner.poll_write_file, part, limit)
 
     @trio.lowlevel.enable_ki_protection
     def poll_flush(self) -> None:

@@ -33,6 +33,13 @@ from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._buf import Buf
 from trio_asyncwrite._core._checks import byte_view, checked_buffers
 from trio_asyncwrite._core._errors import NotReady
+from trio_asyncwrite._core._file_part import (
+    PIECE,
+    FileNotReady,
+    FilePart,
+    check_part,
+    ended_early,
+)
 from trio_asyncwrite._core._shell import (
     POLLS_PER_TURN,
     WHOLE,
@@ -49,8 +56,10 @@ from trio_asyncwrite._core._stack import (
     poll_below,
     poll_step,
     shut_down,
+    tear,
 )
 from trio_asyncwrite._core._waits import Line, OneForAll
+from trio_asyncwrite._core._write_file import poll_file, write_all_file
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
 from ._wrapper import Wrapper
@@ -60,6 +69,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer, TypeVarTuple, Unpack
 
+    from trio_asyncwrite._core._lifecycle import Call
     from trio_asyncwrite._transports._poll_evented import PollEvented
     from trio_asyncwrite._transports._tcp import TcpStream
 
@@ -117,7 +127,7 @@ class SharedWriter(Wrapper[W]):
 
     def __init__(self, inner: trio.abc.SendStream) -> None:
         #: What the writer below has not taken of the message that has begun.
-        self._rest: Buf | None = None
+        self._rest: Buf | FilePart | None = None
         self._below_wait = OneForAll()
         self._line = self.lifecycle.line = Line()
         self.inner = wrap_stream(inner)  # type: ignore[assignment]
@@ -193,6 +203,23 @@ class SharedWriter(Wrapper[W]):
         finally:
             buf.release()
 
+    async def write_all_file(self, part: FilePart) -> None:
+        """Write ``part`` as one message. See :meth:`AsyncWrite.write_all_file`.
+
+        If the file is shorter than the part, nothing is accepted. A part without a count goes up to
+        the end that is found when the message begins. From then on the caller may close the file.
+
+        Raises:
+            EOFError: if the part has a ``count``, and the file ends before. Nothing was accepted.
+            trio.ClosedResourceError: if a shutdown or close has begun, or begins before this
+                message is through.
+            trio.BrokenResourceError: if the writer has failed, now or before; or if the file of a
+                message that has begun was truncated, or cannot be read any more.
+
+        Cancellation: resumable; ``part`` is at its end if the message has begun, else at its start.
+        """
+        await write_all_file(self, part, _poll_file_through)
+
     @trio.lowlevel.enable_ki_protection
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Accept ``data`` whole, or not at all. See :meth:`AsyncWrite.poll_write`."""
@@ -222,6 +249,23 @@ class SharedWriter(Wrapper[W]):
         finally:
             message.release()
         return size
+
+    @trio.lowlevel.enable_ki_protection
+    def poll_write_file(self, part: FilePart, limit: int, /) -> int:
+        """Accept a file whole, or not at all. See :meth:`AsyncWrite.poll_write_file`.
+
+        A file that is too short is not begun. One whose size the system does not know (in /proc)
+        is accepted in pieces.
+        """
+        self.lifecycle.check_write(self)
+        check_part(part, limit)
+        size, there = min(part.remaining, limit), part.in_file()
+        if 0 < there < size:
+            return 0
+        if there and size > PIECE:
+            return self._begin_file(part, size)
+        data = part.poll_read(limit)
+        return self.poll_write(data) if data else 0
 
     @trio.lowlevel.enable_ki_protection
     def poll_flush(self) -> None:
@@ -259,6 +303,28 @@ class SharedWriter(Wrapper[W]):
         with contextlib.suppress(Exception):
             self.push_rest()
 
+    def _begin_file(self, part: FilePart, size: int) -> int:
+        """Offer a large file to the writer below; if it takes some, keep the rest, as a file."""
+        self.push_rest()
+        if not part.poll_cached(size):
+            part.poll_read(size)  # the caller's part keeps it, also if it is not ready below
+        try:
+            message = part.copy(size)
+        except (OSError, ValueError) as exc:
+            raise FileNotReady.failed(exc) from None
+        try:
+            if not self._poll_below(poll_file, message):
+                return 0  # it was truncated meanwhile
+            if message:
+                self._rest = message
+                hold(self)
+        finally:
+            if self._rest is not message:
+                message.release()
+        with contextlib.suppress(Exception):
+            self.push_rest()
+        return size
+
     def push_rest(self) -> None:
         """Send what is left of a message that has begun; for polls of messages.
 
@@ -270,20 +336,50 @@ class SharedWriter(Wrapper[W]):
         if rest is None:
             return
         for _ in range(POLLS_PER_TURN):
-            self._poll_below(poll_buf, rest)
-            if not rest.remaining:
+            if isinstance(rest, Buf):
+                self._poll_below(poll_buf, rest)
+            else:
+                self._push_file(rest)
+            if not rest:
                 self._rest = None
                 let_go(self)
                 return
         raise NotReady(trio.lowlevel.checkpoint)
 
+    def _push_file(self, rest: FilePart) -> None:
+        try:
+            if self._poll_below(poll_file, rest):
+                if not rest:
+                    rest.release()
+                return
+            error: Exception = ended_early(rest)
+        except FileNotReady as not_ready:
+            if not_ready.error is None:
+                raise
+            error = not_ready.error
+        # Nobody can finish the message, so no other may follow it.
+        rest.release()
+        tear(self.inner, f"a file that was begun cannot be sent: {error!r}")
+        self.lifecycle.refuse(self)
+
     def _poll_below(self, poll: Callable[[W, Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
         inner = self.inner
         try:
             return poll_below(inner, poll, inner, *args)
+        except FileNotReady:
+            raise
         except NotReady as not_ready:
             wait = functools.partial(self._below_wait.wait, not_ready.wait)
             raise NotReady(wait) from None
+
+    async def release(self, *, clean: bool) -> None:
+        """Let go of a file that was begun. See :meth:`AsyncWrite.release`.
+
+        Cancellation: nothing happened, since there is nothing to wait for.
+        Checkpoints: none.
+        """
+        if isinstance(self._rest, FilePart):
+            self._rest.release()
 
     def __repr__(self) -> str:
         return f"<SharedWriter over {self.inner!r}>"
@@ -292,3 +388,18 @@ class SharedWriter(Wrapper[W]):
 def _see_through(writer: AsyncWrite) -> None:
     """A message is accepted as soon as it has begun; this hands all of it to the writer below."""
     cast("SharedWriter[AsyncWrite]", writer).push_rest()
+
+
+def _poll_file_through(writer: AsyncWrite, call: Call, part: FilePart) -> bool:
+    shared = cast("SharedWriter[AsyncWrite]", writer)
+    while part and not call.flushing:
+        # Of unknown size, it comes in pieces.
+        is_one_message = part.in_file() > 0
+        count = poll_file(shared, part)
+        call.accepted += count
+        if (is_one_message or not count) and part and not part.end_here():
+            return False
+        call.flushing = is_one_message
+    call.flushing = True
+    shared.push_rest()
+    return True

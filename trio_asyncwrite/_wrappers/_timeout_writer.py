@@ -33,6 +33,7 @@ import trio.abc
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import check_buffers, check_data, counted
 from trio_asyncwrite._core._errors import NotReady
+from trio_asyncwrite._core._file_part import FileNotReady, check_part
 from trio_asyncwrite._core._stack import (
     begin_shutdown,
     poll_below,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVarTuple, Unpack
 
+    from trio_asyncwrite._core._file_part import FilePart
     from trio_asyncwrite._transports._poll_evented import PollEvented
     from trio_asyncwrite._transports._tcp import TcpStream
 
@@ -193,6 +195,15 @@ class TimeoutWriter(Wrapper[W]):
         self._accepted += count
         return count
 
+    @trio.lowlevel.enable_ki_protection
+    def poll_write_file(self, part: FilePart, limit: int, /) -> int:
+        """Pass the file on. See :meth:`AsyncWrite.poll_write_file`."""
+        self.lifecycle.check_write(self)
+        check_part(part, limit)
+        count = self._poll_timed(self.inner.poll_write_file, part, limit)
+        self._accepted += count
+        return count
+
     def poll_flush(self) -> None:
         """Pass the flush on. See :meth:`AsyncWrite.poll_flush`."""
         self.lifecycle.check_flush(self)
@@ -219,6 +230,8 @@ class TimeoutWriter(Wrapper[W]):
         """Poll the writer below; if that is not ready, its wait is timed."""
         try:
             return poll_below(self.inner, poll, *args)
+        except FileNotReady:
+            raise  # the disk is slow, and not the peer
         except NotReady as not_ready:
             wait = functools.partial(self._wait_timed, not_ready.wait)
             # One task for all: time that two tasks wait at once must not count twice.

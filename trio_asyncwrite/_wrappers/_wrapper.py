@@ -9,16 +9,19 @@ from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._budget import rate_of
 from trio_asyncwrite._core._checks import check_buffers
 from trio_asyncwrite._core._epilogue import Epilogue
+from trio_asyncwrite._core._file_part import check_part
 from trio_asyncwrite._core._stack import poll_below
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from trio_asyncwrite._core._file_part import FilePart
+
 W = TypeVar("W", bound=AsyncWrite)
 
 
 class Wrapper(AsyncWrite, Generic[W]):
-    """A writer over ``inner`` whose capacity, gathered writes and end are those of ``inner``."""
+    """A writer over ``inner``: its capacity, gathered writes, files and end are those of that."""
 
     announces_held_bytes = True
 
@@ -46,3 +49,9 @@ class Wrapper(AsyncWrite, Generic[W]):
         self.lifecycle.check_write(self)
         check_buffers(buffers)
         return poll_below(self.inner, self.inner.poll_write_vectored, buffers)
+
+    def poll_write_file(self, part: FilePart, limit: int, /) -> int:
+        """Pass the file on. See :meth:`AsyncWrite.poll_write_file`."""
+        self.lifecycle.check_write(self)
+        check_part(part, limit)
+        return poll_below(self.inner, self.inner.poll_write_file, part, limit)
