@@ -6,18 +6,24 @@ import asyncio
 import contextlib
 import gc
 import socket
+import struct
+import sys
 import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import trio
-from harness import allow_descriptors
+from harness import Receiver, allow_descriptors
+from receiver import HOST
 
-from trio_asyncwrite import BufWriter, Sink, TcpStream
+from trio_asyncwrite import BufWriter, Sink, TcpStream, abort
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
 MESSAGE = bytes(64)
+
+#: Where tcpi_notsent_bytes stands in struct tcp_info (linux/tcp.h), and how much of that to get.
+_NOTSENT_BYTES, _TCP_INFO_SIZE = 144, 148
 
 
 @contextlib.contextmanager
@@ -106,6 +112,47 @@ def memory(count: int) -> dict[str, float]:
             idle_memory(count, open_stream_writer, close_stream_writer)
         ),
     }
+
+
+async def most_unsent(receiver: Receiver, milliseconds: int, mark: int | None) -> int:
+    """How many bytes wait unsent in the kernel behind a reader of 200 kB per second, at most."""
+    sock = socket.create_connection((HOST, receiver.expect(f"slow {milliseconds}")))
+    stream = TcpStream(trio.socket.from_stdlib_socket(sock))
+    if receiver.answer() != b"ready\n":
+        raise RuntimeError("the receiver is out of step")
+    if mark is not None:
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, mark)
+    most = 0
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def write() -> None:
+            while True:
+                await stream.write_all(bytes(1 << 20))
+
+        with trio.move_on_after(milliseconds / 1000 - 0.02):
+            while True:
+                info = stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+                assert isinstance(info, bytes)
+                (unsent,) = struct.unpack_from("=I", info, _NOTSENT_BYTES)
+                most = max(most, unsent)
+                await trio.sleep(0.005)
+        nursery.cancel_scope.cancel()
+    await abort(stream)
+    receiver.answer()
+    return most
+
+
+def unsent(milliseconds: int) -> dict[str, int]:
+    """The same with the adapted mark, and with others; nothing where the system does not tell."""
+    if sys.platform != "linux":
+        return {}
+    marks = {"adapted mark": None, "mark of 16 KiB": 16384, "no mark": 2**31 - 1}
+    with Receiver() as receiver:
+        return {
+            name: trio.run(most_unsent, receiver, milliseconds, mark)
+            for name, mark in marks.items()
+        }
 
 
 class Turns(trio.abc.Instrument):

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import trustme
-from receiver import GOODBYE_SIZE, HOST, RECORD_OVERHEAD
+from receiver import GOODBYE_SIZE, HOST, PING_SIZE, RECORD_OVERHEAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,6 +44,7 @@ class Family(enum.Enum):
 
     TCP = "tcp"
     TLS = "tls"
+    PING = "ping"
     HANDSHAKES = "handshakes"
     CLOSING = "closing"
     FILES = "files"
@@ -66,7 +67,7 @@ class Workload:
 
     @property
     def tls(self) -> bool:
-        return self.family in {Family.TLS, Family.HANDSHAKES}
+        return self.name.startswith("TLS ")
 
     @property
     def in_memory(self) -> bool:
@@ -86,11 +87,13 @@ class Workload:
             return f"bytes {count * self.size}"
         if self.family is Family.TLS:
             return "tls 1"
+        if self.family is Family.PING:
+            return f"{'tls-ping' if self.tls else 'ping'} {count}"
         return f"tls {count}" if self.tls else f"ends {count}"
 
     def fulfils(self, count: int, counted: int) -> bool:
         """Whether the receiver got what it should have, given its answer."""
-        if not self.tls:
+        if not self.tls or self.family is Family.PING:
             return counted == (count * self.size or count)
         connections = 1 if self.parts else count
         # Of records there are as few as possible, or as many as whole messages need.
@@ -113,6 +116,7 @@ WORKLOADS = (
     Workload("24 B + 64 KiB", Family.TCP, (bytes(24), bytes(65536))),
     *messages("TLS ", Family.TLS, ("64 B", 64), ("4 KiB", 4096)),
     *messages("TLS ", Family.TLS, ("64 KiB", 65536), ("1 MiB", 1 << 20)),
+    *messages("", Family.PING, ("ping", PING_SIZE), ("TLS ping", PING_SIZE)),
     Workload("TLS handshake", Family.HANDSHAKES),
     Workload("closing", Family.CLOSING),
     Workload("file, 16 MiB", Family.FILES, file_size=16 << 20),
@@ -134,7 +138,7 @@ class Peer:
         start: runs ``main``.
         main: connects, waits for the receiver, and then does what is measured.
         needs: the packages beyond our own dependencies.
-        max_message: the largest message that it can be measured with, in bytes.
+        min_message, max_message: between which sizes it is measured, in bytes.
         max_bytes: the most that it may be asked to send in one measurement, in bytes.
     """
 
@@ -144,6 +148,7 @@ class Peer:
     start: Callable[[Callable[[Run], Any], Run], None]
     main: Callable[[Run], Any]
     needs: tuple[str, ...] = ()
+    min_message: int = 0
     max_message: int = sys.maxsize
     max_bytes: int = sys.maxsize
 
@@ -151,7 +156,8 @@ class Peer:
         self.start(self.main, run)
 
     def does(self, workload: Workload) -> bool:
-        return workload.family is self.family and workload.size <= self.max_message
+        fits = self.min_message <= workload.size <= self.max_message
+        return workload.family is self.family and fits
 
     @property
     def installed(self) -> bool:
@@ -247,6 +253,8 @@ class Run:
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     peak_memory: int = 0
+    #: The seconds of each round trip, in the family of pings.
+    latencies: list[float] = field(default_factory=list)
 
     def connect(self) -> socket.socket:
         """A connection that is blocking, and nobody's way of connecting in particular."""
@@ -268,6 +276,13 @@ class Run:
         """All turns, in batches: between two of them there is time that is not measured."""
         for done in range(0, self.count, BATCH):
             yield range(min(BATCH, self.count - done))
+
+    def pings(self) -> Iterator[bytes]:
+        """All requests; from one to the next a round trip is timed."""
+        for message in self.messages():
+            begin = time.perf_counter()
+            yield message
+            self.latencies.append(time.perf_counter() - begin)
 
     @contextlib.contextmanager
     def clock(self) -> Iterator[None]:
@@ -318,6 +333,12 @@ class Series:
         """Seconds of this process's CPU each: of use on a machine that others use, too."""
         return statistics.median(run.cpu_seconds / run.count for run in self.rounds)
 
+    def latency(self, percent: int) -> float:
+        """What so many percent of the round trips stay below, in seconds; the rounds' median."""
+        return statistics.median(
+            sorted(run.latencies)[len(run.latencies) * percent // 100] for run in self.rounds
+        )
+
 
 def measure_once(
     receiver: Receiver, workload: Workload, peer: Peer, count: int, *, traced: bool = False
@@ -349,12 +370,14 @@ class Effort(NamedTuple):
         seconds: about how long each measurement takes; None sends a handful of messages.
         connections: how many of them are closed at once.
         idle_connections: how many of them the memory of an idle one is the mean of.
+        slow_milliseconds: for how long a slow reader reads.
     """
 
     rounds: int
     seconds: float | None
     connections: int
     idle_connections: int
+    slow_milliseconds: int
 
 
 def allowed_connections(effort: Effort) -> int:

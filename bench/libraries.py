@@ -53,6 +53,17 @@ def aiofastnet_run(main: Callable[[Run], Any], run: Run) -> None:
     asyncio.run(patched())
 
 
+def fastnet_over_uvloop(main: Callable[[Run], Any], run: Run) -> None:
+    import aiofastnet  # noqa: PLC0415 - likewise
+    import uvloop  # noqa: PLC0415
+
+    async def patched() -> None:
+        aiofastnet.patch_loop()
+        await main(run)
+
+    uvloop.run(patched())
+
+
 # ---- Opening and closing -------------------------------------------------------------------
 
 
@@ -84,10 +95,13 @@ async def open_anyio(run: Run) -> Any:
     return await TLSStream.wrap(tcp, hostname=HOST, ssl_context=client_context())
 
 
-async def open_writer(run: Run) -> asyncio.StreamWriter:
+async def open_reader_writer(run: Run) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     context, name = (client_context(), HOST) if run.workload.tls else (None, None)
-    _, writer = await asyncio.open_connection(sock=run.connect(), ssl=context, server_hostname=name)
-    return writer
+    return await asyncio.open_connection(sock=run.connect(), ssl=context, server_hostname=name)
+
+
+async def open_writer(run: Run) -> asyncio.StreamWriter:
+    return (await open_reader_writer(run))[1]
 
 
 def open_socket(run: Run) -> socket.socket:

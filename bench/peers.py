@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import socket
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -21,8 +22,10 @@ from libraries import (
     call,
     close_socket,
     close_writer,
+    fastnet_over_uvloop,
     open_anyio,
     open_ours,
+    open_reader_writer,
     open_socket,
     open_trio,
     open_writer,
@@ -44,7 +47,6 @@ from trio_asyncwrite import (
 )
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Sequence
 
     from harness import Run
@@ -95,13 +97,25 @@ async def buf_writer_poll_write(run: Run) -> None:
         await writer.aclose()
 
 
-async def write_all(run: Run) -> None:
+async def write_all_with_mark(mark: int, run: Run) -> None:
+    await write_all(run, mark)
+
+
+async def write_all(run: Run, mark: int | None = None) -> None:
     stream = await open_ours(run)
+    if mark is not None:
+        set_mark(stream, mark)
     write: Any = stream.write_all_vectored if run.workload.gathered else stream.write_all
     with run.clock():
         for message in run.messages():
             await write(message)
         await stream.aclose()
+
+
+def set_mark(stream: Any, mark: int) -> None:
+    """Have the kernel hold so many unsent bytes, and no adapted number."""
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, mark)
 
 
 # ---- Messages: asynchronous peers ----------------------------------------------------------
@@ -171,6 +185,39 @@ def buffered_writer_write(run: Run) -> None:
                 for message in run.messages():
                     write(message)
             file.flush()
+
+
+# ---- Round trips ---------------------------------------------------------------------------
+
+
+async def ping_streams(open_stream: Callable[[Run], Any], run: Run) -> None:
+    stream = await open_stream(run)
+    with run.clock():
+        for message in run.pings():
+            await stream.send_all(message)
+            missing = len(message)
+            while missing:
+                missing -= len(await stream.receive_some(missing))
+    await trio.aclose_forcefully(stream)
+
+
+async def ping_writer(run: Run) -> None:
+    reader, writer = await open_reader_writer(run)
+    with run.clock():
+        for message in run.pings():
+            writer.write(message)
+            await writer.drain()
+            await reader.readexactly(len(message))
+    writer.transport.abort()
+
+
+def ping_socket(run: Run) -> None:
+    with open_socket(run) as sock, run.clock():
+        for message in run.pings():
+            sock.sendall(message)
+            missing = len(message)
+            while missing:
+                missing -= len(sock.recv(missing))
 
 
 # ---- Handshakes ----------------------------------------------------------------------------
@@ -375,11 +422,22 @@ UVLOOP = "uvloop write"
 UVLOOP_DRAIN = "uvloop write+drain"
 FASTNET = "aiofastnet write"
 FASTNET_DRAIN = "aiofastnet write+drain"
+ASYNCIO_DRAIN = "asyncio write+drain"
+BLOCKING_HANDSHAKE = "ssl.SSLSocket"
 BUFFERED_WRITER = "C io.BufferedWriter"
 FILE = "TcpStream.write_all_file"
 TRIO_FILE = "trio read in thread, 64 KiB"
 ASYNCIO_FILE = "asyncio loop.sendfile"
 
+FIXED_MARK = "TcpStream, mark of 16 KiB"
+NO_MARK = "TcpStream, no mark"
+PING_OURS = "TcpStream, TlsStream"
+
+#: TCP_NOTSENT_LOWAT: what Trio sets, and what is none.
+TRIO_MARK, UNLIMITED = 16384, 2**31 - 1
+
+ping_ours = functools.partial(ping_streams, open_ours)
+ping_trio = functools.partial(ping_streams, open_trio)
 send_ours = functools.partial(send_each, open_ours, "send_all")
 send_trio = functools.partial(send_each, open_trio, "send_all")
 send_anyio = functools.partial(send_each, open_anyio, "send")
@@ -389,12 +447,13 @@ shake_hands_anyio = functools.partial(shake_hands, open_anyio, aclose)
 shake_hands_writer = functools.partial(shake_hands, open_writer, close_writer)
 
 
-TCP, TLS, HANDSHAKES, CLOSING, FILES, LAYERS = Family
+TCP, TLS, PING, HANDSHAKES, CLOSING, FILES, LAYERS = Family
 
 #: Each family's peer to which the ratios relate. Layers have none: no other library has them.
 BASELINES = {
     TCP: TRIO,
     TLS: TRIO_TLS,
+    PING: TRIO,
     HANDSHAKES: TRIO_HANDSHAKE,
     CLOSING: TRIO_CLOSE,
     FILES: TRIO_FILE,
@@ -407,13 +466,21 @@ PEERS = (
     # To flush a large message is to write it without a buffer.
     Peer(TCP, WRITE_AND_FLUSH, "ours", trio_run, buf_writer_write_flush, max_message=4096),
     Peer(TCP, TCP_STREAM, "ours", trio_run, write_all),
+    *(
+        Peer(TCP, name, "ours", trio_run, main, min_message=65536)
+        for name, main in (
+            (FIXED_MARK, functools.partial(write_all_with_mark, TRIO_MARK)),
+            (NO_MARK, functools.partial(write_all_with_mark, UNLIMITED)),
+        )
+    ),
     Peer(TCP, TRIO, "async", trio_run, send_trio),
     Peer(TCP, "anyio send (trio)", "async", trio_run, send_anyio, ("anyio",)),
     Peer(TCP, "anyio send (asyncio)", "async", asyncio_run, send_anyio, ("anyio",)),
     Peer(TCP, "asyncio write", "async", asyncio_run, write, max_bytes=_UNDRAINED),
-    Peer(TCP, "asyncio write+drain", "async", asyncio_run, write_drain),
+    Peer(TCP, ASYNCIO_DRAIN, "async", asyncio_run, write_drain),
     Peer(TCP, UVLOOP, "async", uvloop_run, write, ("uvloop",), max_bytes=_UNDRAINED),
     Peer(TCP, UVLOOP_DRAIN, "async", uvloop_run, write_drain, ("uvloop",)),
+    Peer(TCP, FASTNET_DRAIN, "async", fastnet_over_uvloop, write_drain, ("uvloop", "aiofastnet")),
     Peer(TCP, "socket sendall", "blocking", call, sendall),
     Peer(TCP, BUFFERED_WRITER, "blocking", call, buffered_writer_write),
     Peer(TLS, TLS_BUF_WRITER, "ours", trio_run, buf_writer_write),
@@ -424,12 +491,17 @@ PEERS = (
     Peer(TLS, "anyio send (trio)", "async", trio_run, send_anyio, ("anyio",)),
     Peer(TLS, "anyio send (asyncio)", "async", asyncio_run, send_anyio, ("anyio",)),
     Peer(TLS, "asyncio write", "async", asyncio_run, write, max_bytes=_UNDRAINED),
-    Peer(TLS, "asyncio write+drain", "async", asyncio_run, write_drain),
+    Peer(TLS, ASYNCIO_DRAIN, "async", asyncio_run, write_drain),
     Peer(TLS, UVLOOP, "async", uvloop_run, write, ("uvloop",), max_bytes=_UNDRAINED),
     Peer(TLS, UVLOOP_DRAIN, "async", uvloop_run, write_drain, ("uvloop",)),
     Peer(TLS, FASTNET, "async", aiofastnet_run, write, ("aiofastnet",), max_bytes=_UNDRAINED),
     Peer(TLS, FASTNET_DRAIN, "async", aiofastnet_run, write_drain, ("aiofastnet",)),
     Peer(TLS, "ssl.SSLSocket sendall", "blocking", call, sendall),
+    Peer(PING, PING_OURS, "ours", trio_run, ping_ours),
+    Peer(PING, TRIO, "async", trio_run, ping_trio),
+    Peer(PING, ASYNCIO_DRAIN, "async", asyncio_run, ping_writer),
+    Peer(PING, UVLOOP_DRAIN, "async", uvloop_run, ping_writer, ("uvloop",)),
+    Peer(PING, "socket sendall", "blocking", call, ping_socket),
     Peer(HANDSHAKES, TLS_HANDSHAKE, "ours", trio_run, shake_hands_ours),
     Peer(HANDSHAKES, TRIO_HANDSHAKE, "async", trio_run, shake_hands_trio),
     Peer(HANDSHAKES, "anyio (trio)", "async", trio_run, shake_hands_anyio, ("anyio",)),
@@ -437,7 +509,7 @@ PEERS = (
     Peer(HANDSHAKES, "asyncio", "async", asyncio_run, shake_hands_writer),
     Peer(HANDSHAKES, "uvloop", "async", uvloop_run, shake_hands_writer, ("uvloop",)),
     Peer(HANDSHAKES, "aiofastnet", "async", aiofastnet_run, shake_hands_writer, ("aiofastnet",)),
-    Peer(HANDSHAKES, "ssl.SSLSocket", "blocking", call, shake_hands_blocking),
+    Peer(HANDSHAKES, BLOCKING_HANDSHAKE, "blocking", call, shake_hands_blocking),
     Peer(CLOSING, "close_all_gracefully", "ours", trio_run, close_ours),
     Peer(CLOSING, TRIO_CLOSE, "async", trio_run, close_in_nursery),
     Peer(CLOSING, "trio eof, drain, aclose", "async", trio_run, linger_in_nursery),

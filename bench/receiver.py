@@ -8,6 +8,9 @@ end what it has counted. The line is one of
 ``tls N``: it accepts N connections, one after the other; does the handshake; and reads until
     close_notify. It counts ciphertext, and decrypts nothing, for it is the sender that is measured.
 ``ends N``: it accepts N connections, is ready, and closes each when the peer has ended it.
+``ping N``, ``tls-ping N``: it accepts one connection, and answers N requests of 64 bytes, over TLS
+    or not, each by as many bytes. It counts the bytes of the requests.
+``slow N``: it accepts one connection, and reads 200 kB per second for N milliseconds.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import selectors
 import socket
 import ssl
 import sys
+import time
 
 HOST = "127.0.0.1"
 
@@ -25,6 +29,12 @@ BUFFER_SIZE = 1 << 18
 
 #: What a record has around its plaintext: header, content type, tag (RFC 8446, section 5.2).
 RECORD_OVERHEAD = 5 + 1 + 16
+
+#: A request, and its answer.
+PING_SIZE = 64
+
+#: What a slow reader reads, in bytes per second; and how much at a time.
+SLOW_RATE, SLOW_SIZE = 200_000, 20_000
 
 #: A close_notify, which is an alert and so has two bytes of plaintext; and how such a record
 #: begins. None of the workloads has messages of two bytes.
@@ -106,6 +116,36 @@ def await_ends(listener: socket.socket, count: int) -> int:
         return ended
 
 
+def answer_pings(listener: socket.socket, context: ssl.SSLContext | None, count: int) -> int:
+    """Answer ``count`` requests of one connection."""
+    say("ready")  # before a handshake, as above
+    accepted, _ = listener.accept()
+    accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    total = 0
+    with context.wrap_socket(accepted, server_side=True) if context else accepted as connection:
+        while total < count * PING_SIZE:
+            request = connection.recv(PING_SIZE - total % PING_SIZE)
+            if not request:
+                break
+            total += len(request)
+            connection.sendall(request)
+    return total
+
+
+def read_slowly(listener: socket.socket, milliseconds: int) -> int:
+    """Read as a client behind a slow link does."""
+    connection, _ = listener.accept()
+    with connection:
+        say("ready")
+        begin, count = time.perf_counter(), 0
+        while (passed := time.perf_counter() - begin) < milliseconds / 1000:
+            if count > passed * SLOW_RATE:
+                time.sleep(0.001)
+            else:
+                count += len(connection.recv(SLOW_SIZE))
+    return count
+
+
 def main() -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -122,6 +162,11 @@ def main() -> None:
                 counted = read_bytes(listener, int(number))
             elif word == "tls":
                 counted = read_tls(listener, context, int(number))
+            elif word == "slow":
+                counted = read_slowly(listener, int(number))
+            elif word.endswith("ping"):
+                over = context if word == "tls-ping" else None
+                counted = answer_pings(listener, over, int(number))
             else:
                 counted = await_ends(listener, int(number))
         say(counted)

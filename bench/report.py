@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 UNITS = {
     Family.TCP: "message",
     Family.TLS: "message",
+    Family.PING: "round trip",
     Family.HANDSHAKES: "handshake",
     Family.CLOSING: "connection",
     Family.FILES: "file",
@@ -59,6 +60,15 @@ class Results:
         """How often per second, or None if that was not measured."""
         return self._rates.get((workload, peer))
 
+    def latencies(self) -> dict[str, float]:
+        """What half of the round trips, and all but a hundredth, stay below; in microseconds."""
+        return {
+            f"{one.workload.name}, {one.peer.name}, p{percent}": 1e6 * one.latency(percent)
+            for one in self.series
+            if one.workload.family is Family.PING
+            for percent in (50, 99)
+        }
+
     def ratio(self, workload: str, peer: str, base: str) -> float | None:
         rate, base_rate = self.rate(workload, peer), self.rate(workload, base)
         return rate / base_rate if rate and base_rate else None
@@ -87,7 +97,7 @@ def significant(number: float) -> str:
 
 
 def tables(results: Results) -> str:
-    """For each family: microseconds each, then how many times the baseline's throughput."""
+    """For each family: microseconds each, those of CPU, and the baseline's throughput as a unit."""
     return "\n\n".join(table(results, *family) for family in results.families())
 
 
@@ -104,6 +114,11 @@ def table(results: Results, family: Family, workloads: list[Workload], of_peers:
         rates = [results.rate(name, peer.name) for name in names]
         times.append((peer.name, ["-" if r is None else significant(1e6 / r) for r in rates]))
     lines = block(f"us per {unit}", times)
+    cpu_times = []
+    for peer in of_peers:
+        found = [results.cpu_time(name, peer.name) for name in names]
+        cpu_times.append((peer.name, ["-" if t is None else significant(1e6 * t) for t in found]))
+    lines += ["", *block(f"us of CPU per {unit}", cpu_times)]
     if family is Family.FILES:
         cpu = []
         for peer in of_peers:
@@ -136,22 +151,34 @@ def async_peers(family: Family) -> tuple[str, ...]:
     return tuple(p.name for p in peers.PEERS if p.family is family and p.kind == "async")
 
 
-TCP_PEERS, TLS_PEERS = async_peers(Family.TCP), async_peers(Family.TLS)
+def draining_peers(family: Family) -> tuple[str, ...]:
+    """Those that wait for each message, as this library does."""
+    return tuple(name for name in async_peers(family) if name.endswith("write+drain"))
+
+
+TCP_DRAIN, TLS_DRAIN = draining_peers(Family.TCP), draining_peers(Family.TLS)
 
 TARGETS = (
-    Target("64 B", peers.BUF_WRITER, 30, (peers.TRIO,)),
-    Target("64 B", peers.BUF_WRITER, 15, (peers.UVLOOP, peers.UVLOOP_DRAIN)),
-    Target("64 B", peers.POLL_WRITE, 0.8, (peers.BUFFERED_WRITER,)),
-    Target("64 KiB", peers.TCP_STREAM, 1.0, TCP_PEERS),
-    Target("1 MiB", peers.TCP_STREAM, 1.0, TCP_PEERS),
-    Target("TLS 64 B", peers.TLS_BUF_WRITER, 30, (peers.TRIO_TLS,)),
-    Target("TLS 64 B", peers.TLS_BUF_WRITER, 6, TLS_PEERS),
-    Target("TLS 4 KiB", peers.TLS_STREAM, 2, (peers.TRIO_TLS,)),
-    Target("TLS 64 KiB", peers.TLS_STREAM, 1.2, (peers.TRIO_TLS,)),
-    Target("TLS 64 KiB", peers.TLS_STREAM, 1.0, TLS_PEERS),
-    Target("TLS 1 MiB", peers.TLS_STREAM, 1.2, (peers.TRIO_TLS,)),
-    Target("TLS 1 MiB", peers.TLS_STREAM, 1.0, TLS_PEERS),
-    Target("TLS handshake", peers.TLS_HANDSHAKE, 1.1, (peers.TRIO_HANDSHAKE,)),
+    Target("64 B", peers.BUF_WRITER, 40, (peers.TRIO,)),
+    Target("64 B", peers.BUF_WRITER, 14, TCP_DRAIN),
+    Target("64 B", peers.POLL_WRITE, 0.6, (peers.BUFFERED_WRITER,)),
+    Target("64 B", peers.TCP_STREAM, 1.5, (peers.TRIO,)),
+    Target("64 B", peers.TCP_STREAM, 0.75, (peers.UVLOOP_DRAIN,)),
+    Target("16 KiB", peers.TCP_STREAM, 1.5, (peers.TRIO,)),
+    Target("16 KiB", peers.TCP_STREAM, 0.85, (peers.UVLOOP_DRAIN,)),
+    Target("64 KiB", peers.TCP_STREAM, 0.95, TCP_DRAIN),
+    Target("1 MiB", peers.TCP_STREAM, 1.0, (peers.ASYNCIO_DRAIN,)),
+    Target("1 MiB", peers.TCP_STREAM, 0.9, TCP_DRAIN),
+    Target("1 MiB", peers.TCP_STREAM, 0.9, (peers.NO_MARK,)),
+    Target("TLS 64 B", peers.TLS_BUF_WRITER, 70, (peers.TRIO_TLS,)),
+    Target("TLS 64 B", peers.TLS_BUF_WRITER, 12, TLS_DRAIN),
+    Target("TLS 4 KiB", peers.TLS_STREAM, 2.5, (peers.TRIO_TLS,)),
+    Target("TLS 4 KiB", peers.TLS_STREAM, 0.85, (peers.UVLOOP_DRAIN,)),
+    Target("TLS 64 KiB", peers.TLS_STREAM, 1.0, (peers.UVLOOP_DRAIN,)),
+    Target("TLS 64 KiB", peers.TLS_STREAM, 0.8, (peers.FASTNET_DRAIN,)),
+    Target("TLS 1 MiB", peers.TLS_STREAM, 1.0, (peers.UVLOOP_DRAIN,)),
+    Target("TLS 1 MiB", peers.TLS_STREAM, 0.9, (peers.FASTNET_DRAIN,)),
+    Target("TLS handshake", peers.TLS_HANDSHAKE, 0.95, (peers.BLOCKING_HANDSHAKE,)),
     Target("file, 16 MiB", peers.FILE, 1.0, (peers.ASYNCIO_FILE,)),
 )
 
@@ -242,6 +269,7 @@ def as_json(
     results: Results,
     memory: dict[str, float],
     fairness: dict[str, int],
+    unsent: dict[str, int],
     found: list[dict[str, Any]],
 ) -> dict[str, Any]:
     return {
@@ -258,6 +286,11 @@ def as_json(
                 "units_per_second": round(one.rate, 1),
                 "cpu_us_per_unit": round(1e6 * one.cpu_time, 3),
                 "rounds": [round(rate, 1) for rate in one.rates],
+                **(
+                    {f"p{percent}_us": round(1e6 * one.latency(percent), 1) for percent in (50, 99)}
+                    if one.workload.family is Family.PING
+                    else {}
+                ),
             }
             for one in results.series
         ],
@@ -266,5 +299,6 @@ def as_json(
         },
         "idle_bytes_per_connection": {name: round(size) for name, size in memory.items()},
         "fairness": fairness,
+        "most_unsent_bytes": unsent,
         "checks": found,
     }

@@ -28,9 +28,9 @@ import trio
 from harness import WORKLOADS, Effort, Family, measure_all
 from peers import PEERS
 
-FULL = Effort(rounds=7, seconds=0.25, connections=5000, idle_connections=500)
-QUICK = Effort(rounds=3, seconds=0.08, connections=5000, idle_connections=500)
-SMOKE = Effort(rounds=1, seconds=None, connections=10, idle_connections=10)
+FULL = Effort(5, seconds=0.15, connections=5000, idle_connections=500, slow_milliseconds=2000)
+QUICK = Effort(3, seconds=0.08, connections=5000, idle_connections=500, slow_milliseconds=1000)
+SMOKE = Effort(1, seconds=None, connections=10, idle_connections=10, slow_milliseconds=50)
 
 
 def arguments() -> argparse.Namespace:
@@ -53,7 +53,7 @@ def arguments() -> argparse.Namespace:
         help="only this one; repeatable",
     )
     parser.add_argument(
-        "--rounds", type=int, help="measurements of each peer (default: 7, quick: 3)"
+        "--rounds", type=int, help="measurements of each peer (default: 5, quick: 3)"
     )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the results there")
     parser.add_argument("--svg", type=Path, metavar="PATH", help="write a chart there")
@@ -109,6 +109,8 @@ def main() -> None:
     show_progress("memory")
     memory = costs.memory(effort.idle_connections)
     fairness = trio.run(costs.fairness, 10_000)
+    show_progress("unsent bytes")
+    unsent = costs.unsent(effort.slow_milliseconds)
     show_progress("")
 
     results = report.Results(series)
@@ -119,8 +121,11 @@ def main() -> None:
         print(report.figures(title, " B", results.peak_memory()))
     print(report.figures("Python memory per idle connection", " B", memory))
     print(report.figures("Other tasks' patience, at most", "", fairness))
+    print(report.figures("Unsent in the kernel behind a reader of 200 kB/s, at most", " B", unsent))
+    if latencies := results.latencies():
+        print(report.figures("Latency of a round trip of 64 B", " us", latencies))
     print(report.checks_text(found))
-    write_json(options.json, report.as_json(results, memory, fairness, found))
+    write_json(options.json, report.as_json(results, memory, fairness, unsent, found))
     if options.svg:
         options.svg.write_text(chart.svg(results), encoding="utf-8")
 

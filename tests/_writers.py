@@ -247,11 +247,11 @@ ROWS = {
     **{
         f"{name} over simplex": Row(over(memory(partial(simplex, 100)), hostile), swept=swept)
         for name, hostile, swept in (
-            ("OneByteWriter", OneByteWriter, 200),
+            ("OneByteWriter", OneByteWriter, 40),
             ("NeverReadyTwiceWriter", NeverReadyTwiceWriter, 500),
             ("ReadyAfterFlushWriter", ReadyAfterFlushWriter, 500),
             ("BrokenAfterWriter", partial(BrokenAfterWriter, limit=ROOM), 500),
-            ("BufWriter over OneByteWriter", lambda s: BufWriter(OneByteWriter(s), 7), 200),
+            ("BufWriter over OneByteWriter", lambda s: BufWriter(OneByteWriter(s), 7), 40),
             ("BufWriter over NeverReady", lambda s: BufWriter(NeverReadyTwiceWriter(s), 7), 200),
             ("BufWriter over ReadyAfter", lambda s: BufWriter(ReadyAfterFlushWriter(s), 7), 200),
         )

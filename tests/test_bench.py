@@ -20,6 +20,7 @@ HERE = Path(__file__).resolve().parents[1]
 RUN = HERE / "bench" / "run.py"
 TCP = ["64 B", "1 KiB", "16 KiB", "64 KiB", "1 MiB", "24 B + 64 KiB"]
 TLS = ["TLS 64 B", "TLS 4 KiB", "TLS 64 KiB", "TLS 1 MiB"]
+PING = ["ping", "TLS ping"]
 LAYERS = ["write + flush", "make + drop", "aclose", "by_ref"]
 #: Ours, and the peers that need no other package.
 ALWAYS = {
@@ -28,6 +29,8 @@ ALWAYS = {
         "BufWriter.poll_write",
         "BufWriter.write+flush",
         "TcpStream.write_all",
+        "TcpStream, mark of 16 KiB",
+        "TcpStream, no mark",
         "trio send_all",
         "asyncio write",
         "asyncio write+drain",
@@ -44,6 +47,7 @@ ALWAYS = {
         "asyncio write+drain",
         "ssl.SSLSocket sendall",
     },
+    "ping": {"TcpStream, TlsStream", "trio send_all", "asyncio write+drain", "socket sendall"},
     "handshakes": {"TlsStream", "trio.SSLStream", "asyncio", "ssl.SSLSocket"},
     "closing": {"close_all_gracefully", "trio aclose in a nursery", "asyncio close"},
     "files": {
@@ -60,6 +64,7 @@ OURS = {
     **ALWAYS,
     "tcp": {one for one in ALWAYS["tcp"] if one.startswith(("BufWriter", "TcpStream"))},
     "tls": {one for one in ALWAYS["tls"] if one.startswith(("BufWriter", "TlsStream", "TLS"))},
+    "ping": {"TcpStream, TlsStream"},
     "handshakes": {"TlsStream"},
     "closing": {"close_all_gracefully"},
     "files": {"TcpStream.write_all_file"},
@@ -102,9 +107,12 @@ def test_every_peer_does_every_workload_it_is_made_for(tmp_path: Path) -> None:
     assert all(ALWAYS[family] <= peers.keys() for family, peers in measured.items())
     assert measured["tcp"].pop("BufWriter.poll_write") == TCP[:3]
     assert measured["tcp"].pop("BufWriter.write+flush") == TCP[:2]
+    assert measured["tcp"].pop("TcpStream, mark of 16 KiB") == TCP[3:]
+    assert measured["tcp"].pop("TcpStream, no mark") == TCP[3:]
     assert measured["tls"].pop("TLS BufWriter.write+flush") == TLS[:2]
     assert all(workloads == TCP for workloads in measured["tcp"].values())
     assert all(workloads == TLS for workloads in measured["tls"].values())
+    assert all(workloads == PING for workloads in measured["ping"].values())
     assert all(workloads == LAYERS for workloads in measured["layers"].values())
     assert found["closing_bytes_per_connection"].keys() == measured["closing"].keys()
     shown = {element.text for element in ET.parse(svg_path).iter()}
@@ -123,6 +131,17 @@ def test_one_workload_can_be_chosen_and_what_a_target_needs_is_measured(tmp_path
     assert {len(series["rounds"]) for series in found["series"]} == {2}
     judged = [check["what"].partition(" / ")[0] for check in found["checks"]]
     assert judged == ["64 KiB: TcpStream.write_all", "small writes between two checkpoints"]
+
+
+def test_the_latency_of_round_trips_and_the_send_queue_have_figures(tmp_path: Path) -> None:
+    printed, found = run_bench(tmp_path / "bench.json", "--workload", "ping")
+
+    for series in found["series"]:
+        assert 0 < series["p50_us"] <= series["p99_us"]
+        assert f"ping, {series['peer']}, p99" in printed
+        assert series["cpu_us_per_unit"] > 0
+    if sys.platform == "linux":
+        assert found["most_unsent_bytes"].keys() == {"adapted mark", "mark of 16 KiB", "no mark"}
 
 
 def test_files_are_measured_with_the_processor_time_that_they_take(tmp_path: Path) -> None:
@@ -149,7 +168,8 @@ def test_tls_can_be_measured_alone(tmp_path: Path) -> None:
     workloads = [series["workload"] for series in found["series"]]
     assert list(dict.fromkeys(workloads)) == [*TLS, "TLS handshake"]
     judged = [check["what"] for check in found["checks"]]
-    assert len(judged) == 9
+    # More, if the other peers are installed.
+    assert len(judged) >= 4
     assert all(what.startswith("TLS") for what in judged[:-1])
 
 
@@ -184,11 +204,16 @@ def other_checkout(tmp_path: Path) -> Path:
     return checkout
 
 
+# In two parts: every row has new processes.
+@pytest.mark.parametrize(
+    "families", [("tcp", "ping", "closing"), ("tls", "handshakes", "layers", "files")]
+)
 def test_another_checkout_is_imported_and_every_row_of_ours_is_compared(
-    tmp_path: Path, other_checkout: Path
+    tmp_path: Path, other_checkout: Path, families: tuple[str, ...]
 ) -> None:
     """No peer is measured, and both times, wall and CPU, of every round are there."""
-    options = ("--checkout", other_checkout, "--rounds", "2")
+    only = [option for family in families for option in ("--only", family)]
+    options = ("--checkout", other_checkout, "--rounds", "2", *only)
 
     printed, found = run_bench(tmp_path / "bench.json", *options)
 
@@ -202,7 +227,7 @@ def test_another_checkout_is_imported_and_every_row_of_ours_is_compared(
         for times in (row["time"], row["cpu"]):
             assert len(times["rounds_us"]) == 2
             assert all(before > 0 and after > 0 for before, after in times["rounds_us"])
-    assert compared == OURS
+    assert compared == {family: OURS[family] for family in families}
     assert all(
         before > 0 and after > 0 for before, after in found["idle_bytes_per_connection"].values()
     )

@@ -64,7 +64,7 @@ async def test_who_waits_for_another_may_be_cancelled_alone() -> None:
 
 async def test_only_the_first_in_the_line_polls() -> None:
     line = Line()
-    assert line.is_empty()
+    assert not line.turns
     first, second, third = (line.enter() for _ in range(3))
     with pytest.raises(NotReady) as not_ready:
         line.poll(second, lambda: 2)
@@ -75,7 +75,7 @@ async def test_only_the_first_in_the_line_polls() -> None:
     line.leave(second)
     line.leave(second)
     assert line.poll(third, lambda: 3) == 3
-    assert line.is_empty()
+    assert not line.turns
 
 
 def test_a_poll_that_fails_keeps_its_place_in_the_line() -> None:
@@ -83,7 +83,7 @@ def test_a_poll_that_fails_keeps_its_place_in_the_line() -> None:
     place = line.enter()
     with pytest.raises(ZeroDivisionError):
         line.poll(place, lambda: 1 // 0)
-    assert not line.is_empty()
+    assert line.turns
 
 
 @pytest.mark.parametrize("first", ["here", "beside"])

@@ -435,8 +435,9 @@ async def resume(make: Callable[[], Safe], sweep: Sweep) -> None:
 
 
 async def test_a_safe_writer_passes() -> None:
-    # Five checkpoints, each cancelled twice, and the first and the last run.
-    assert await cancel_everywhere(partial(resume, Safe)) == 12
+    # A wait before each of five bytes, and a checkpoint before each of them that the budget wants:
+    # each cancelled twice. And the first and the last run.
+    assert await cancel_everywhere(partial(resume, Safe)) == 22
 
 
 async def test_an_unsafe_writer_is_caught_and_the_place_is_named() -> None:

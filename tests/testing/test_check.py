@@ -578,7 +578,7 @@ class SendsShielded(Good):
             await super().send_all(data)
 
 
-@breaks("of 128 calls of write(), to whatever writers, one must be a checkpoint")
+@breaks("of 129 calls of write(), to whatever writers, one must be a checkpoint")
 class HasABudgetOfItsOwn(Good):
     calls = 0
 
@@ -595,7 +595,7 @@ class HasABudgetOfItsOwn(Good):
         return await super().write(data)
 
 
-@breaks("of 128 calls of write(), to whatever writers, one must be a checkpoint: in a cancelled")
+@breaks("of 129 calls of write(), to whatever writers, one must be a checkpoint: in a cancelled")
 class WritesShielded(Good):
     async def write(self, data: Any) -> int:
         with trio.CancelScope(shield=True):

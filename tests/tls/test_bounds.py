@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.abc
 import trio.testing
 
 from trio_asyncwrite import (
@@ -22,6 +23,7 @@ from trio_asyncwrite import (
     TlsStream,
     duplex,
 )
+from trio_asyncwrite._core._budget import Budget
 
 from .._streams import clog, drain, reset, tcp_pair
 from .._tls_helpers import (
@@ -39,6 +41,7 @@ from .._tls_helpers import (
     lost_on_purpose,
     open_tls,
     over,
+    read_exactly,
     spoilt,
     take,
     text,
@@ -116,6 +119,51 @@ async def test_a_flood_of_data_is_read_as_it_is_asked_for(tmp_path: Path) -> Non
         assert len(await stream.receive_some()) <= 65536
     assert transport.most_received <= 65536
     await trio.aclose_forcefully(stream)
+
+
+async def roomy_pair() -> tuple[trio.abc.Stream, trio.abc.Stream]:
+    return duplex(8 << 20)
+
+
+async def test_a_large_write_is_taken_in_growing_pieces_while_they_go_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Behind a peer that does not keep up they shrink, and never is more than one queued."""
+    kib = 1024
+    data = text(1024 * kib)
+    client, server = await open_tls(roomy_pair)
+    counts = [await client.write(data) for _ in range(6)]
+    assert counts == [size * kib for size in (64, 128, 256, 512, 512, 512)]
+    assert client.unsent_bytes == 0
+
+    take = client.inner.poll_write
+    left = 0
+
+    def take_little(data: bytes | bytearray | memoryview) -> int:
+        nonlocal left
+        if not left:
+            raise NotReady(trio.sleep_forever)
+        count = take(bytes(data[:left]))
+        left -= count
+        return count
+
+    monkeypatch.setattr(client.inner, "poll_write", take_little)
+    for size in (512, 256, 128, 64, 64):
+        left = kib
+        assert client.poll_write(data) == size * kib
+        assert (size - 1) * kib <= client.held_bytes <= size * kib
+        left = 1 << 30
+        client.poll_flush()
+        counts.append(size * kib)
+    # Small and medium writes need no more, and change nothing.
+    for size in (1, 1000, 63 * kib):
+        left = 1 << 30
+        assert client.poll_write(data[:size]) == size
+        counts.append(size)
+    assert client.poll_write_vectored([data, data]) == 64 * kib
+    assert await read_exactly(server, sum(counts)) == b"".join(data[:count] for count in counts)
+    for stream in (client, server):
+        await trio.aclose_forcefully(stream)
 
 
 async def test_a_large_size_is_no_allocation() -> None:
@@ -287,7 +335,10 @@ def test_no_connection_is_left_to_the_garbage_collector() -> None:
             garbage = [
                 found
                 for found in gc.garbage
-                if type(found).__module__.startswith(("trio_asyncwrite", "ssl", "_ssl"))
+                if (
+                    type(found).__module__.startswith(("trio_asyncwrite", "ssl", "_ssl"))
+                    and not isinstance(found, Budget)
+                )  # the run's
                 or isinstance(found, BaseException)
             ]
         finally:

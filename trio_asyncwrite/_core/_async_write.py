@@ -17,11 +17,11 @@ each writer: whatever must survive a wait is a field that a poll has updated bef
 it; those that need several polls (``write_all``, ``send_all``) are made into one poll first, whose
 progress is kept in a call object.
 
-**Calls that stay in a buffer skip the loop.** A writer promises with ``spare_capacity`` that its
-next poll_write takes anything *shorter* whole, without touching the transport. Such a call costs no
-trip through the scheduler; it draws on the budget of ``_budget.py`` instead. It asks one flag: the
-budget that the layer's lifecycle has in ``fast`` is a spent one unless the layer is open, whole,
-and nobody is inside.
+**Writes draw on a budget**, ``_budget.py``, and skip the scheduler until it is spent. **Calls that
+stay in a buffer skip the loop, too.** A writer promises with ``spare_capacity`` that its next
+poll_write takes anything *shorter* whole, without touching the transport. Such a call asks one
+flag: the budget that the layer's lifecycle has in ``fast`` is a spent one unless the layer is open,
+whole, and nobody is inside.
 
 **State** is in one object, the lifecycle (``_lifecycle.py``). What layers tell each other is in
 ``_stack.py``, how they end together in ``_close.py``.
@@ -42,12 +42,14 @@ import trio.abc
 from . import _shell, _write_file
 from ._answer import answer
 from ._async_read import AsyncRead
+from ._budget import FAST_SIZE
 from ._buf import Buf
 from ._checks import accepted, check_buffers, check_data, checked_buffers
 from ._epilogue import Epilogue
 from ._errors import NotReady
 from ._file_part import FilePart, check_part
 from ._layer import Layer, overrides
+from ._shell import SOME, WHOLE, Message, message_to_send, write_from, write_message
 from ._stack import (
     begin_shutdown,
     call_poll,
@@ -95,11 +97,17 @@ class AsyncWrite(Layer, trio.abc.SendStream):
     #: completely, without touching the transport: the fast path. A writer with a buffer sets it,
     #: at any time, as a plain attribute.
     spare_capacity: int = 0
+    #: How many bytes this layer, with all below it, takes in about a microsecond: what a poll pays
+    #: :ref:`the budget <budget>`. Say it if you define :meth:`poll_write`; the library asks once.
+    #: With ``None``, a layer that inherits :meth:`poll_write` is as fast as ``inner``. Any other is
+    #: taken for a slow one: 256.
+    bytes_per_budget_unit: int | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         # Not by assignment, which type checkers take for a declaration.
-        setattr(cls, "overrides_poll_close", overrides(cls, "poll_close", AsyncWrite))  # noqa: B010
+        for name in ("poll_close", "poll_write"):
+            setattr(cls, f"overrides_{name}", overrides(cls, name, AsyncWrite))
 
     # ---- The poll core: what a writer implements -------------------------------------------
 
@@ -313,16 +321,15 @@ class AsyncWrite(Layer, trio.abc.SendStream):
             trio.BrokenResourceError: if the writer has failed, now or before.
 
         Cancellation: nothing happened; not a byte was accepted.
-        Checkpoints: if the transport was touched, and at least once in every 128 calls of
-            the run otherwise.
+        Checkpoints: if it waits, or if :ref:`the budget <budget>` is spent.
 
         Source: ``AsyncWriteExt::write``.
         """
         budget = self.lifecycle.fast
-        if type(data) is bytes and len(data) < self.spare_capacity and budget.left:
+        if type(data) is bytes and FAST_SIZE > len(data) < self.spare_capacity and budget.left:
             budget.left -= 1
             return self.poll_write(data)
-        return await _shell.write_message(self, _shell.poll_some, data, sends=False)
+        return await write_message(self, Message(data, SOME))
 
     async def write_all(self, data: Buffer) -> None:
         """Write all of ``data``. It may end in a buffer: see :meth:`flush`, :meth:`send_all`.
@@ -342,17 +349,16 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         Cancellation: lost, as the call has no place to say how much was accepted; for that,
             use :meth:`write_all_buf`. (Data that fits into a buffer is taken whole or not at
             all.)
-        Checkpoints: if the transport was touched, and at least once in every 128 calls of
-            the run otherwise.
+        Checkpoints: if it waits, or if :ref:`the budget <budget>` is spent.
 
         Source: ``AsyncWriteExt::write_all``.
         """
         budget = self.lifecycle.fast
-        if type(data) is bytes and len(data) < self.spare_capacity and budget.left:
+        if type(data) is bytes and FAST_SIZE > len(data) < self.spare_capacity and budget.left:
             budget.left -= 1
             self.poll_write(data)
             return
-        await _shell.write_message(self, _shell.poll_whole, data, sends=False)
+        await write_message(self, Message(data, WHOLE))
 
     async def write_buf(self, buf: Buf) -> int:
         """Write some of ``buf``, and advance it past exactly what was accepted.
@@ -372,12 +378,11 @@ class AsyncWrite(Layer, trio.abc.SendStream):
             trio.BrokenResourceError: if the writer has failed, now or before.
 
         Cancellation: nothing happened; ``buf`` has not moved.
-        Checkpoints: if the transport was touched, and at least once in every 128 calls of
-            the run otherwise.
+        Checkpoints: if it waits, or if :ref:`the budget <budget>` is spent.
 
         Source: ``AsyncWriteExt::write_buf``.
         """
-        return await _shell.write_from(self, buf, _shell.poll_some_of_buf, whole=False)
+        return await write_from(self, buf, whole=False)
 
     async def write_all_buf(self, buf: Buf) -> None:
         """Write all of ``buf``, and advance it past exactly what was accepted.
@@ -395,12 +400,11 @@ class AsyncWrite(Layer, trio.abc.SendStream):
 
         Cancellation: resumable; ``buf`` stands where the next call goes on, also when the
             call has failed.
-        Checkpoints: if the transport was touched, and at least once in every 128 calls of
-            the run otherwise.
+        Checkpoints: if it waits, or if :ref:`the budget <budget>` is spent.
 
         Source: ``AsyncWriteExt::write_all_buf``.
         """
-        await _shell.write_from(self, buf, _shell.poll_all_of_buf, whole=True)
+        await write_from(self, buf, whole=True)
 
     async def write_vectored(self, buffers: Sequence[Buffer]) -> int:
         """Write some of ``buffers``: one :meth:`poll_write_vectored` that succeeds.
@@ -421,8 +425,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
             trio.BrokenResourceError: if the writer has failed, now or before.
 
         Cancellation: nothing happened; not a byte was accepted.
-        Checkpoints: if the transport was touched, and at least once in every 128 calls of
-            the run otherwise.
+        Checkpoints: if it waits, or if :ref:`the budget <budget>` is spent.
 
         Source: ``AsyncWriteExt::write_vectored``.
         """
@@ -449,14 +452,13 @@ class AsyncWrite(Layer, trio.abc.SendStream):
 
         Cancellation: lost, as the call has no place to say how much was accepted; for that,
             use ``write_all_buf(Buf(*buffers))``.
-        Checkpoints: if the transport was touched, and at least once in every 128 calls of
-            the run otherwise.
+        Checkpoints: if it waits, or if :ref:`the budget <budget>` is spent.
 
         Source: ``Write::write_all_vectored`` of Rust's standard library.
         """
         buf = Buf(*checked_buffers(buffers))
         try:
-            await _shell.write_from(self, buf, _shell.poll_all_of_buf, whole=True, resumable=False)
+            await write_from(self, buf, whole=True, resumable=False)
         finally:
             buf.release()
 
@@ -477,8 +479,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
 
         Cancellation: lost, as with :meth:`write_all`; behind a buffer that it fits into, it is
             taken whole or not at all.
-        Checkpoints: if the transport was touched, and at least once in every 128 calls of
-            the run otherwise.
+        Checkpoints: if it waits, or if :ref:`the budget <budget>` is spent.
 
         Source: ``AsyncWriteExt::write_u16`` and its like.
         """
@@ -598,7 +599,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
 
         Source: :meth:`trio.abc.SendStream.send_all`.
         """
-        await _shell.write_message(self, _shell.poll_send, data, sends=True)
+        await write_message(self, message_to_send(data))
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until a write might be accepted at once; it may return too early, never late.

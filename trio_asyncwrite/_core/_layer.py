@@ -111,6 +111,7 @@ class Layer(trio.abc.AsyncResource):
     overrides_owns_below: bool = False
     overrides_release: bool = False
     overrides_poll_close: bool = False
+    overrides_poll_write: bool = False
     #: Whether the output has records or blocks of its own, as with TLS and compression, and the
     #: layer finishes the current one when a message is cut short. Then the message does not tear
     #: the layers below.

@@ -105,6 +105,10 @@ class Call:
     Args:
         size: how many bytes it writes.
         sends: whether it is one of Trio's verbs, which are not resumed when they are cancelled.
+
+    Attributes:
+        accepted: how many bytes of a message were accepted.
+        flushing: whether all of them were, and what comes after is under way.
         buf: the caller's cursor, a Buf or a FilePart; what is left of it is unfinished, and not
             lost.
         goes_on: whether ``buf`` was begun by an earlier call.
@@ -112,20 +116,12 @@ class Call:
 
     __slots__ = ("accepted", "buf", "flushing", "goes_on", "sends", "size")
 
-    def __init__(
-        self,
-        size: int,
-        *,
-        sends: bool = False,
-        buf: Buf | FilePart | None = None,
-        goes_on: bool = False,
-    ) -> None:
-        self.goes_on = goes_on
+    def __init__(self, size: int, *, sends: bool = False) -> None:
         self.size = size
-        self.accepted = 0
         self.sends = sends
-        self.buf = buf
-        self.flushing = False
+        self.accepted = 0
+        self.flushing = self.goes_on = False
+        self.buf: Buf | FilePart | None = None
 
 
 class Unfinished:
@@ -209,6 +205,8 @@ class Lifecycle:
 
     # Rare: the first values are the class's, so that making a layer costs little.
     budget: Budget = SPENT
+    #: What ``bytes_per_budget_unit`` has answered; 0 before it was asked for.
+    rate: int = 0
     phase: Phase = OPEN
     #: Whether a layer below was shut down, and nothing can be written any more.
     shut: bool = False
@@ -266,7 +264,8 @@ class Lifecycle:
     #: Whether this layer's ``held_bytes`` has to be asked for after each call; and the layers below
     #: of which that is true.
     is_watched: bool = False
-    #: Whether nobody is watched, there is no original and no line: most layers.
+    #: Whether nobody is watched and there is no original; and whether there is no line, either.
+    is_unwatched: bool = False
     is_simple: bool = False
     watched: tuple[Layer, ...] = ()
     #: Whether the layers below need not be asked for: there is ``inner`` at most.
@@ -297,9 +296,8 @@ class Lifecycle:
             if (self.original or self).unfinished is not None
             else None
         )
-        self.is_simple = (
-            self.line is None and self.original is None and not (self.is_watched or self.watched)
-        )
+        self.is_unwatched = self.original is None and not (self.is_watched or self.watched)
+        self.is_simple = self.is_unwatched and self.line is None
         self.fast = (
             self.budget
             if self.refusal is None
@@ -307,7 +305,7 @@ class Lifecycle:
             # Who is inside the original is inside its handles.
             and self.original is None
             # Somebody has to look whether these hold bytes now; the shell does.
-            and (self.is_simple or self.holding or not (self.is_watched or self.watched))
+            and (self.is_unwatched or self.holding)
             else SPENT
         )
 
@@ -452,6 +450,14 @@ class Lifecycle:
                 await wait()
         finally:
             self.waits = tuple(one for one in self.waits if one is not entry)
+        self.check_evicted(layer, reading=reading)
+
+    def check_evicted(self, layer: Layer, *, reading: bool) -> None:
+        """After a wait of a task inside ``layer``: raise if the layer was closed meanwhile.
+
+        Raises:
+            trio.ClosedResourceError: if it was, and this task does not run the close.
+        """
         if self.is_closed(reading=reading) and self.lift_of() is None:
             raise ClosedRefusal(f"another task closed {layer!r}")
 

@@ -1,10 +1,19 @@
 """Poll, wait, poll again: the one loop around all polls.
 
-The loop checks for cancellation before the first poll. Once a poll has succeeded, only a
-*shielded* yield may follow: had the task been cancelled there, ``Cancelled`` would no longer mean
-"nothing was accepted".
+Theory of operation
+===================
 
-Calls that stay in a buffer skip the yields. They draw on the budget of ``_budget.py`` instead.
+**A full checkpoint**, which ``flush``, ``shutdown``, ``send_all`` and the waits are, looks for a
+cancellation before the first poll. Once a poll has succeeded, only a *shielded* yield may follow:
+had the task been cancelled there, ``Cancelled`` would no longer mean "nothing was accepted".
+
+**Writes draw on the budget** of ``_budget.py``: a call that finds it spent makes a checkpoint
+before its first poll, and so does a long message between two polls. Afterwards it looks whether a
+close has come meanwhile. After the last accepted byte nothing can be cancelled.
+
+**Most writes are one poll that succeeds**, by a layer that is open, whole, and that nobody is
+inside. Such a poll is made at once: nobody can come in between, so there is nothing to claim and
+nothing that a close would have to find. Only what is left over goes through the loop.
 """
 
 from __future__ import annotations
@@ -14,9 +23,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
-from ._budget import SPENT, spend, spend_at_once
+from ._budget import FAST_SIZE, POLL_COST, SPENT, UNKNOWN_RATE, current_budget, rate_of
 from ._buf import Buf
-from ._checks import accepted, byte_view
+from ._checks import accepted, byte_view, wrong_answer
 from ._errors import NotReady
 from ._lifecycle import ENDED, ENDING, Call, Torn, lifted
 from ._stack import (
@@ -33,7 +42,7 @@ from ._stack import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from typing_extensions import Buffer, TypeVarTuple, Unpack
 
@@ -44,7 +53,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: How often one call may poll without a wait before it lets the other tasks run.
+#: How often one poll of a layer may poll the layer below without a wait.
 POLLS_PER_TURN: Final = 16
 
 #: How many parts to offer at once: as many as Linux's writev takes. To list all that are left at
@@ -54,23 +63,49 @@ _PARTS_PER_POLL: Final = 1024
 
 @trio.lowlevel.enable_ki_protection
 async def drive(
-    layer: Layer, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts], lift: object = None
+    layer: Layer,
+    poll: Callable[[Unpack[Ts]], T],
+    *args: Unpack[Ts],
+    lift: object = None,
+    is_full: bool = True,
+    wait: Callable[[], Awaitable[object]] | None = None,
 ) -> T:
-    """Poll until it is ready: a full checkpoint. For who has claimed ``layer``.
+    """Poll until it is ready. For who has claimed ``layer``.
 
     Args:
         layer: the layer that was called.
         poll: one of its polls that write; if it fails, the layer is broken.
         *args: its arguments.
         lift: whose refusals to lift for the polls; see ``_lifecycle.py``.
+        is_full: whether it is a full checkpoint in any case; else the budget decides.
+        wait: what a first poll has said to wait for, if one was made.
     """
     lifecycle = layer.lifecycle
+    budget = lifecycle.budget
+    if not budget.left:
+        budget = lifecycle.budget = current_budget()
     line = lifecycle.line
+    # Before any checkpoint, or others could overtake during it.
     turn = None if line is None else line.enter()
+    is_spent = wait is None and not budget.left and not is_full
+    owes_yield = is_full
+    if is_spent and line is not None:
+        # First the poll, and out of the line: all that came during a checkpoint would stand in it,
+        # and then each of their messages would cost a checkpoint.
+        owes_yield = True
+        budget.left = budget.limit
     try:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        waited = False
+        if owes_yield:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        elif is_spent:
+            await trio.lowlevel.checkpoint()
+            budget.left = budget.limit
+            lifecycle.check_evicted(layer, reading=False)
         while True:
+            if wait is not None:
+                await lifecycle.wait(layer, wait)
+                budget.left = budget.limit
+                owes_yield = False
             try:
                 if lift is not None:
                     with lifted(lift):
@@ -85,10 +120,10 @@ async def drive(
             except BaseException as exc:
                 fail(layer, exc)
                 raise
-            await lifecycle.wait(layer, wait)
-            waited = True
-        if not waited:
+        if owes_yield:
             await trio.lowlevel.cancel_shielded_checkpoint()
+            if is_full:
+                budget.left = budget.limit
         return result
     finally:
         if line is not None and turn is not None:
@@ -133,69 +168,93 @@ def leave(layer: Layer) -> None:
 
 # ---- Messages: the argument of one call --------------------------------------------------------
 
+#: How much of a message a call writes: what one poll accepts, or all.
+SOME: Final = False
+WHOLE: Final = True
+
 
 class Message(Call):
     """What one call writes, and how far it has come.
 
     Most data is accepted whole and at once, and needs no cursor; ``rest`` is made when it is not.
+
+    Args:
+        data: the bytes.
+        whole: ``WHOLE``, or ``SOME``: then one poll that succeeds will do.
+        after: makes the polls that follow once all of it was accepted.
+
+    Raises:
+        TypeError: if ``data`` is not bytes-like.
+        BufferError: if ``data`` is a view with gaps between its bytes.
     """
 
-    __slots__ = ("data", "rest")
+    __slots__ = ("after", "data", "is_cut", "rest", "whole")
 
-    def __init__(self, data: bytes | memoryview, *, sends: bool = False) -> None:
+    def __init__(
+        self,
+        data: Buffer,
+        whole: bool,  # noqa: FBT001 - a keyword would make the call slower by a third
+        after: Callable[[AsyncWrite], object] | None = None,
+    ) -> None:
+        # Before anything else: it refuses what is no data.
+        self.data: bytes | memoryview = data if type(data) is bytes else byte_view(data)
         # The base's fields spelt out: a message is made for every write.
-        self.size = len(data)
+        self.size = len(self.data)
         self.accepted = 0
-        self.sends = sends
-        self.flushing = self.goes_on = False
+        self.sends = self.flushing = self.goes_on = False
         self.buf = None
-        self.data = data
+        self.whole = whole
+        self.after = after
+        #: What is ahead of the cursor; and whether that was made here, of what a poll has left.
         self.rest: Buf | None = None
+        self.is_cut = False
 
 
-def poll_some(writer: AsyncWrite, message: Message) -> int:
-    """Write some of a message, which is all that was asked for: a close finds no torn message."""
-    count = writer.poll_write(message.data)
-    if count != message.size or type(count) is not int:
-        count = accepted(count, message.size, writer)
-    return count
+def poll_message(writer: AsyncWrite, message: Message) -> int:
+    """Write a message: all of it, and what comes after; or some of it, if that will do.
 
-
-def poll_once(writer: AsyncWrite, message: Message) -> int:
-    """Write some of a message, of which all is to be written."""
-    count = writer.poll_write(message.data)
-    if count != message.size or type(count) is not int:
-        count = accepted(count, message.size, writer)
-    message.accepted = count
-    return count
-
-
-def poll_whole(writer: AsyncWrite, message: Message) -> None:
-    """Write all of a message."""
-    rest = message.rest
-    if rest is None:
-        if poll_once(writer, message) == message.size:
-            return
-        message.rest = rest = Buf(memoryview(message.data)[message.accepted :])
-    poll_parts(writer, message, rest)
-
-
-def poll_parts(writer: AsyncWrite, call: Call, rest: Buf) -> None:
-    """Write all that is ahead of the cursor."""
-    for _ in range(POLLS_PER_TURN):
-        call.accepted += poll_buf(writer, rest)
-        if not rest.remaining:
-            return
-    raise NotReady(trio.lowlevel.checkpoint)
-
-
-def poll_send(writer: AsyncWrite, message: Message) -> None:
-    """Write all of a message, and flush."""
+    Returns:
+        How many bytes the last poll accepted.
+    """
+    count = 0
     if not message.flushing:
-        if message.size:
-            poll_whole(writer, message)
+        lifecycle = writer.lifecycle
+        rate = lifecycle.rate or UNKNOWN_RATE
+        budget = lifecycle.budget
+        while True:
+            rest = message.rest
+            size = message.size if rest is None else rest.remaining
+            stays = size < writer.spare_capacity
+            if rest is not None:
+                count = poll_buf(writer, rest)
+            else:
+                count = writer.poll_write(message.data)
+                if count != size or type(count) is not int:
+                    count = accepted(count, size, writer)
+            left = budget.left - (1 + count // FAST_SIZE if stays else POLL_COST + count // rate)
+            budget.left = max(0, left)
+            if not message.whole:
+                return count
+            message.accepted += count
+            if count == size:
+                break
+            if rest is None:
+                message.rest = Buf(memoryview(message.data)[count:])
+                message.is_cut = True
+            if not budget.left:
+                raise NotReady(trio.lowlevel.checkpoint)
         message.flushing = True
-    call_poll(writer, "poll_flush")
+    if message.after is not None:
+        message.after(writer)
+    return count
+
+
+def poll_flush(writer: AsyncWrite) -> None:
+    """Flush; after a shutdown there is nothing left to do."""
+    if writer.lifecycle.phase is not ENDED:
+        answer: object = writer.poll_flush()  # type: ignore[func-returns-value]
+        if answer is not None:
+            wrong_answer(writer, "poll_flush", answer)
 
 
 # Ctrl-C must not fall between what was accepted and the cursor that says so.
@@ -205,145 +264,151 @@ def poll_buf(writer: AsyncWrite, buf: Buf) -> int:
 
     A message of any number of parts stays one message through every layer.
     """
+    size = buf.remaining
     if buf.is_contiguous():
         count = writer.poll_write(buf.chunk())
-    elif buf.remaining < writer.spare_capacity or writer.keeps_messages:
-        # What is taken whole is taken in one go.
-        count = writer.poll_write_vectored(buf.chunks())
     else:
-        count = writer.poll_write_vectored(buf.chunks(_PARTS_PER_POLL))
-    count = accepted(count, buf.remaining, writer)
+        parts = buf.chunks(_PARTS_PER_POLL + 1)
+        if len(parts) > _PARTS_PER_POLL:
+            # What is taken whole is taken in one go.
+            is_whole = size < writer.spare_capacity or writer.keeps_messages
+            parts = buf.chunks(None if is_whole else _PARTS_PER_POLL)
+        count = writer.poll_write_vectored(parts)
+    if count != size or type(count) is not int:
+        count = accepted(count, size, writer)
     buf.advance(count)
     return count
 
 
-@trio.lowlevel.enable_ki_protection
-async def drive_write(
-    writer: AsyncWrite, size: int, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts], lift: object
-) -> T:
-    """Write ``size`` bytes by ``poll``; if they stay in a buffer, it costs a call of the budget."""
-    if size < writer.spare_capacity and lift is None:
-        lifecycle = writer.lifecycle
-        if lifecycle.line is None:
-            lifecycle.budget = await spend(lifecycle.budget)
-            stays = lifecycle.refusal is None
-        else:
-            # The line makes the checkpoint, or others could overtake during it.
-            lifecycle.budget, stays = spend_at_once()
-        if stays and size < writer.spare_capacity:
-            try:
-                return poll(*args)
-            except NotReady:
-                pass  # a spare_capacity that was not true
-            except BaseException as exc:
-                fail(writer, exc)
-                raise
-    return await drive(writer, poll, *args, lift=lift)
+def poll_data(writer: AsyncWrite, data: bytes | memoryview) -> int:
+    """Write some of ``data``; the answer is checked."""
+    size = len(data)
+    count = writer.poll_write(data)
+    if count != size or type(count) is not int:
+        count = accepted(count, size, writer)
+    return count
 
 
 @trio.lowlevel.enable_ki_protection
-async def write_message(
-    writer: AsyncWrite, poll: Callable[[AsyncWrite, Message], T], data: Buffer, *, sends: bool
-) -> T:
-    """Write ``data`` by ``poll``.
+async def write_message(writer: AsyncWrite, message: Message) -> int:
+    """Write a message.
 
-    Args:
-        writer: the writer.
-        poll: writes some of it, or all.
-        data: the bytes.
-        sends: whether it is Trio's verb: it flushes, and is not resumed when it is cancelled.
+    Returns:
+        How many bytes the last poll accepted.
     """
-    view = data if type(data) is bytes else byte_view(data)
     lifecycle = writer.lifecycle
+    line = lifecycle.line
+    lift: object = None
+    wait: Callable[[], Awaitable[object]] | None = None
     try:
-        lift = claim(writer, writing=True)
-        message = Message(view, sends=sends)
+        if not lifecycle.rate:
+            rate_of(writer)  # before the polls, so that a wrong answer breaks nothing
+        if (
+            lifecycle.fast.left
+            and lifecycle.is_unwatched
+            and not (message.sends or message.goes_on)
+            and (line is None or not line.turns)
+        ):
+            # At once; see the top of this file.
+            try:
+                return poll_message(writer, message)
+            except NotReady as not_ready:
+                wait = not_ready.wait
+            except BaseException as exc:
+                try:
+                    fail(writer, exc)
+                finally:
+                    settle(writer, message, closed=False)
+                raise
+            # Without the checks of claim(): the message may have begun.
+            if line is None:
+                lifecycle.inside = True
+                lifecycle.fast = SPENT
+        else:
+            lift = claim(writer, writing=True)
         calls = lifecycle.calls
         lifecycle.calls = (*calls, message) if calls else (message,)
         done = False
         try:
-            if sends or not writer.spare_capacity:
-                result = await drive(writer, poll, writer, message, lift=lift)
-                if sends:
-                    resumed(writer)
-            else:
-                result = await drive_write(writer, message.size, poll, writer, message, lift=lift)
+            count = await drive(
+                writer, poll_message, writer, message, lift=lift, is_full=message.sends, wait=wait
+            )
+            if message.sends:
+                resumed(writer)
             done = True
-            return result
+            return count
         finally:
-            if message.rest is not None:
-                message.rest.release()
             _leave(writer, message, done=done)
     finally:
-        if type(view) is memoryview:
-            view.release()
+        if message.is_cut and message.rest is not None:
+            message.rest.release()
+        if type(message.data) is memoryview:
+            message.data.release()
 
 
 @trio.lowlevel.enable_ki_protection
 async def write_from(
     writer: AsyncWrite,
     buf: Buf,
-    poll: Callable[[AsyncWrite, Call, Buf], T],
     *,
     whole: bool,
     resumable: bool = True,
-) -> T:
-    """Write from a cursor by ``poll``.
+    after: Callable[[AsyncWrite], object] | None = None,
+) -> int:
+    """Write from a cursor.
 
     Args:
         writer: the writer.
         buf: the cursor.
-        poll: writes some of it, or all.
-        whole: whether a Buf that was begun is then unfinished, until it is written completely.
+        whole: whether to write all that is ahead of it. A Buf that was begun is then unfinished,
+            until it is written completely.
         resumable: whether the caller keeps the cursor, and can go on with it.
+        after: makes the polls that follow once all of it was accepted.
+
+    Returns:
+        How many bytes the last poll accepted.
     """
     if not isinstance(buf, Buf):
         name = type(buf).__name__
         raise TypeError(f"expected a Buf, got {name}: write_all() takes bytes, or give Buf(data)")
-    lifecycle = writer.lifecycle
-    owner = lifecycle.original or lifecycle
+    owner = writer.lifecycle.original or writer.lifecycle
     unfinished = owner.unfinished
-    goes_on = unfinished is not None and unfinished.goes_on_with(buf)
-    if goes_on:
-        # Everybody else is refused; this is the one call that may go on.
-        set_unfinished(writer, None)
+    message = Message(b"", whole, after)
+    message.rest, message.size = buf, buf.remaining
+    message.goes_on = unfinished is not None and unfinished.goes_on_with(buf)
+    if resumable and (whole or message.goes_on):
+        message.buf = buf
+    if not message.goes_on:
+        return await write_message(writer, message)
+    # Everybody else is refused; this is the one call that may go on.
+    set_unfinished(writer, None)
     try:
-        lift = claim(writer, writing=True)
-    except BaseException:
-        if goes_on:
-            set_unfinished(writer, unfinished)
-        raise
-    kept = resumable and (whole or goes_on)
-    call = Call(buf.remaining, buf=buf if kept else None, goes_on=goes_on)
-    lifecycle.calls += (call,)
-    try:
-        return await drive_write(writer, call.size, poll, writer, call, buf, lift=lift)
+        return await write_message(writer, message)
     finally:
-        if goes_on and not buf.remaining:
+        if not buf.remaining:
             finished(writer)
-        _leave(writer, call, done=not (whole and buf.remaining))
+        elif owner.unfinished is None:  # the call was refused
+            set_unfinished(writer, unfinished)
 
 
-def _leave(writer: AsyncWrite, call: Call, *, done: bool) -> None:
+def message_to_send(data: Buffer) -> Message:
+    """What ``AsyncWrite.send_all`` writes."""
+    message = Message(data, WHOLE, poll_flush)
+    message.sends = True
+    message.flushing = not message.size
+    return message
+
+
+def _leave(writer: AsyncWrite, message: Message, *, done: bool) -> None:
     lifecycle = writer.lifecycle
     calls = lifecycle.calls
-    lifecycle.calls = tuple(one for one in calls if one is not call) if len(calls) > 1 else ()
+    lifecycle.calls = tuple(one for one in calls if one is not message) if len(calls) > 1 else ()
     try:
-        is_short = not done or (call.goes_on and call.buf is not None and call.buf.remaining)
-        if is_short and call in calls:  # a close that has evicted the call has settled it, too
-            settle(writer, call, closed=writer.lifecycle.is_closed(reading=False))
+        is_short = not done or (message.buf is not None and message.buf.remaining)
+        if is_short and message in calls:  # a close that has evicted the call has settled it, too
+            settle(writer, message, closed=lifecycle.is_closed(reading=False))
     finally:
         leave(writer)
-
-
-def poll_some_of_buf(writer: AsyncWrite, _call: Call, buf: Buf) -> int:
-    """Write some of a Buf."""
-    return poll_buf(writer, buf)
-
-
-def poll_all_of_buf(writer: AsyncWrite, call: Call, buf: Buf) -> None:
-    """Write all of a Buf."""
-    poll_parts(writer, call, buf)
 
 
 @trio.lowlevel.enable_ki_protection
@@ -354,16 +419,10 @@ async def flush(writer: AsyncWrite) -> None:
         lifecycle = writer.lifecycle
         if lifecycle.torn is not None and lift is None:
             lift = Torn.HERE
-        await drive(writer, poll_flush_unless_ended, writer, lift=lift)
+        await drive(writer, poll_flush, writer, lift=lift)
         resumed(writer)
     finally:
         leave(writer)
-
-
-def poll_flush_unless_ended(writer: AsyncWrite) -> None:
-    """Flush; after a shutdown there is nothing left to do."""
-    if writer.lifecycle.phase is not ENDED:
-        call_poll(writer, "poll_flush")
 
 
 @trio.lowlevel.enable_ki_protection

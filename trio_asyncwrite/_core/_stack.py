@@ -219,6 +219,7 @@ def set_inner(layer: Layer, thing: object) -> None:
         lifecycle_of(thing)  # a mock has everything but this
     lifecycle.inner, lifecycle.odd_inner = inner, None if inner is not None else thing
     lifecycle.attached = lifecycle.is_single = False
+    lifecycle.rate = 0
     if inner is not None:
         register(layer, inner)
         if lifecycle.holding:

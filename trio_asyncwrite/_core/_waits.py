@@ -108,19 +108,16 @@ async def first_of(
 class Line:
     """Tasks that use one writer, in the order of their coming: only the first in the line polls."""
 
-    __slots__ = ("_events",)
+    __slots__ = ("turns",)
 
     def __init__(self) -> None:
-        self._events: OrderedDict[trio.Event, None] = OrderedDict()
-
-    def is_empty(self) -> bool:
-        """Whether nobody stands in the line."""
-        return not self._events
+        #: The places that are taken, in order.
+        self.turns: OrderedDict[trio.Event, None] = OrderedDict()
 
     def enter(self) -> trio.Event:
         """Take the last place; the event is set when its turn has come."""
         turn = trio.Event()
-        self._events[turn] = None
+        self.turns[turn] = None
         return turn
 
     def poll(self, turn: trio.Event, poll: Callable[[], T]) -> T:
@@ -129,7 +126,7 @@ class Line:
         Raises:
             NotReady: as the poll does, or because it is not the turn.
         """
-        if next(iter(self._events)) is not turn:
+        if next(iter(self.turns)) is not turn:
             raise NotReady(turn.wait)
         result = poll()
         # Not only after the caller's checkpoint: while one task is in it, all the others would
@@ -139,7 +136,7 @@ class Line:
 
     def leave(self, turn: trio.Event) -> None:
         """Give the place up, if it is still held."""
-        self._events.pop(turn, None)
-        for first in self._events:
+        self.turns.pop(turn, None)
+        for first in self.turns:
             first.set()
             break

@@ -15,6 +15,7 @@ import trio
 
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
+from trio_asyncwrite._core._budget import TRANSPORT_RATE
 from trio_asyncwrite._core._checks import byte_view
 from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._errors import ClosedRefusal, NotReady
@@ -123,6 +124,7 @@ class AllowStdIo(AsyncWrite):
         return self._file.file
 
     announces_held_bytes = True
+    bytes_per_budget_unit = TRANSPORT_RATE
 
     @property
     def held_bytes(self) -> int:

@@ -7,6 +7,7 @@ from typing import final
 import trio
 
 from trio_asyncwrite._core._async_write import AsyncWrite
+from trio_asyncwrite._core._budget import TRANSPORT_RATE
 from trio_asyncwrite._core._checks import byte_view, int_at_least
 from trio_asyncwrite._core._errors import Refusal, WriteZeroError
 
@@ -41,6 +42,7 @@ class Cursor(AsyncWrite):
     #: What is in memory can be looked at, and set back.
     can_be_torn = False
     announces_held_bytes = True
+    bytes_per_budget_unit = TRANSPORT_RATE
 
     def __init__(
         self, buffer: bytearray | memoryview | None = None, *, growable: bool | None = None

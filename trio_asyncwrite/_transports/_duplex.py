@@ -15,6 +15,7 @@ import trio
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_read import AsyncRead
 from trio_asyncwrite._core._async_write import AsyncReadWrite, AsyncWrite
+from trio_asyncwrite._core._budget import TRANSPORT_RATE
 from trio_asyncwrite._core._checks import byte_view, positive_int
 from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._errors import NotReady
@@ -123,6 +124,7 @@ class _PipeWriter(AsyncWrite):
     """The polls over a pipe. What the pipe has taken has reached its transport."""
 
     announces_held_bytes = True
+    bytes_per_budget_unit = TRANSPORT_RATE
 
     _outgoing: _Pipe
 

@@ -21,6 +21,7 @@ import trio
 
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncReadWrite
+from trio_asyncwrite._core._budget import TRANSPORT_RATE
 from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._errors import BrokenRefusal, ClosedRefusal, NotReady
 from trio_asyncwrite._core._file_part import check_part
@@ -128,6 +129,7 @@ class FdWriter(AsyncReadWrite):
     """A writer over the non-blocking descriptor that ``fileno()`` names."""
 
     announces_held_bytes = True
+    bytes_per_budget_unit = TRANSPORT_RATE
 
     # The error that a read reported; kept after our own shutdown.
     _read_error: OSError | None = None

@@ -20,6 +20,7 @@ import trio.abc
 
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
+from trio_asyncwrite._core._budget import TRANSPORT_RATE
 from trio_asyncwrite._core._checks import byte_view, inherits, not_negative
 from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._errors import CutShort, NotReady
@@ -70,6 +71,7 @@ class SendStreamWriter(AsyncWrite):
 
     #: There is no layer below that would have to keep this one alive.
     announces_held_bytes = True
+    bytes_per_budget_unit = TRANSPORT_RATE
 
     @property
     def held_bytes(self) -> int:

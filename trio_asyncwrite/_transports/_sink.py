@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import final
 
 from trio_asyncwrite._core._async_write import AsyncWrite
+from trio_asyncwrite._core._budget import TRANSPORT_RATE
 from trio_asyncwrite._core._checks import byte_view
 
 
@@ -17,6 +18,7 @@ class Sink(AsyncWrite):
 
     can_be_torn = False
     announces_held_bytes = True
+    bytes_per_budget_unit = TRANSPORT_RATE
 
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Accept all of ``data``. See :meth:`AsyncWrite.poll_write`."""

@@ -17,6 +17,7 @@ from trio_asyncwrite._core._shell import claim, drive, leave
 from trio_asyncwrite._core._stack import begin_shutdown
 
 from ._fd import FdWriter, check_byte_stream, prepare_close
+from ._send_queue import NOT_OURS, change_mark, first_mark, is_of_send_queue, next_mark
 from ._tcp_info import is_gone, next_pause, unacknowledged_bytes
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ class TcpStream(FdWriter):
     cancelled or failed shutdown), the peer of a TCP connection gets a reset and not an
     end-of-file, so that a truncated stream never looks complete. A time in SO_LINGER is switched
     off before, since it would block every task. (Not if you drop the stream in a reference cycle.)
+
+    On Linux, it adapts TCP_NOTSENT_LOWAT to the peer, from 16 KiB (where Trio sets it) to 4 MiB.
+    So little waits unsent in the kernel behind a slow reader, and enough for a fast one. Once you
+    set that option or SO_SNDBUF, here or on the socket, it is left alone.
 
     On Windows, sockets are no file descriptors: there, use
     :func:`wrap_stream` on the :class:`trio.SocketStream`.
@@ -71,6 +76,7 @@ class TcpStream(FdWriter):
         self._stream = stream
         #: The Trio socket.
         self.socket: trio.socket.SocketType = stream.socket
+        self._mark = first_mark(self.socket)
 
     def fileno(self) -> int:
         """The socket's file descriptor, or -1 once it is closed."""
@@ -84,6 +90,15 @@ class TcpStream(FdWriter):
             if not self.socket.did_shutdown_SHUT_WR:
                 self._shut_down(self.socket)
             self.lifecycle.end()
+
+    async def _wait_writable(self) -> None:
+        began = trio.current_time()
+        await super()._wait_writable()
+        mark = self._mark
+        if mark != NOT_OURS:
+            wanted = next_mark(mark, trio.current_time() - began)
+            if wanted != mark:
+                self._mark = change_mark(self.socket, mark, wanted)
 
     @answer
     def foreign_below(self) -> tuple[object, ...]:
@@ -175,6 +190,8 @@ class TcpStream(FdWriter):
     ) -> None:
         """Set a socket option. See :meth:`socket.socket.setsockopt`.
 
+        TCP_NOTSENT_LOWAT and SO_SNDBUF are yours once you have set one of them.
+
         Args:
             level: the protocol of the option.
             option: the option.
@@ -195,6 +212,8 @@ class TcpStream(FdWriter):
             self.socket.setsockopt(level, option, None, length)
         else:
             self.socket.setsockopt(level, option, value)
+        if is_of_send_queue(level, option):
+            self._mark = NOT_OURS
 
     def getsockopt(self, level: int, option: int, buffersize: int = 0) -> int | bytes:
         """Get a socket option. See :meth:`socket.socket.getsockopt`."""

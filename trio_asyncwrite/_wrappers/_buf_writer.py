@@ -11,6 +11,7 @@ import trio.abc
 
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
+from trio_asyncwrite._core._budget import FAST_SIZE, rate_of
 from trio_asyncwrite._core._checks import accepted, byte_view, positive_int
 from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._errors import NotReady
@@ -122,17 +123,17 @@ class BufWriter(AsyncWrite, Generic[W]):
             trio.BrokenResourceError: if the writer has failed, now or before.
 
         Cancellation: nothing happened; not a byte was accepted.
-        Checkpoints: if the transport was touched, and at least once in every 128 calls of
-            the run otherwise.
+        Checkpoints: if it waits, or if :ref:`the budget <budget>` is spent.
         """
         # The body of poll_write once more: protocols make this call for every message, and
         # a second Python function would add a quarter to its cost.
         budget = self.lifecycle.fast
         if type(data) is bytes and budget.left:
-            room = self.spare_capacity - len(data)
-            if room > 0:
+            size = len(data)
+            room = self.spare_capacity - size
+            if room > 0 and size < FAST_SIZE:
                 budget.left -= 1
-                size = self._append(data)
+                self._append(data)
                 self.spare_capacity = room
                 return size
         return await super().write(data)
@@ -195,6 +196,11 @@ class BufWriter(AsyncWrite, Generic[W]):
             self.poll_flush()
             shut_down(self.inner)
             self.lifecycle.end()
+
+    @property
+    def bytes_per_budget_unit(self) -> int:  # type: ignore[override]
+        """As the layer below: nothing is done to the bytes here."""
+        return rate_of(self.inner)
 
     @answer
     def epilogue(self) -> Epilogue:
@@ -276,7 +282,8 @@ class BufWriter(AsyncWrite, Generic[W]):
                 count = inner.poll_write(views[0])
             else:
                 count = inner.poll_write_vectored(views)
-            return accepted(count, sum(map(len, views)), inner)
+            size = sum(map(len, views))
+            return count if count == size and type(count) is int else accepted(count, size, inner)
         except NotReady as exc:
             # Its traceback holds the frames of the writers below, and they may hold views of
             # the store, which could then not grow for as long as the exception lives.

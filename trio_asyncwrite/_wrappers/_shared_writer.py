@@ -31,7 +31,7 @@ import trio.abc
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._buf import Buf
-from trio_asyncwrite._core._checks import checked_buffers
+from trio_asyncwrite._core._checks import byte_view, checked_buffers
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._file_part import (
     PIECE,
@@ -42,9 +42,10 @@ from trio_asyncwrite._core._file_part import (
 )
 from trio_asyncwrite._core._shell import (
     POLLS_PER_TURN,
+    WHOLE,
     Message,
     poll_buf,
-    poll_once,
+    poll_data,
     write_from,
     write_message,
 )
@@ -126,7 +127,7 @@ class SharedWriter(Wrapper[W]):
 
     def __init__(self, inner: trio.abc.SendStream) -> None:
         #: What the writer below has not taken of the message that has begun.
-        self._rest: Buf | FilePart = Buf()
+        self._rest: Buf | FilePart | None = None
         self._below_wait = OneForAll()
         self._line = self.lifecycle.line = Line()
         self.inner = wrap_stream(inner)  # type: ignore[assignment]
@@ -136,12 +137,13 @@ class SharedWriter(Wrapper[W]):
     @property
     def held_bytes(self) -> int:
         """What is left of a message that has begun."""
-        return self._rest.remaining
+        return 0 if self._rest is None else self._rest.remaining
 
     @property
     def spare_capacity(self) -> int:  # type: ignore[override]
         """The capacity of the writer below, while nobody stands in line."""
-        return self.inner.spare_capacity if self._line.is_empty() and not self._rest else 0
+        is_free = self._rest is None and not self._line.turns
+        return self.inner.spare_capacity if is_free else 0
 
     @answer
     def keeps_messages(self) -> bool:
@@ -164,8 +166,7 @@ class SharedWriter(Wrapper[W]):
             trio.BrokenResourceError: if the writer has failed, now or before.
 
         Cancellation: nothing happened; the message had not begun and is withdrawn.
-        Checkpoints: if the transport was touched, and at least once in every 128 calls of
-            the run otherwise.
+        Checkpoints: if it waits, or if :ref:`the budget <budget>` is spent.
         """
         return await super().write(data)
 
@@ -180,21 +181,16 @@ class SharedWriter(Wrapper[W]):
         Cancellation: lost, as the call has no place to say whether the message had begun, and
             goes out whole, or is withdrawn, whole as well. A :class:`Buf` has: after
             :meth:`write_all_buf` it is at its end if the message has begun, else at its start.
-        Checkpoints: if the transport was touched, and at least once in every 128 calls of
-            the run otherwise.
+        Checkpoints: if it waits, or if :ref:`the budget <budget>` is spent.
         """
-        budget = self.lifecycle.fast
-        if type(data) is bytes and len(data) < self.spare_capacity and budget.left:
-            await super().write_all(data)
-        else:
-            await write_message(self, _poll_through, data, sends=False)
+        await write_message(self, Message(data, WHOLE, _see_through))
 
     async def write_all_buf(self, buf: Buf) -> None:
         """Write ``buf`` as one message. See :meth:`AsyncWrite.write_all_buf`.
 
         Cancellation: resumable; ``buf`` is at its end if the message has begun, else at its start.
         """
-        await write_from(self, buf, _poll_buf_through, whole=True)
+        await write_from(self, buf, after=_see_through, whole=True)
 
     async def write_all_vectored(self, buffers: Sequence[Buffer]) -> None:
         """Write ``buffers`` as one message. See :meth:`AsyncWrite.write_all_vectored`.
@@ -203,7 +199,7 @@ class SharedWriter(Wrapper[W]):
         """
         buf = Buf(*checked_buffers(buffers))
         try:
-            await write_from(self, buf, _poll_buf_through, whole=True, resumable=False)
+            await write_from(self, buf, after=_see_through, whole=True, resumable=False)
         finally:
             buf.release()
 
@@ -227,15 +223,32 @@ class SharedWriter(Wrapper[W]):
     @trio.lowlevel.enable_ki_protection
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Accept ``data`` whole, or not at all. See :meth:`AsyncWrite.poll_write`."""
-        if type(data) is bytes and len(data) < self.spare_capacity:
-            self.lifecycle.check_write(self)
-            return self._poll_below(self.inner.poll_write, data)
-        return self._begin(data)
+        # First, so that wrong data breaks nothing.
+        view = data if type(data) is bytes else byte_view(data)
+        try:
+            self._make_ready()
+            size = len(view)
+            count = self._poll_below(poll_data, view)
+            if count < size:
+                self._keep(bytes(view[count:]))
+        finally:
+            if type(view) is memoryview:
+                view.release()
+        return size
 
     @trio.lowlevel.enable_ki_protection
     def poll_write_vectored(self, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
         """Accept ``buffers`` as one message. See :meth:`AsyncWrite.poll_write_vectored`."""
-        return self._begin(*checked_buffers(buffers))
+        message = Buf(*checked_buffers(buffers))
+        try:
+            self._make_ready()
+            size = message.remaining
+            self._poll_below(poll_buf, message)
+            if message.remaining:
+                self._keep(b"".join(message.chunks()))
+        finally:
+            message.release()
+        return size
 
     @trio.lowlevel.enable_ki_protection
     def poll_write_file(self, part: FilePart, limit: int, /) -> int:
@@ -252,47 +265,43 @@ class SharedWriter(Wrapper[W]):
         if there and size > PIECE:
             return self._begin_file(part, size)
         data = part.poll_read(limit)
-        return self._begin(data) if data else 0
+        return self.poll_write(data) if data else 0
 
     @trio.lowlevel.enable_ki_protection
     def poll_flush(self) -> None:
         """Send the rest of a message, and flush. See :meth:`AsyncWrite.poll_flush`."""
         self.lifecycle.check_flush(self)
         self.push_rest()
-        self._poll_below(poll_step, self.inner, "poll_flush")
+        self._poll_below(poll_step, "poll_flush")
 
     @trio.lowlevel.enable_ki_protection
     def poll_shutdown(self) -> None:
         """Send the rest of a message, and shut down. See :meth:`AsyncWrite.poll_shutdown`."""
         if begin_shutdown(self):
             self.push_rest()
-            self._poll_below(shut_down, self.inner)
+            self._poll_below(shut_down)
             self.lifecycle.end()
 
     def poll_ready(self) -> None:
         """Return if a message can begin. See :meth:`AsyncWrite.poll_ready`."""
         self.lifecycle.check_write(self)
         self.push_rest()
-        self._poll_below(poll_step, self.inner, "poll_ready")
+        self._poll_below(poll_step, "poll_ready")
 
-    def _begin(self, *parts: bytes | bytearray | memoryview) -> int:
-        """Offer a message to the writer below; if it takes some, keep the rest."""
-        # First, so that a wrong part breaks nothing.
-        message = Buf(*parts)
-        try:
+    def _make_ready(self) -> None:
+        """What comes before a message: those who refuse, and the rest of an earlier one."""
+        if self.lifecycle.refusal is not None:
             self.lifecycle.check_write(self)
+        if self._rest is not None:
             self.push_rest()
-            size = message.remaining
-            self._poll_below(poll_buf, self.inner, message)
-            if message.remaining:
-                self._rest = Buf(b"".join(message.chunks()))
-                hold(self)
-        finally:
-            message.release()
-        # It is accepted, whatever comes now; a failure has broken this writer, too.
+
+    def _keep(self, rest: bytes) -> None:
+        """Keep what the writer below has not taken of a message."""
+        self._rest = Buf(rest)
+        hold(self)
+        # The message is accepted, whatever comes now; a failure has broken this writer, too.
         with contextlib.suppress(Exception):
             self.push_rest()
-        return size
 
     def _begin_file(self, part: FilePart, size: int) -> int:
         """Offer a large file to the writer below; if it takes some, keep the rest, as a file."""
@@ -304,7 +313,7 @@ class SharedWriter(Wrapper[W]):
         except (OSError, ValueError) as exc:
             raise FileNotReady.failed(exc) from None
         try:
-            if not self._poll_below(poll_file, self.inner, message):
+            if not self._poll_below(poll_file, message):
                 return 0  # it was truncated meanwhile
             if message:
                 self._rest = message
@@ -323,21 +332,23 @@ class SharedWriter(Wrapper[W]):
             NotReady: if not all of it can go now.
             trio.BrokenResourceError: if the writer below fails, now or before.
         """
-        polls = 0
-        while self._rest:
-            if polls == POLLS_PER_TURN:
-                raise NotReady(trio.lowlevel.checkpoint)
-            if isinstance(self._rest, Buf):
-                self._poll_below(poll_buf, self.inner, self._rest)
+        rest = self._rest
+        if rest is None:
+            return
+        for _ in range(POLLS_PER_TURN):
+            if isinstance(rest, Buf):
+                self._poll_below(poll_buf, rest)
             else:
-                self._push_file(self._rest)
-            polls += 1
-            if not self._rest:
+                self._push_file(rest)
+            if not rest:
+                self._rest = None
                 let_go(self)
+                return
+        raise NotReady(trio.lowlevel.checkpoint)
 
     def _push_file(self, rest: FilePart) -> None:
         try:
-            if self._poll_below(poll_file, self.inner, rest):
+            if self._poll_below(poll_file, rest):
                 if not rest:
                     rest.release()
                 return
@@ -351,9 +362,10 @@ class SharedWriter(Wrapper[W]):
         tear(self.inner, f"a file that was begun cannot be sent: {error!r}")
         self.lifecycle.refuse(self)
 
-    def _poll_below(self, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
+    def _poll_below(self, poll: Callable[[W, Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
+        inner = self.inner
         try:
-            return poll_below(self.inner, poll, *args)
+            return poll_below(inner, poll, inner, *args)
         except FileNotReady:
             raise
         except NotReady as not_ready:
@@ -373,23 +385,9 @@ class SharedWriter(Wrapper[W]):
         return f"<SharedWriter over {self.inner!r}>"
 
 
-# A message is accepted as soon as it has begun; these see it through to the writer below.
-def _poll_through(writer: AsyncWrite, message: Message) -> None:
-    shared = cast("SharedWriter[AsyncWrite]", writer)
-    if message.accepted < message.size or not message.flushing:
-        poll_once(shared, message)
-        message.flushing = True
-    shared.push_rest()
-
-
-def _poll_buf_through(writer: AsyncWrite, call: Call, buf: Buf) -> None:
-    shared = cast("SharedWriter[AsyncWrite]", writer)
-    if buf.remaining or not call.flushing:
-        # Of however many parts: half of them would be half a message.
-        buf.advance(writer.poll_write_vectored(buf.chunks()))
-        call.accepted = call.size
-        call.flushing = True
-    shared.push_rest()
+def _see_through(writer: AsyncWrite) -> None:
+    """A message is accepted as soon as it has begun; this hands all of it to the writer below."""
+    cast("SharedWriter[AsyncWrite]", writer).push_rest()
 
 
 def _poll_file_through(writer: AsyncWrite, call: Call, part: FilePart) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
+from trio_asyncwrite._core._budget import rate_of
 from trio_asyncwrite._core._checks import check_buffers
 from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._file_part import check_part
@@ -32,6 +33,11 @@ class Wrapper(AsyncWrite, Generic[W]):
         """The capacity of the writer below: what it takes at once is taken here at once."""
         inner = self.lifecycle.inner
         return 0 if inner is None else inner.spare_capacity  # type: ignore[attr-defined]
+
+    @property
+    def bytes_per_budget_unit(self) -> int:  # type: ignore[override]
+        """As the layer below: nothing is done to the bytes here."""
+        return rate_of(self.inner)
 
     @answer
     def epilogue(self) -> Epilogue:

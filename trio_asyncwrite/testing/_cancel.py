@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, final
 import trio
 import trio.abc
 
-from trio_asyncwrite._core import _budget
+from trio_asyncwrite._core._budget import current_budget
 from trio_asyncwrite._core._checks import counted
 
 if TYPE_CHECKING:
@@ -85,30 +85,16 @@ class _FairScheduler:
 fair_scheduler = _FairScheduler()
 
 
-class _AlwaysSpent(_budget.Budget):
-    """Every buffered call makes a checkpoint: in a sweep that is one more place to cancel at."""
-
-    __slots__ = ()
-
-    @property
-    def left(self) -> int:
-        return 0
-
-    @left.setter
-    def left(self, value: int) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        pass
-
-
 @contextlib.contextmanager
 def _no_budget() -> Generator[None]:
-    budget = _budget.current_budget()
-    left, budget.left = budget.left, 0
-    _budget.set_budget(_AlwaysSpent(0))
+    """Every write makes a checkpoint, and between any two polls: more places to cancel at."""
+    budget = current_budget()
+    limit, left = budget.limit, budget.left
+    budget.limit = budget.left = 0
     try:
         yield
     finally:
-        _budget.set_budget(budget)
-        budget.left = left
+        budget.limit, budget.left = limit, left
 
 
 class _Block:
@@ -276,8 +262,8 @@ async def cancel_everywhere(
     these.
 
     It is deterministic if the scenario is. While it runs, Trio takes tasks in their order instead
-    of shuffling them, and every buffered write of this library makes a checkpoint (instead of one
-    in 128). It works with any clock.
+    of shuffling them, and the budget of this library's writes is always spent: each makes a
+    checkpoint first, and a long message between any two polls. It works with any clock.
 
     Args:
         scenario: an async callable that takes the :class:`Sweep`, enters ``with sweep:`` exactly

@@ -407,7 +407,7 @@ class _Checker(Tools):
 
     async def _check_budget(self) -> None:
         async with self._link() as one, self._link() as two, self._link() as three:
-            text = f"of {LIMIT} calls of write(), to whatever writers, one must be a checkpoint"
+            text = f"of {LIMIT + 1} calls of write(), to whatever writers, one must be a checkpoint"
             links = (one, two, three)
             in_a_row = 0
             for number in range(3 * LIMIT):
@@ -421,10 +421,10 @@ class _Checker(Tools):
                     else:
                         in_a_row = 0
                 link.accepted += b"x"
-                require(in_a_row < LIMIT, text)
+                require(in_a_row <= LIMIT, text)
 
             async def write_on() -> None:
-                for _ in range(LIMIT):
+                for _ in range(LIMIT + 1):
                     await one.writer.write(b"x")
                     one.accepted += b"x"
 

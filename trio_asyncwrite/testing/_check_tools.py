@@ -30,6 +30,7 @@ import trio.abc
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from trio_asyncwrite._core._async_write import AsyncWrite
+from trio_asyncwrite._core._budget import current_budget
 from trio_asyncwrite._core._buf import Buf
 from trio_asyncwrite._core._checks import counted
 from trio_asyncwrite._core._errors import NotReady
@@ -305,6 +306,7 @@ class Tools:
     async def _cancelled(self, call: Call, text: str, *, otherwise: object = _MUST_RAISE) -> Any:
         """Make a call in a cancelled scope; if it raises Cancelled, return ``otherwise``."""
         result: object = otherwise
+        current_budget().left = 0  # so that a write looks for the cancellation
         with trio.CancelScope() as scope, self._rule(text):
             scope.cancel()
             result = await call()

@@ -1,0 +1,256 @@
+"""The mark up to which the kernel may hold unsent bytes: it follows the reader, and the user."""
+
+from __future__ import annotations
+
+import contextlib
+import socket as stdlib_socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import wait_all_tasks_blocked
+
+from trio_asyncwrite import TcpStream
+from trio_asyncwrite._transports._send_queue import (
+    HIGHEST,
+    LOWEST,
+    NOT_OURS,
+    change_mark,
+    first_mark,
+    next_mark,
+)
+
+from .._streams import clog, connected, unix_pair
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+only_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux adapts it")
+
+KIB = 1024
+MS = 0.001
+
+
+# ---- The rule ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mark", "seconds", "after"),
+    [
+        (LOWEST, 0.0, 2 * LOWEST),
+        (LOWEST, 0.9 * MS, 2 * LOWEST),
+        (LOWEST, 1 * MS, LOWEST),
+        (LOWEST, 50 * MS, LOWEST),
+        (LOWEST, 51 * MS, LOWEST),
+        (LOWEST, 3600.0, LOWEST),
+        (256 * KIB, 0.5 * MS, 512 * KIB),
+        (256 * KIB, 5 * MS, 256 * KIB),
+        (256 * KIB, 50 * MS, 256 * KIB),
+        (256 * KIB, 51 * MS, LOWEST),
+        (HIGHEST, 0.0, HIGHEST),
+        (HIGHEST, 10 * MS, HIGHEST),
+        (HIGHEST, 1.0, LOWEST),
+    ],
+)
+def test_a_short_wait_doubles_it_and_a_long_one_sets_it_back(
+    mark: int, seconds: float, after: int
+) -> None:
+    assert next_mark(mark, seconds) == after
+
+
+def test_from_the_least_to_the_most_it_takes_eight_short_waits() -> None:
+    mark = LOWEST
+    for _ in range(8):
+        assert mark < HIGHEST
+        mark = next_mark(mark, 0.0)
+    assert mark == HIGHEST
+
+
+@pytest.mark.parametrize("rate", [10_000, 200_000, 10_000_000, 1_000_000_000, 10_000_000_000])
+def test_what_is_unsent_leaves_within_a_tenth_of_a_second(rate: int) -> None:
+    """In bytes per second, and from whatever rate the reader falls to this one.
+
+    The kernel wakes the writer when the queue is half empty.
+    """
+    for begin in (LOWEST, 128 * KIB, HIGHEST):
+        mark = begin
+        for _ in range(20):
+            mark = next_mark(mark, mark / 2 / rate)
+        assert mark == LOWEST or mark / rate <= 0.1
+        if rate == 200_000:
+            assert mark <= 256 * KIB
+        if rate >= 10_000_000_000:
+            assert mark == HIGHEST
+
+
+# ---- The option ----------------------------------------------------------------------------------
+
+
+class Options:
+    """A socket of which only the options count."""
+
+    def __init__(self, **refusals: OSError) -> None:
+        self.mark = LOWEST
+        self.lock = 0
+        self.refusals = refusals
+
+    def getsockopt(self, level: int, option: int) -> int:
+        if option == 72:
+            if "lock" in self.refusals:
+                raise self.refusals["lock"]
+            return self.lock
+        assert (level, option) == (stdlib_socket.IPPROTO_TCP, 25)
+        if "get" in self.refusals:
+            raise self.refusals["get"]
+        return self.mark
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        if "set" in self.refusals:
+            raise self.refusals["set"]
+        self.mark = value
+
+
+@only_linux
+@pytest.mark.parametrize(
+    ("mark", "lock", "refused", "result"),
+    [
+        (LOWEST, 0, "", 2 * LOWEST),
+        (LOWEST, 2, "", 2 * LOWEST),  # SO_RCVBUF, which is something else
+        (LOWEST, 0, "lock", 2 * LOWEST),  # Linux before 5.15 does not tell
+        (LOWEST, 1, "", NOT_OURS),
+        (LOWEST, 3, "", NOT_OURS),
+        (LOWEST + 1, 0, "", NOT_OURS),
+        (2**31 - 1, 0, "", NOT_OURS),
+        (LOWEST, 0, "get", NOT_OURS),
+        (LOWEST, 0, "set", NOT_OURS),
+    ],
+)
+def test_it_is_changed_only_while_it_is_ours(
+    mark: int, lock: int, refused: str, result: int
+) -> None:
+    sock: Any = Options(**{refused: OSError(22, "refused")} if refused else {})
+    sock.mark, sock.lock = mark, lock
+    assert change_mark(sock, LOWEST, 2 * LOWEST) == result
+    assert sock.mark == (2 * LOWEST if result else mark)
+
+
+async def test_unix_sockets_have_none() -> None:
+    async with connected(unix_pair) as (left, _):
+        assert first_mark(left.socket) == NOT_OURS
+
+
+async def test_other_systems_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    with trio.socket.socket() as sock:
+        monkeypatch.setattr(sys, "platform", "linux")
+        assert first_mark(sock) == LOWEST
+        monkeypatch.setattr(sys, "platform", "darwin")
+        assert first_mark(sock) == NOT_OURS
+
+
+# ---- A stream ------------------------------------------------------------------------------------
+
+
+async def plain_pair() -> tuple[TcpStream, TcpStream]:
+    """The kernel's own buffers: whoever sets SO_SNDBUF wants none of this."""
+    with trio.socket.socket() as listener:
+        await listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        client = trio.socket.socket()
+        await client.connect(listener.getsockname())
+        server, _ = await listener.accept()
+    return TcpStream(client), TcpStream(server)
+
+
+OPTION = stdlib_socket.IPPROTO_TCP, getattr(stdlib_socket, "TCP_NOTSENT_LOWAT", 25)
+
+
+def mark_of(stream: TcpStream) -> int:
+    return stream.socket.getsockopt(*OPTION)
+
+
+async def wait_for_room(writer: TcpStream, reader: TcpStream, seconds: float = 0) -> None:
+    """Let a write wait for so long, by a clock that stands still meanwhile."""
+    clog(writer)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.write, b"x")
+        await wait_all_tasks_blocked()
+        await trio.sleep(seconds)
+        # Not by awaits: they would let the clock jump.
+        with contextlib.suppress(Exception):
+            while True:
+                reader.poll_read(1 << 20)
+
+
+@only_linux
+async def test_a_stream_follows_its_reader(autojump_clock: trio.testing.MockClock) -> None:
+    async with connected(plain_pair) as (left, right):
+        assert mark_of(left) == LOWEST
+        for mark in (2 * LOWEST, 4 * LOWEST):
+            await wait_for_room(left, right)
+            assert mark_of(left) == mark
+        await wait_for_room(left, right, 0.02)
+        assert mark_of(left) == 4 * LOWEST
+        await wait_for_room(left, right, 1.0)
+        assert mark_of(left) == LOWEST
+        await wait_for_room(left, right)
+        assert mark_of(left) == 2 * LOWEST
+
+
+def set_mark(stream: TcpStream) -> None:
+    stream.setsockopt(*OPTION, 65536)
+
+
+def set_mark_to_the_same(stream: TcpStream) -> None:
+    stream.setsockopt(*OPTION, mark_of(stream))
+
+
+def set_mark_of_the_socket(stream: TcpStream) -> None:
+    stream.socket.setsockopt(*OPTION, 65536)
+
+
+def set_buffer(stream: TcpStream) -> None:
+    stream.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_SNDBUF, 100_000)
+
+
+def set_buffer_of_the_socket(stream: TcpStream) -> None:
+    stream.socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_SNDBUF, 100_000)
+
+
+@only_linux
+@pytest.mark.parametrize(
+    "take_over",
+    [
+        set_mark,
+        set_mark_to_the_same,
+        set_mark_of_the_socket,
+        set_buffer,
+        set_buffer_of_the_socket,
+    ],
+)
+@pytest.mark.parametrize("before", [0, 1])
+async def test_the_user_takes_over_for_ever(
+    take_over: Callable[[TcpStream], None],
+    before: int,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with connected(plain_pair) as (left, right):
+        for _ in range(before):
+            await wait_for_room(left, right)
+        take_over(left)
+        chosen = mark_of(left)
+        for _ in range(2):
+            await wait_for_room(left, right)
+            assert mark_of(left) == chosen
+        left.socket.setsockopt(*OPTION, LOWEST)
+        await wait_for_room(left, right)
+        assert mark_of(left) == LOWEST
+
+
+@only_linux
+async def test_other_options_change_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    async with connected(plain_pair) as (left, right):
+        left.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
+        await wait_for_room(left, right)
+        assert mark_of(left) == 2 * LOWEST
