@@ -60,6 +60,7 @@ from ._transports._tcp_listener import (
     open_tcp_listeners as open_tcp_listeners,
 )
 from ._transports._wrap_stream import wrap_stream as wrap_stream
+from ._wrappers._buf_reader import BufReader as BufReader
 from ._wrappers._buf_writer import BufWriter as BufWriter
 from ._wrappers._read_write_pair import ReadWritePair as ReadWritePair
 from ._wrappers._shared_writer import SharedWriter as SharedWriter
@@ -73,6 +74,7 @@ __all__ = (
     "AsyncWrite",
     "BinaryFile",
     "Buf",
+    "BufReader",
     "BufWriter",
     "ByRef",
     "CloseOutcome",

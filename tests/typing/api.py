@@ -40,6 +40,20 @@ async def wrappers_know_what_they_wrap(stream: aw.TcpStream) -> None:
     assert_type(reader.unsplit(half), aw.TcpStream)
 
 
+async def readers_know_what_they_wrap(
+    stream: aw.TcpStream, socket: trio.SocketStream, foreign: trio.abc.ReceiveStream
+) -> None:
+    reader = aw.BufReader(stream)
+    assert_type(reader, aw.BufReader[aw.TcpStream])
+    assert_type(reader.inner, aw.TcpStream)
+    assert_type(aw.BufReader(socket), aw.BufReader[aw.TcpStream])
+    assert_type(aw.BufReader(foreign), aw.BufReader[aw.AsyncRead])
+    assert_type(await reader.fill(), bool)
+    assert_type(await reader.receive_exactly(1), bytes)
+    assert_type(await reader.receive_until(b"", 1), bytes)
+    reader.unread(memoryview(b""))
+
+
 async def foreign_streams_become_writers(stream: trio.abc.SendStream) -> None:
     assert_type(aw.BufWriter(stream), aw.BufWriter[aw.AsyncWrite])
     writer: aw.AsyncWrite = aw.wrap_stream(stream)

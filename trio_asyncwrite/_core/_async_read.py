@@ -12,6 +12,7 @@ from typing import cast, final
 import trio
 import trio.abc
 
+from ._answer import answer
 from ._checks import RECEIVE_SIZE, byte_view, describe_answer, positive_int
 from ._errors import BrokenRefusal, BusyRefusal, NotReady
 from ._layer import Layer
@@ -24,9 +25,9 @@ class AsyncRead(Layer, trio.abc.ReceiveStream):
     """A byte source: one poll that you write, and :meth:`receive_some`, provided.
 
     Override :meth:`poll_read`. A reader that wraps another one puts it into an attribute ``inner``;
-    the default then passes the poll on to it. If ``inner`` is the writer of a foreign stream that
-    can be read, the default receives from that stream. A class that overrides :meth:`receive_some`
-    instead, as any :class:`trio.abc.ReceiveStream` does, works as well.
+    the default then passes the poll on to it. If ``inner`` is a stream of another library, or the
+    writer of one that can be read, the default receives from that stream. A class that overrides
+    :meth:`receive_some` instead, as any :class:`trio.abc.ReceiveStream` does, works as well.
 
     Source: ``tokio::io::AsyncRead``.
     """
@@ -50,11 +51,12 @@ class AsyncRead(Layer, trio.abc.ReceiveStream):
         if type(self).receive_some is AsyncRead.receive_some:
             if isinstance(inner, AsyncRead):
                 return inner.poll_read(size)
-            for stream in () if inner is None else inner.foreign_below:
+            for stream in self.foreign_below if inner is None else inner.foreign_below:
                 if isinstance(stream, trio.abc.ReceiveStream):
                     return poll_foreign_read(self, stream, size)
             raise TypeError(
-                f"{type(self).__name__} must define poll_read(), or set self.inner to an AsyncRead"
+                f"{type(self).__name__} must define poll_read(), or set self.inner to a stream "
+                f"that can be read"
             )
         return poll_foreign_read(self, self, size)
 
@@ -104,6 +106,22 @@ class AsyncRead(Layer, trio.abc.ReceiveStream):
         """
         size = RECEIVE_SIZE if max_bytes is None else positive_int(max_bytes, "max_bytes")
         return await drive_read(self, size)
+
+    @answer
+    def foreign_below(self) -> tuple[object, ...]:
+        """The stream of another library that is ``inner``, if it is one; closed with this layer."""
+        odd = self.lifecycle.odd_inner
+        return (odd,) if isinstance(odd, trio.abc.ReceiveStream) else ()
+
+    async def release(self, *, clean: bool) -> None:
+        """Close a stream of another library that is ``inner``. See :meth:`Layer.release`.
+
+        Cancellation: nothing happened, since it is not cancelled: the library shields it.
+        Checkpoints: not necessarily one.
+        """
+        odd = self.lifecycle.odd_inner
+        if isinstance(odd, trio.abc.ReceiveStream):
+            await trio.aclose_forcefully(odd)
 
     def drain_source(self) -> trio.abc.ReceiveStream | None:
         """This stream itself."""
@@ -165,16 +183,7 @@ def poll_foreign_read(layer: Layer, stream: trio.abc.ReceiveStream, size: int) -
 async def drive_read(reader: AsyncRead, size: int) -> bytes:
     """What ``receive_some`` does: claim the reading side, poll, wait, poll again."""
     lifecycle = reader.lifecycle
-    if not lifecycle.attached:
-        attach(reader)
-    lift = None
-    if lifecycle.is_closed(reading=True):
-        lift = lifecycle.lift_of()
-        if lift is None:
-            lifecycle.refuse(reader)
-    if lifecycle.reading:
-        raise BusyRefusal(f"another task is receiving from {reader!r}")
-    lifecycle.reading = True
+    lift = claim_reading(reader)
     try:
         await trio.lowlevel.checkpoint_if_cancelled()
         waited = False
@@ -191,6 +200,29 @@ async def drive_read(reader: AsyncRead, size: int) -> bytes:
         return data
     finally:
         lifecycle.reading = False
+
+
+def claim_reading(reader: AsyncRead) -> object:
+    """Make this task the one that reads; what lifts the refusals for it, if any.
+
+    Whoever calls it sets ``lifecycle.reading`` back.
+
+    Raises:
+        trio.ClosedResourceError: if the reader is closed, or being closed.
+        trio.BusyResourceError: if another task is reading.
+    """
+    lifecycle = reader.lifecycle
+    if not lifecycle.attached:
+        attach(reader)
+    lift = None
+    if lifecycle.is_closed(reading=True):
+        lift = lifecycle.lift_of()
+        if lift is None:
+            lifecycle.refuse(reader)
+    if lifecycle.reading:
+        raise BusyRefusal(f"another task is receiving from {reader!r}")
+    lifecycle.reading = True
+    return lift
 
 
 def _poll(reader: AsyncRead, size: int, lift: object) -> bytes:
