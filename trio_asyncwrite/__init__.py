@@ -25,6 +25,9 @@ from ._core._epilogue import Epilogue as Epilogue
 from ._core._errors import NotReady as NotReady, WriteZeroError as WriteZeroError
 from ._core._file_part import FilePart as FilePart, SupportsFileno as SupportsFileno
 from ._core._layer import Layer as Layer
+from ._relay._copy import copy as copy
+from ._relay._lane import Lane as Lane, LaneOutcome as LaneOutcome
+from ._relay._relay import Relay as Relay, copy_bidirectional as copy_bidirectional
 from ._serving._drain import Drain as Drain, DrainReport as DrainReport
 from ._serving._serve import (
     serve_listeners as serve_listeners,
@@ -86,11 +89,14 @@ __all__ = (
     "Epilogue",
     "FilePart",
     "HasFileno",
+    "Lane",
+    "LaneOutcome",
     "Layer",
     "NotReady",
     "PollEvented",
     "ReadHalf",
     "ReadWritePair",
+    "Relay",
     "SharedWriter",
     "SimplexReader",
     "SimplexWriter",
@@ -106,6 +112,8 @@ __all__ = (
     "abort",
     "close_all_gracefully",
     "close_gracefully",
+    "copy",
+    "copy_bidirectional",
     "duplex",
     "graceful",
     "open_tcp_listeners",

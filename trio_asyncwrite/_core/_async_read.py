@@ -13,7 +13,7 @@ import trio
 import trio.abc
 
 from ._answer import answer
-from ._checks import RECEIVE_SIZE, byte_view, describe_answer, positive_int
+from ._checks import RECEIVE_SIZE, describe_answer, positive_int, writable_view
 from ._errors import BrokenRefusal, BusyRefusal, NotReady
 from ._layer import Layer
 from ._lifecycle import lifted
@@ -76,11 +76,8 @@ class AsyncRead(Layer, trio.abc.ReceiveStream):
             ValueError: if ``buffer`` is empty.
             trio.BrokenResourceError: if reading fails, now or before.
         """
-        with byte_view(buffer) as view:
-            size = positive_int(len(view), "the length of buffer")
-            if view.readonly:
-                raise TypeError("expected a writable bytes-like object, got a read-only one")
-            data = self.poll_read(size)
+        with writable_view(buffer) as view:
+            data = self.poll_read(len(view))
             view[: len(data)] = data
         return len(data)
 
@@ -245,6 +242,57 @@ def poll_reader(reader: AsyncRead, size: int) -> bytes:
     if type(size) is not int or size < 1:
         size = positive_int(size, "size")
     lifecycle = reader.lifecycle
+    _check_reading(reader)
+    if lifecycle.at_end and not lifecycle.received:
+        return b""
+    try:
+        data = reader.poll_read(size)
+    except NotReady:
+        raise
+    except BaseException as exc:
+        _fail_reading(reader, exc)
+        raise
+    if type(data) is not bytes or len(data) > size:
+        data = _checked(data, size, reader)
+    if not data:
+        lifecycle.at_end = True
+    return data
+
+
+def poll_reader_into(reader: AsyncRead, view: memoryview) -> int:
+    """Poll ``reader`` into a flat, writable view that is not empty, as :func:`poll_reader` does.
+
+    Returns:
+        How many bytes were read; 0 at the end.
+
+    Raises:
+        NotReady: as the poll does.
+        trio.ClosedResourceError: if it is closed.
+        trio.BrokenResourceError: if it fails; an OSError is the cause.
+    """
+    lifecycle = reader.lifecycle
+    _check_reading(reader)
+    if lifecycle.at_end and not lifecycle.received:
+        return 0
+    try:
+        count = reader.poll_read_into(view)
+    except NotReady:
+        raise
+    except BaseException as exc:
+        _fail_reading(reader, exc)
+        raise
+    if type(count) is not int or not 0 <= count <= len(view):
+        raise TypeError(
+            f"{type(reader).__name__}.poll_read_into() must return a number from 0 to "
+            f"{len(view)}, it returned {describe_answer(count)}"
+        )
+    if not count:
+        lifecycle.at_end = True
+    return count
+
+
+def _check_reading(reader: AsyncRead) -> None:
+    lifecycle = reader.lifecycle
     if lifecycle.is_closed(reading=True) and lifecycle.lift_of() is None:
         lifecycle.refuse(reader)  # below a layer over two streams, which is still open
     if lifecycle.read_failure is not None:
@@ -253,24 +301,15 @@ def poll_reader(reader: AsyncRead, size: int) -> bytes:
             raise BrokenRefusal(f"reading from {reader!r} has failed before: {cause!r}") from cause
         finally:
             del cause  # its traceback refers to this frame's callers
-    if lifecycle.at_end and not lifecycle.received:
-        return b""
-    try:
-        data = reader.poll_read(size)
-    except NotReady:
-        raise
-    except BaseException as exc:
-        if not is_refusal(exc):
-            ours = isinstance(exc, trio.BrokenResourceError) and exc.__cause__ is not None
-            lifecycle.read_failure = exc.__cause__ if ours else exc
-            if isinstance(exc, OSError):
-                raise trio.BrokenResourceError(f"{reader!r}: {exc}") from exc  # noqa: ASYNC104
-        raise
-    if type(data) is not bytes or len(data) > size:
-        data = _checked(data, size, reader)
-    if not data:
-        lifecycle.at_end = True
-    return data
+
+
+def _fail_reading(reader: AsyncRead, exc: BaseException) -> None:
+    if is_refusal(exc):
+        return
+    ours = isinstance(exc, trio.BrokenResourceError) and exc.__cause__ is not None
+    reader.lifecycle.read_failure = exc.__cause__ if ours else exc
+    if isinstance(exc, OSError):
+        raise trio.BrokenResourceError(f"{reader!r}: {exc}") from exc
 
 
 def _checked(data: object, size: int, reader: AsyncRead) -> bytes:

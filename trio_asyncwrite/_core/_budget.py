@@ -77,3 +77,16 @@ def spend_at_once() -> tuple[Budget, bool]:
     was_left = budget.left > 0
     budget.left = (budget.left or LIMIT) - 1
     return budget, was_left
+
+
+async def pay(cost: int) -> None:
+    """Take so much from this run's budget, for a poll that has moved bytes; no debt is kept.
+
+    Cancellation: nothing happened.
+    Checkpoints: when the budget is spent.
+    """
+    budget = current_budget()
+    if not budget.left:
+        await trio.lowlevel.checkpoint()
+        budget.left = LIMIT
+    budget.left = max(budget.left - cost, 0)

@@ -287,6 +287,7 @@ async def write_from(
     *,
     whole: bool,
     resumable: bool = True,
+    begun: bool = False,
 ) -> T:
     """Write from a cursor by ``poll``.
 
@@ -296,6 +297,7 @@ async def write_from(
         poll: writes some of it, or all.
         whole: whether a Buf that was begun is then unfinished, until it is written completely.
         resumable: whether the caller keeps the cursor, and can go on with it.
+        begun: whether the Buf is unfinished even before a part of it was accepted.
     """
     if not isinstance(buf, Buf):
         name = type(buf).__name__
@@ -314,7 +316,7 @@ async def write_from(
             set_unfinished(writer, unfinished)
         raise
     kept = resumable and (whole or goes_on)
-    call = Call(buf.remaining, buf=buf if kept else None, goes_on=goes_on)
+    call = Call(buf.remaining, buf=buf if kept else None, goes_on=goes_on or begun)
     lifecycle.calls += (call,)
     try:
         return await drive_write(writer, call.size, poll, writer, call, buf, lift=lift)

@@ -21,6 +21,7 @@ import trio
 
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncReadWrite
+from trio_asyncwrite._core._checks import writable_view
 from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._errors import BrokenRefusal, ClosedRefusal, NotReady
 from trio_asyncwrite._core._file_part import check_part
@@ -280,6 +281,19 @@ class FdWriter(AsyncReadWrite):
         if not data:
             self._check_end_of_file()
         return data
+
+    def poll_read_into(self, buffer: bytearray | memoryview, /) -> int:
+        """Let the kernel write into ``buffer``. See :meth:`AsyncRead.poll_read_into`."""
+        with writable_view(buffer) as view:
+            try:
+                count = os.readv(self.fileno(), [view])
+            except (BlockingIOError, InterruptedError):
+                raise NotReady(self._wait_readable) from None
+            except OSError as exc:
+                self._raise_for_reading(exc)
+        if not count:
+            self._check_end_of_file()
+        return count
 
     def _raise_for_reading(self, exc: OSError) -> NoReturn:
         if exc.errno == errno.EBADF:

@@ -48,6 +48,8 @@ DEFAULT_CAPACITY: Final = RECEIVE_SIZE
 # and then the others are compared, unless a peer sends the last byte alone again and again.
 _LONE_LAST_BYTES: Final = 32
 
+_WORTH_A_VIEW: Final = 4096
+
 # Why receive_until() found no delimiter: the stream has ended, or there are too many bytes.
 _ENDED: Final = -1
 _TOO_LONG: Final = -2
@@ -263,7 +265,9 @@ class BufReader(AsyncRead, Generic[R]):
         return not self._ended
 
     def _poll_exactly(self, size: int) -> bytes | None:
-        return self._take(size) if self.poll_fill(size) else None
+        if len(self._data) < size and not self.poll_fill(size):
+            return None
+        return self._take(size)
 
     def _poll_until(self, delimiter: bytes, max_bytes: int) -> bytes | int:
         """The message, or why there is none."""
@@ -347,7 +351,8 @@ class BufReader(AsyncRead, Generic[R]):
 
         Source: ``AsyncReadExt::read_exact``.
         """
-        size = int_at_least(0, size, "size")
+        if type(size) is not int or size < 0:
+            size = int_at_least(0, size, "size")
         data = await self._drive(self._poll_exactly, size)
         if data is None:
             raise trio.BrokenResourceError(
@@ -417,9 +422,12 @@ class BufReader(AsyncRead, Generic[R]):
     # ---- The buffer ------------------------------------------------------------------------
 
     def _take(self, size: int) -> bytes:
+        # One copy too many, unless it is large: a view costs more than to copy a line.
         data = self._data
         if size == len(data):
             taken = bytes(data)
+        elif size < _WORTH_A_VIEW:
+            taken = bytes(data[:size])
         else:
             with memoryview(data) as view:
                 taken = bytes(view[:size])
@@ -432,7 +440,8 @@ class BufReader(AsyncRead, Generic[R]):
         else:
             del self._data[:count]
         self._position += count
-        self._searched = max(self._searched - count, 0)
+        if self._searched:
+            self._searched = max(self._searched - count, 0)
 
     def _check_open(self) -> None:
         lifecycle = self.lifecycle
