@@ -38,7 +38,7 @@ async def test_it_copies_until_the_end_and_leaves_both_open() -> None:
     assert await copy(source, target) == 5
     assert target.taken == b"abcde"
     assert target.log == ["flush 5"]
-    assert not (source.closed or target.closed)
+    assert (source.closed, target.closed) == (False, False)
     assert await copy(source, target) == 0
 
 
@@ -71,7 +71,7 @@ async def test_a_foreign_source_stalls_at_every_read() -> None:
 
 
 async def memory() -> Any:
-    return simplex(7)
+    return simplex(100)
 
 
 async def foreign() -> Any:
@@ -202,7 +202,7 @@ async def test_over_a_reader_that_reads_ahead_it_is_resumable(layer: Any) -> Non
         received = bytearray()
 
         async def send() -> None:
-            await sending.send_all(TEXT[:40])
+            await sending.send_all(TEXT[:24])
             await sending.aclose()
 
         async def receive() -> None:
@@ -216,8 +216,8 @@ async def test_over_a_reader_that_reads_ahead_it_is_resumable(layer: Any) -> Non
                 await copy(reader, writer)
             await copy(reader, writer)
             await writer.aclose()
-        assert received == TEXT[:40]
-        assert reader.position == 40
+        assert received == TEXT[:24]
+        assert reader.position == 24
         await reader.aclose()
         await receiving.aclose()
 

@@ -196,6 +196,17 @@ async def test_an_empty_reader_holds_no_memory() -> None:
     assert after - before < 1000
 
 
+async def test_the_end_is_the_end_however_little_is_wanted() -> None:
+    assert await BufReader(Source(b"")).receive_some(1) == b""
+
+
+async def test_a_large_part_is_taken_out_of_a_larger_one() -> None:
+    data = bytes(i % 251 for i in range(20_000))
+    reader = BufReader(Source(data))
+    assert await reader.receive_exactly(15_000) == data[:15_000]
+    assert reader.peek() == data[15_000:]
+
+
 async def test_an_empty_reader_is_passed_when_as_much_is_wanted_as_it_may_hold() -> None:
     """Tokio's BufReader::poll_read."""
     reader = BufReader(Source(b"abcdef", b""), capacity=4)

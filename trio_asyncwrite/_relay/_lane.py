@@ -65,26 +65,19 @@ class LaneRun:
         self.source = wrap_reader(source)
         self._target = wrap_stream(target)
         #: What moves the bytes.
-        self.pump = Pump(
-            self.source, self._target, size, on_progress=self._note_progress, is_kept=True
-        )
+        self.pump = Pump(self.source, self._target, size, is_kept=True)
         #: How far it has come.
         self.outcome = LaneOutcome.RUNNING
         #: What has failed.
         self.error: Exception | None = None
         self._has_failed_writing = False
         self._half_open = half_open
-        self._is_limited = False
-        self._scope: trio.CancelScope | None = None
 
     def limit(self) -> None:
         """The other direction is over: from now on ``half_open`` holds."""
-        self._is_limited = self._half_open < math.inf
-        self._note_progress()
-
-    def _note_progress(self) -> None:
-        if self._is_limited and self._scope is not None:
-            self._scope.deadline = trio.current_time() + self._half_open
+        if self._half_open < math.inf:
+            self.pump.patience = self._half_open
+            self.pump.note_progress()
 
     async def run(self) -> None:
         """Run until there is an outcome; raise only what is no failure of a stream.
@@ -95,8 +88,8 @@ class LaneRun:
         Cancellation: resumable.
         """
         with trio.CancelScope() as scope:
-            self._scope = scope
-            self._note_progress()
+            self.pump.scope = scope
+            self.pump.note_progress()
             if self.error is None:
                 try:
                     await self.pump.run()

@@ -22,6 +22,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import trio
+
 from trio_asyncwrite._core._async_read import AsyncRead, poll_reader, poll_reader_into
 from trio_asyncwrite._core._budget import pay
 from trio_asyncwrite._core._buf import Buf
@@ -34,8 +36,6 @@ from trio_asyncwrite._core._stack import attach, call_poll, fail, poll_step, res
 from ._block import give_block, take_block
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from trio_asyncwrite._core._async_write import AsyncWrite
     from trio_asyncwrite._core._lifecycle import Call
 
@@ -47,7 +47,6 @@ class Pump:
         source: the reader.
         target: the writer.
         size: how many bytes to read at once.
-        on_progress: called when bytes have moved.
         is_kept: whether somebody keeps it, to go on with what it holds.
     """
 
@@ -56,13 +55,14 @@ class Pump:
         "_dirty",
         "_held",
         "_is_kept",
-        "_on_progress",
         "_read",
         "_reads_into",
         "_size",
         "_source",
         "_target",
         "is_writing",
+        "patience",
+        "scope",
     )
 
     def __init__(
@@ -71,13 +71,11 @@ class Pump:
         target: AsyncWrite,
         size: int,
         *,
-        on_progress: Callable[[], None] | None = None,
         is_kept: bool,
     ) -> None:
         self._source = source
         self._target = target
         self._size = size
-        self._on_progress = on_progress
         self._is_kept = is_kept
         self._reads_into = overrides(type(source), "poll_read_into", AsyncRead)
         # What was read and not accepted yet, and the block that it lies in.
@@ -88,6 +86,14 @@ class Pump:
         self._dirty = False
         #: Whether the target was used last, and not the source.
         self.is_writing = False
+        #: How long no byte may move, in seconds; and what is cancelled then.
+        self.patience: float | None = None
+        self.scope: trio.CancelScope | None = None
+
+    def note_progress(self) -> None:
+        """Bytes have moved just now: be patient again."""
+        if self.patience is not None and self.scope is not None:
+            self.scope.deadline = trio.current_time() + self.patience
 
     @property
     def held(self) -> int:
@@ -163,8 +169,8 @@ class Pump:
             self._held = None
         else:
             held.advance(count)
-        if self._on_progress is not None:
-            self._on_progress()
+        if self.patience is not None:
+            self.note_progress()
         return count < size
 
     def _poll_write(self, view: memoryview) -> int:
@@ -200,8 +206,8 @@ class Pump:
         try:
             poll_all_of_buf(writer, call, held)
         finally:
-            if self._on_progress is not None and held.remaining != before:
-                self._on_progress()
+            if held.remaining != before:
+                self.note_progress()
 
     async def flush(self) -> None:
         """Hand on what the target and the writers below it hold.
@@ -230,7 +236,7 @@ class Pump:
         self._dirty = False
 
     def _poll_flush(self) -> None:
-        if self._on_progress is None:
+        if self.patience is None:
             call_poll(self._target, "poll_flush")
             return
         before = self._target.unsent_bytes
@@ -238,4 +244,4 @@ class Pump:
             call_poll(self._target, "poll_flush")
         finally:
             if self._target.unsent_bytes != before:
-                self._on_progress()
+                self.note_progress()
