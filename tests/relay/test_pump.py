@@ -95,7 +95,8 @@ async def test_a_patient_flush_that_hands_nothing_on_is_no_progress(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     below = Target(0)
-    pump = Pump(Source(b"abc", b""), BufWriter(below), 100, is_kept=True)
+    writer = BufWriter(below)
+    pump = Pump(Source(b"abc", b""), writer, 100, is_kept=True)
     pump.patience = 10
     with trio.CancelScope() as pump.scope:
         pump.note_progress()
@@ -106,6 +107,8 @@ async def test_a_patient_flush_that_hands_nothing_on_is_no_progress(
             below.waiters.unpark_all()
     assert pump.scope.cancelled_caught
     assert trio.current_time() == 10
+    with pytest.warns(ResourceWarning, match="3 bytes"):
+        await trio.aclose_forcefully(writer)
 
 
 async def test_a_target_that_is_closed_or_used_is_left_to_the_shell() -> None:
