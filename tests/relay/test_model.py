@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -61,10 +62,8 @@ class End:
 
 
 def attempt(step: Callable[[], None]) -> None:
-    try:
+    with contextlib.suppress(NotReady):
         step()
-    except NotReady:
-        pass
 
 
 @pytest.mark.parametrize("kind", SIDES)
@@ -102,7 +101,7 @@ async def test_a_random_schedule(
             end = rng.choice((client, server))
             step = rng.choice((end.write, end.write, end.read, end.read, None, "cancel"))
             if step == "cancel":
-                for scope in list(scopes):
+                for scope in scopes:
                     scope.cancel()
                 if rng.random() < 0.5:
                     await trio.testing.wait_all_tasks_blocked()

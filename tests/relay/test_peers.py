@@ -119,9 +119,7 @@ async def test_socat_asks_before_the_relay_and_answers_behind_it(tmp_path: Path)
 async def test_a_child_is_fed_and_read_at_once() -> None:
     client, a = await unix_pair()
     async with trio.open_nursery() as nursery:
-        child = await socat(
-            nursery, "-", "EXEC:cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        child = await socat(nursery, "-", "EXEC:cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert isinstance(child.stdin, trio.lowlevel.FdStream)
         assert isinstance(child.stdout, trio.lowlevel.FdStream)
         b = ReadWritePair(PollEvented(child.stdout), PollEvented(child.stdin))
@@ -142,12 +140,8 @@ async def test_a_child_is_fed_and_read_at_once() -> None:
 
 async def test_copy_from_a_child_and_to_another() -> None:
     async with trio.open_nursery() as nursery:
-        first = await socat(
-            nursery, "-u", "-", "-", stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        second = await socat(
-            nursery, "-u", "-", "-", stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        first = await socat(nursery, "-u", "-", "-", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        second = await socat(nursery, "-u", "-", "-", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert first.stdin is not None
         assert first.stdout is not None
         assert second.stdin is not None
