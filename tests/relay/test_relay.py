@@ -544,6 +544,15 @@ async def test_a_close_by_another_task_is_an_outcome_and_no_proper_end(which: st
     assert (a if which == "b" else b).log == ["aborted"]
 
 
+async def test_so_is_a_close_before_it_runs() -> None:
+    a, b = Both(), Both()
+    await a.aclose()
+    relay = Relay(a, b)
+    await relay.run()
+    assert outcomes(relay) == (READ_FAILED, READ_FAILED)
+    assert b.log == ["aborted"]
+
+
 async def test_a_limit_of_the_target_is_a_failed_write(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -7,7 +7,7 @@ and the next polls give that out.
 
 from __future__ import annotations
 
-from typing import cast, final
+from typing import TYPE_CHECKING, cast, final
 
 import trio
 import trio.abc
@@ -19,6 +19,13 @@ from ._layer import Layer
 from ._lifecycle import lifted
 from ._stack import attach, find_inner, is_refusal
 from ._waits import OneForAll
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import TypeVarTuple, Unpack
+
+    Ts = TypeVarTuple("Ts")
 
 
 class AsyncRead(Layer, trio.abc.ReceiveStream):
@@ -259,14 +266,23 @@ def poll_reader(reader: AsyncRead, size: int) -> bytes:
     return data
 
 
-def poll_reader_into(reader: AsyncRead, view: memoryview) -> int:
-    """Poll ``reader`` into a flat, writable view that is not empty, as :func:`poll_reader` does.
+def poll_reader_into(
+    reader: AsyncRead, size: int, poll: Callable[[Unpack[Ts]], int], *args: Unpack[Ts]
+) -> int:
+    """Poll ``reader`` by a poll that puts the bytes somewhere, as :func:`poll_reader` does.
+
+    Args:
+        reader: the reader.
+        size: the most that can be read, in bytes; at least 1.
+        poll: its poll.
+        *args: the arguments.
 
     Returns:
         How many bytes were read; 0 at the end.
 
     Raises:
         NotReady: as the poll does.
+        TypeError: if the poll answers something else.
         trio.ClosedResourceError: if it is closed.
         trio.BrokenResourceError: if it fails; an OSError is the cause.
     """
@@ -275,16 +291,17 @@ def poll_reader_into(reader: AsyncRead, view: memoryview) -> int:
     if lifecycle.at_end and not lifecycle.received:
         return 0
     try:
-        count = reader.poll_read_into(view)
+        count = poll(*args)
     except NotReady:
         raise
     except BaseException as exc:
         _fail_reading(reader, exc)
         raise
-    if type(count) is not int or not 0 <= count <= len(view):
+    if type(count) is not int or not 0 <= count <= size:
+        name = getattr(poll, "__name__", "poll")
         raise TypeError(
-            f"{type(reader).__name__}.poll_read_into() must return a number from 0 to "
-            f"{len(view)}, it returned {describe_answer(count)}"
+            f"{type(reader).__name__}.{name}() must return a number from 0 to {size}, it returned "
+            f"{describe_answer(count)}"
         )
     if not count:
         lifecycle.at_end = True

@@ -73,6 +73,7 @@ async def _copy_blocks(source: AsyncRead, target: AsyncWrite) -> int:
     try:
         await pump.run()
     finally:
+        pump.drop()
         if pump.held and target.lifecycle.failure is None:
             tear(target, f"copy() was cut short with {pump.held} bytes received and not written")
     return pump.moved

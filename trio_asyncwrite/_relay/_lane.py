@@ -113,6 +113,7 @@ class LaneRun:
         if self.error is None:
             self.outcome = LaneOutcome.ENDED
         elif self._has_failed_writing:
+            self.pump.drop()
             self.outcome = LaneOutcome.WRITE_FAILED
         else:
             # What had arrived before the failure goes first.
@@ -121,6 +122,7 @@ class LaneRun:
             await self._abort(LaneOutcome.READ_FAILED)
 
     async def _abort(self, outcome: LaneOutcome) -> None:
+        self.pump.drop()
         self.outcome = outcome
         with trio.CancelScope(shield=True):
             await abort_layer(self._target)

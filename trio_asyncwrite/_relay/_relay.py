@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import final
 
@@ -43,7 +44,9 @@ class Relay:
         b: the other stream.
         half_open: once one direction is over, how many seconds the other one may go on without
             moving a byte; ``None`` for ever. While both are open, nothing is limited.
-        buffer_size: how many bytes to receive at once, at most. An idle relay holds no buffer.
+        buffer_size: how many bytes to receive at once, and so to hold, at most. An idle relay holds
+            no buffer. Between two sockets or pipes on Linux, the kernel moves the bytes as soon as
+            much comes through, and may hold four times as many.
 
     Raises:
         TypeError: if ``a`` or ``b`` is not a :class:`trio.abc.Stream`, or an argument no number.
@@ -106,8 +109,10 @@ class Relay:
             await trio.lowlevel.checkpoint()
             todo = [one for one in self._runs if one.outcome is LaneOutcome.RUNNING]
             for one in todo:
-                claim_reading(one.source)
-                claimed.append(one)
+                # A source that is closed is its lane's outcome.
+                with contextlib.suppress(trio.ClosedResourceError):
+                    claim_reading(one.source)
+                    claimed.append(one)
             await self._run_all(todo)
         finally:
             self._is_running = False
