@@ -14,7 +14,7 @@ from typing import Final
 import trio
 import trio.abc
 
-if sys.platform == "linux":
+if sys.platform == "linux":  # pragma: no branch
     import fcntl
 
 #: As large as Linux lets an ordinary user make one. It holds a number of pages, whether they are
