@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import socket as stdlib_socket
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -662,3 +663,22 @@ async def test_an_idle_relay_holds_no_block(autojump_clock: trio.testing.MockClo
             await wait_all_tasks_blocked()
             assert all(run.pump._block is None for run in relay._runs)
             nursery.cancel_scope.cancel()
+
+
+async def test_an_idle_relay_needs_little_memory() -> None:
+    """At most 24 KiB in all, its tasks included."""
+    pairs = [await unix_pair() for _ in range(40)]
+    relays = [Relay(pairs[i][0], pairs[i + 1][0]) for i in range(0, len(pairs), 2)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(relays[0].run)  # what is made once only
+        await wait_all_tasks_blocked()
+        tracemalloc.start()
+        for relay in relays[1:]:
+            nursery.start_soon(relay.run)
+        await wait_all_tasks_blocked()
+        memory = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        nursery.cancel_scope.cancel()
+    for pair in pairs:
+        await close_both(*pair)
+    assert memory / (len(relays) - 1) < 24 * 1024

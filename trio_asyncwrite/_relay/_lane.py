@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import math
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 import trio.abc
@@ -16,6 +16,9 @@ from trio_asyncwrite._transports._wrap_reader import wrap_reader
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
 from ._pump import Pump
+
+if TYPE_CHECKING:
+    from trio_asyncwrite._core._async_read import AsyncRead
 
 # What a stream raises that has failed or was closed. Anything else is somebody's mistake.
 _FAILURES: Final = (
@@ -62,12 +65,12 @@ class LaneRun:
         size: int,
     ) -> None:
         #: The source, which the relay claims.
-        self.source = wrap_reader(source)
+        self.source: AsyncRead = wrap_reader(source)
         self._target = wrap_stream(target)
         #: What moves the bytes.
-        self.pump = Pump(self.source, self._target, size, is_kept=True)
+        self.pump: Pump = Pump(self.source, self._target, size, is_kept=True)
         #: How far it has come.
-        self.outcome = LaneOutcome.RUNNING
+        self.outcome: LaneOutcome = LaneOutcome.RUNNING
         #: What has failed.
         self.error: Exception | None = None
         self._has_failed_writing = False

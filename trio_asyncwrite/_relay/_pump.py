@@ -124,7 +124,7 @@ class Pump:
         # Whether something was written since the last flush.
         self._dirty = False
         #: Whether the target was used last, and not the source.
-        self.is_writing = False
+        self.is_writing: bool = False
         #: How long no byte may move, in seconds; and what is cancelled then.
         self.patience: float | None = None
         self.scope: trio.CancelScope | None = None
