@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import socket as stdlib_socket
+import sys
 import tracemalloc
 from typing import TYPE_CHECKING, Any
 
@@ -666,7 +667,7 @@ async def test_an_idle_relay_holds_no_block(autojump_clock: trio.testing.MockClo
 
 
 async def test_an_idle_relay_needs_little_memory() -> None:
-    """At most 24 KiB in all, its tasks included."""
+    """At most 24 KiB in all, its tasks included; the frames of Python 3.10 are larger."""
     pairs = [await unix_pair() for _ in range(40)]
     relays = [Relay(pairs[i][0], pairs[i + 1][0]) for i in range(0, len(pairs), 2)]
     async with trio.open_nursery() as nursery:
@@ -681,4 +682,5 @@ async def test_an_idle_relay_needs_little_memory() -> None:
         nursery.cancel_scope.cancel()
     for pair in pairs:
         await close_both(*pair)
-    assert memory / (len(relays) - 1) < 24 * 1024
+    limit = 24 if sys.version_info >= (3, 11) else 30
+    assert memory / (len(relays) - 1) < limit * 1024
