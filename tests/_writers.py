@@ -14,6 +14,7 @@ import trio.testing
 from trio_asyncwrite import (
     AllowStdIo,
     AsyncWrite,
+    BufReader,
     BufWriter,
     Cursor,
     NotReady,
@@ -226,6 +227,9 @@ ROWS = {
     "by_ref over simplex": Row(over(memory(partial(simplex, 100)), Borrower), swept=1000),
     "ReadWritePair": Row(
         over(unix_pair, lambda stream: ReadWritePair(stream, BufWriter(stream, 4096)))
+    ),
+    "ReadWritePair, reading ahead": Row(
+        over(unix_pair, lambda stream: ReadWritePair(BufReader(stream), BufWriter(stream, 4096)))
     ),
     "WriteHalf": Row(write_half),
     **{

@@ -182,6 +182,27 @@ def test_an_idle_buf_writer_holds_less_than_an_asyncio_stream_writer(tmp_path: P
     assert found["fairness"]["small writes between two checkpoints"] <= 128
 
 
+# Slow: six programs are started.
+@pytest.mark.slow
+def test_relays_and_reading_are_measured() -> None:
+    """Ours and the peers that need no other package."""
+    command = [sys.executable, "-W", "error", RUN.with_name("moving.py"), "--smoke"]
+
+    process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+
+    for name in (
+        "copy_bidirectional",
+        "copy_bidirectional, blocks",
+        "trio send_all",
+        "asyncio streams",
+        "BufReader.receive_until",
+        "BufReader.poll_fill",
+        "trio receive_some",
+        "memory of 5 idle relays",
+    ):
+        assert f"\n{name} " in process.stdout
+
+
 # ---- Comparing two checkouts ---------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ LAYERS = {
     "_transports": "innermost writers: where bytes leave the process; any stream as a writer",
     "_wrappers": "writers over writers",
     "_tls": "TLS over any stream",
+    "_relay": "bytes from one stream to another",
     "_closing": "endings that lose nothing, and their reports",
     "_serving": "servers that end like that",
     "": "the public face",

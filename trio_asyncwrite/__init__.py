@@ -25,6 +25,9 @@ from ._core._epilogue import Epilogue as Epilogue
 from ._core._errors import NotReady as NotReady, WriteZeroError as WriteZeroError
 from ._core._file_part import FilePart as FilePart, SupportsFileno as SupportsFileno
 from ._core._layer import Layer as Layer
+from ._relay._copy import copy as copy
+from ._relay._lane import Lane as Lane, LaneOutcome as LaneOutcome
+from ._relay._relay import Relay as Relay, copy_bidirectional as copy_bidirectional
 from ._serving._drain import Drain as Drain, DrainReport as DrainReport
 from ._serving._serve import (
     serve_listeners as serve_listeners,
@@ -60,6 +63,7 @@ from ._transports._tcp_listener import (
     open_tcp_listeners as open_tcp_listeners,
 )
 from ._transports._wrap_stream import wrap_stream as wrap_stream
+from ._wrappers._buf_reader import BufReader as BufReader
 from ._wrappers._buf_writer import BufWriter as BufWriter
 from ._wrappers._read_write_pair import ReadWritePair as ReadWritePair
 from ._wrappers._shared_writer import SharedWriter as SharedWriter
@@ -73,6 +77,7 @@ __all__ = (
     "AsyncWrite",
     "BinaryFile",
     "Buf",
+    "BufReader",
     "BufWriter",
     "ByRef",
     "CloseOutcome",
@@ -84,11 +89,14 @@ __all__ = (
     "Epilogue",
     "FilePart",
     "HasFileno",
+    "Lane",
+    "LaneOutcome",
     "Layer",
     "NotReady",
     "PollEvented",
     "ReadHalf",
     "ReadWritePair",
+    "Relay",
     "SharedWriter",
     "SimplexReader",
     "SimplexWriter",
@@ -104,6 +112,8 @@ __all__ = (
     "abort",
     "close_all_gracefully",
     "close_gracefully",
+    "copy",
+    "copy_bidirectional",
     "duplex",
     "graceful",
     "open_tcp_listeners",

@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from trio_asyncwrite import AsyncWrite, BufWriter, close_gracefully, duplex
-from trio_asyncwrite._closing._report import CloseOutcome, CloseReport, without_frames
+from trio_asyncwrite._closing._report import CloseOutcome, CloseReport
+from trio_asyncwrite._core._frames import without_frames
 
 
 def test_a_report_cannot_be_changed() -> None:

@@ -253,7 +253,7 @@ async def test_a_class_with_neither_poll_read_nor_a_reading_inner_is_told_so() -
 
     for reader in (Empty(), Over(Wire())):
         with pytest.raises(
-            TypeError, match=r"must define poll_read\(\), or set self.inner to an AsyncR"
+            TypeError, match=r"must define poll_read\(\), or set self.inner to a stream"
         ):
             await reader.receive_some()
 
@@ -365,6 +365,18 @@ async def test_a_foreign_stream_is_read_through_a_reader_of_ours() -> None:
     reader = Over(ForeignReader(Foreign(b"abcd")))
     assert await reader.receive_some(3) == b"abc"
     assert await reader.receive_some(3) == b"d"
+
+
+async def test_a_bare_foreign_stream_may_be_inner_and_is_closed_with_the_layer() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    reader = Over(ours)
+    assert reader.foreign_below == (ours,)
+    await theirs.send_all(b"hello")
+    assert await reader.receive_some(3) == b"hel"
+    assert await reader.receive_some(3) == b"lo"
+    await reader.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await ours.receive_some()
 
 
 async def test_a_layer_over_the_writer_of_a_foreign_duplex_stream_reads_from_that() -> None:

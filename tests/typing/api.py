@@ -40,6 +40,30 @@ async def wrappers_know_what_they_wrap(stream: aw.TcpStream) -> None:
     assert_type(reader.unsplit(half), aw.TcpStream)
 
 
+async def readers_know_what_they_wrap(
+    stream: aw.TcpStream, socket: trio.SocketStream, foreign: trio.abc.ReceiveStream
+) -> None:
+    reader = aw.BufReader(stream)
+    assert_type(reader, aw.BufReader[aw.TcpStream])
+    assert_type(reader.inner, aw.TcpStream)
+    assert_type(aw.BufReader(socket), aw.BufReader[aw.TcpStream])
+    assert_type(aw.BufReader(foreign), aw.BufReader[aw.AsyncRead])
+    assert_type(await reader.fill(), bool)
+    assert_type(await reader.receive_exactly(1), bytes)
+    assert_type(await reader.receive_until(b"", 1), bytes)
+    reader.unread(memoryview(b""))
+
+
+async def bytes_move(a: trio.SocketStream, b: aw.TlsStream[aw.TcpStream]) -> None:
+    assert_type(await aw.copy(a, b), int)
+    relay = await aw.copy_bidirectional(a, b, half_open=1)
+    assert_type(relay, aw.Relay)
+    assert_type(relay.a_to_b, aw.Lane)
+    assert_type(relay.b_to_a.bytes, int)
+    assert_type(relay.b_to_a.error, Exception | None)
+    assert relay.b_to_a.outcome is aw.LaneOutcome.ENDED
+
+
 async def foreign_streams_become_writers(stream: trio.abc.SendStream) -> None:
     assert_type(aw.BufWriter(stream), aw.BufWriter[aw.AsyncWrite])
     writer: aw.AsyncWrite = aw.wrap_stream(stream)

@@ -42,6 +42,7 @@ from trio_asyncwrite._core._async_read import AsyncRead
 from trio_asyncwrite._core._checks import inherits
 from trio_asyncwrite._core._close import Close, Hardness, State, enter, wait_done
 from trio_asyncwrite._core._epilogue import Epilogue
+from trio_asyncwrite._core._frames import without_frames
 from trio_asyncwrite._core._lifecycle import running_closes
 from trio_asyncwrite._core._stack import attach, contains, held_by, writers_above, writing_chain
 from trio_asyncwrite._core._waits import persist
@@ -51,7 +52,7 @@ from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
 from ._bounds import Bounds
 from ._discard import Discard
-from ._report import CloseOutcome, CloseReport, without_frames
+from ._report import CloseOutcome, CloseReport
 from ._trio_ssl_stream import (
     as_ssl_stream,
     exchanges_close_notify,

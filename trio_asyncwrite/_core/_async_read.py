@@ -7,26 +7,34 @@ and the next polls give that out.
 
 from __future__ import annotations
 
-from typing import cast, final
+from typing import TYPE_CHECKING, cast, final
 
 import trio
 import trio.abc
 
-from ._checks import RECEIVE_SIZE, byte_view, describe_answer, positive_int
+from ._answer import answer
+from ._checks import RECEIVE_SIZE, describe_answer, positive_int, writable_view
 from ._errors import BrokenRefusal, BusyRefusal, NotReady
 from ._layer import Layer
 from ._lifecycle import lifted
 from ._stack import attach, find_inner, is_refusal
 from ._waits import OneForAll
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import TypeVarTuple, Unpack
+
+    Ts = TypeVarTuple("Ts")
+
 
 class AsyncRead(Layer, trio.abc.ReceiveStream):
     """A byte source: one poll that you write, and :meth:`receive_some`, provided.
 
     Override :meth:`poll_read`. A reader that wraps another one puts it into an attribute ``inner``;
-    the default then passes the poll on to it. If ``inner`` is the writer of a foreign stream that
-    can be read, the default receives from that stream. A class that overrides :meth:`receive_some`
-    instead, as any :class:`trio.abc.ReceiveStream` does, works as well.
+    the default then passes the poll on to it. If ``inner`` is a stream of another library, or the
+    writer of one that can be read, the default receives from that stream. A class that overrides
+    :meth:`receive_some` instead, as any :class:`trio.abc.ReceiveStream` does, works as well.
 
     Source: ``tokio::io::AsyncRead``.
     """
@@ -50,11 +58,12 @@ class AsyncRead(Layer, trio.abc.ReceiveStream):
         if type(self).receive_some is AsyncRead.receive_some:
             if isinstance(inner, AsyncRead):
                 return inner.poll_read(size)
-            for stream in () if inner is None else inner.foreign_below:
+            for stream in self.foreign_below if inner is None else inner.foreign_below:
                 if isinstance(stream, trio.abc.ReceiveStream):
                     return poll_foreign_read(self, stream, size)
             raise TypeError(
-                f"{type(self).__name__} must define poll_read(), or set self.inner to an AsyncRead"
+                f"{type(self).__name__} must define poll_read(), or set self.inner to a stream "
+                f"that can be read"
             )
         return poll_foreign_read(self, self, size)
 
@@ -74,11 +83,8 @@ class AsyncRead(Layer, trio.abc.ReceiveStream):
             ValueError: if ``buffer`` is empty.
             trio.BrokenResourceError: if reading fails, now or before.
         """
-        with byte_view(buffer) as view:
-            size = positive_int(len(view), "the length of buffer")
-            if view.readonly:
-                raise TypeError("expected a writable bytes-like object, got a read-only one")
-            data = self.poll_read(size)
+        with writable_view(buffer) as view:
+            data = self.poll_read(len(view))
             view[: len(data)] = data
         return len(data)
 
@@ -104,6 +110,22 @@ class AsyncRead(Layer, trio.abc.ReceiveStream):
         """
         size = RECEIVE_SIZE if max_bytes is None else positive_int(max_bytes, "max_bytes")
         return await drive_read(self, size)
+
+    @answer
+    def foreign_below(self) -> tuple[object, ...]:
+        """The stream of another library that is ``inner``, if it is one; closed with this layer."""
+        odd = self.lifecycle.odd_inner
+        return (odd,) if isinstance(odd, trio.abc.ReceiveStream) else ()
+
+    async def release(self, *, clean: bool) -> None:
+        """Close a stream of another library that is ``inner``. See :meth:`Layer.release`.
+
+        Cancellation: nothing happened, since it is not cancelled: the library shields it.
+        Checkpoints: not necessarily one.
+        """
+        odd = self.lifecycle.odd_inner
+        if isinstance(odd, trio.abc.ReceiveStream):
+            await trio.aclose_forcefully(odd)
 
     def drain_source(self) -> trio.abc.ReceiveStream | None:
         """This stream itself."""
@@ -165,16 +187,7 @@ def poll_foreign_read(layer: Layer, stream: trio.abc.ReceiveStream, size: int) -
 async def drive_read(reader: AsyncRead, size: int) -> bytes:
     """What ``receive_some`` does: claim the reading side, poll, wait, poll again."""
     lifecycle = reader.lifecycle
-    if not lifecycle.attached:
-        attach(reader)
-    lift = None
-    if lifecycle.is_closed(reading=True):
-        lift = lifecycle.lift_of()
-        if lift is None:
-            lifecycle.refuse(reader)
-    if lifecycle.reading:
-        raise BusyRefusal(f"another task is receiving from {reader!r}")
-    lifecycle.reading = True
+    lift = claim_reading(reader)
     try:
         await trio.lowlevel.checkpoint_if_cancelled()
         waited = False
@@ -191,6 +204,29 @@ async def drive_read(reader: AsyncRead, size: int) -> bytes:
         return data
     finally:
         lifecycle.reading = False
+
+
+def claim_reading(reader: AsyncRead) -> object:
+    """Make this task the one that reads; what lifts the refusals for it, if any.
+
+    Whoever calls it sets ``lifecycle.reading`` back.
+
+    Raises:
+        trio.ClosedResourceError: if the reader is closed, or being closed.
+        trio.BusyResourceError: if another task is reading.
+    """
+    lifecycle = reader.lifecycle
+    if not lifecycle.attached:
+        attach(reader)
+    lift = None
+    if lifecycle.is_closed(reading=True):
+        lift = lifecycle.lift_of()
+        if lift is None:
+            lifecycle.refuse(reader)
+    if lifecycle.reading:
+        raise BusyRefusal(f"another task is receiving from {reader!r}")
+    lifecycle.reading = True
+    return lift
 
 
 def _poll(reader: AsyncRead, size: int, lift: object) -> bytes:
@@ -213,6 +249,67 @@ def poll_reader(reader: AsyncRead, size: int) -> bytes:
     if type(size) is not int or size < 1:
         size = positive_int(size, "size")
     lifecycle = reader.lifecycle
+    _check_reading(reader)
+    if lifecycle.at_end and not lifecycle.received:
+        return b""
+    try:
+        data = reader.poll_read(size)
+    except NotReady:
+        raise
+    except BaseException as exc:
+        _fail_reading(reader, exc)
+        raise
+    if type(data) is not bytes or len(data) > size:
+        data = _checked(data, size, reader)
+    if not data:
+        lifecycle.at_end = True
+    return data
+
+
+def poll_reader_into(
+    reader: AsyncRead, size: int, poll: Callable[[Unpack[Ts]], int], *args: Unpack[Ts]
+) -> int:
+    """Poll ``reader`` by a poll that puts the bytes somewhere, as :func:`poll_reader` does.
+
+    Args:
+        reader: the reader.
+        size: the most that can be read, in bytes; at least 1.
+        poll: its poll.
+        *args: the arguments.
+
+    Returns:
+        How many bytes were read; 0 at the end.
+
+    Raises:
+        NotReady: as the poll does.
+        TypeError: if the poll answers something else.
+        trio.ClosedResourceError: if it is closed.
+        trio.BrokenResourceError: if it fails; an OSError is the cause.
+    """
+    lifecycle = reader.lifecycle
+    _check_reading(reader)
+    if lifecycle.at_end and not lifecycle.received:
+        return 0
+    try:
+        count = poll(*args)
+    except NotReady:
+        raise
+    except BaseException as exc:
+        _fail_reading(reader, exc)
+        raise
+    if type(count) is not int or not 0 <= count <= size:
+        name = getattr(poll, "__name__", "poll")
+        raise TypeError(
+            f"{type(reader).__name__}.{name}() must return a number from 0 to {size}, it returned "
+            f"{describe_answer(count)}"
+        )
+    if not count:
+        lifecycle.at_end = True
+    return count
+
+
+def _check_reading(reader: AsyncRead) -> None:
+    lifecycle = reader.lifecycle
     if lifecycle.is_closed(reading=True) and lifecycle.lift_of() is None:
         lifecycle.refuse(reader)  # below a layer over two streams, which is still open
     if lifecycle.read_failure is not None:
@@ -221,24 +318,15 @@ def poll_reader(reader: AsyncRead, size: int) -> bytes:
             raise BrokenRefusal(f"reading from {reader!r} has failed before: {cause!r}") from cause
         finally:
             del cause  # its traceback refers to this frame's callers
-    if lifecycle.at_end and not lifecycle.received:
-        return b""
-    try:
-        data = reader.poll_read(size)
-    except NotReady:
-        raise
-    except BaseException as exc:
-        if not is_refusal(exc):
-            ours = isinstance(exc, trio.BrokenResourceError) and exc.__cause__ is not None
-            lifecycle.read_failure = exc.__cause__ if ours else exc
-            if isinstance(exc, OSError):
-                raise trio.BrokenResourceError(f"{reader!r}: {exc}") from exc  # noqa: ASYNC104
-        raise
-    if type(data) is not bytes or len(data) > size:
-        data = _checked(data, size, reader)
-    if not data:
-        lifecycle.at_end = True
-    return data
+
+
+def _fail_reading(reader: AsyncRead, exc: BaseException) -> None:
+    if is_refusal(exc):
+        return
+    ours = isinstance(exc, trio.BrokenResourceError) and exc.__cause__ is not None
+    reader.lifecycle.read_failure = exc.__cause__ if ours else exc
+    if isinstance(exc, OSError):
+        raise trio.BrokenResourceError(f"{reader!r}: {exc}") from exc
 
 
 def _checked(data: object, size: int, reader: AsyncRead) -> bytes:

@@ -32,6 +32,9 @@ POLL_COST: Final = 8
 #: How many bytes a transport takes for one unit: about the kernel's memcpy.
 TRANSPORT_RATE: Final = 4096
 
+#: The same of what moves inside the kernel: sendfile and splice.
+KERNEL_RATE: Final = 16384
+
 #: The same of a layer that does not say, and may do anything: 32 KiB use up the whole budget.
 UNKNOWN_RATE: Final = 256
 
@@ -87,3 +90,20 @@ def rate_of(layer: Layer) -> int:
     number = positive_int(rate, f"{type(layer).__name__}.bytes_per_budget_unit")
     layer.lifecycle.rate = number
     return number
+
+
+async def spend(budget: Budget, cost: int = 1) -> Budget:
+    """Take ``cost`` from this run's budget; return the budget for the next calls.
+
+    No debt is kept.
+
+    Cancellation: nothing happened.
+    Checkpoints: when ``budget`` and this run's budget are both spent.
+    """
+    if not budget.left:
+        budget = current_budget()
+        if not budget.left:
+            await trio.lowlevel.checkpoint()
+            budget.left = budget.limit
+    budget.left = max(budget.left - cost, 0)
+    return budget

@@ -73,6 +73,24 @@ def _is_bytes_like(thing: object) -> bool:
     return True
 
 
+def writable_view(buffer: Buffer) -> memoryview:
+    """A flat view to read into.
+
+    Raises:
+        TypeError: if ``buffer`` is not a writable bytes-like object.
+        BufferError: if ``buffer`` is a view with gaps between its bytes.
+        ValueError: if ``buffer`` is empty.
+    """
+    view = byte_view(buffer)
+    if view.readonly:
+        view.release()
+        raise TypeError("expected a writable bytes-like object, got a read-only one")
+    if not view:
+        view.release()
+        raise ValueError("the length of buffer must be an integer of at least 1, got 0")
+    return view
+
+
 def checked_buffers(buffers: Sequence[B]) -> Sequence[B]:
     """``buffers``, if it is a sequence of buffers, and not one buffer.
 

@@ -42,6 +42,7 @@ from ._errors import ClosedRefusal, CutShort, NotReady
 from ._lifecycle import ENDED, ENDING, OPEN, Closer, Torn, lift, running_closes
 from ._stack import (
     above,
+    attach,
     below,
     contains,
     epilogue_of,
@@ -968,6 +969,25 @@ async def close_layer(layer: Layer, hardness: Hardness, *, joins_gently: bool = 
         await _run(close, layer, raises=not joins_gently)
     for other in others:
         await _join(other, layer, gently=joins_gently)
+
+
+@trio.lowlevel.enable_ki_protection
+async def abort_layer(layer: Layer) -> None:
+    """Close the stack of ``layer`` at once; in a shielded scope. It raises nothing.
+
+    Cancellation: nothing happened; the close goes on, so shield it.
+    """
+    if layer.lifecycle.released:
+        return
+    if not layer.lifecycle.attached:
+        attach(layer)
+    close, others = enter(layer, Hardness.ABORTED)
+    # Nobody who aborts wants to hear of failures.
+    with contextlib.suppress(Exception):
+        if not close.is_running:
+            await close.run()
+    for one in (close, *others):
+        await wait_done(one)
 
 
 def close_at_once(layer: Layer) -> None:

@@ -83,6 +83,10 @@ class BrokenRefusal(Refusal, trio.BrokenResourceError):
     """The layer has failed before, is torn, or has an unfinished Buf."""
 
 
+class CannotSplice(Refusal):
+    """The system does not move bytes inside the kernel between these two descriptors."""
+
+
 class CutShort(trio.BrokenResourceError):
     """A send was ended in its middle, by a cancellation of which its caller knows."""
 

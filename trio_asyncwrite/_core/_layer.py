@@ -294,6 +294,14 @@ class Layer(trio.abc.AsyncResource):
         """Whether held bytes may still be written after the close, as by a worker thread: no."""
         return False
 
+    @answer
+    def splices(self) -> bool:
+        """Whether the system may move bytes to and from this layer's descriptor by itself: no.
+
+        Only a transport can say yes, for a layer above it has to see the bytes.
+        """
+        return False
+
     def drain_source(self) -> trio.abc.ReceiveStream | None:
         """The stream that a graceful close reads to its end, throwing the bytes away.
 

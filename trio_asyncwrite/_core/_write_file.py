@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ._budget import KERNEL_RATE, POLL_COST, TRANSPORT_RATE, rate_of
 from ._errors import NotReady
 from ._file_part import FilePart, ended_early, file_count
-from ._lifecycle import Call
-from ._shell import POLLS_PER_TURN, claim, drive, leave
-from ._stack import call_poll, finished, resumed, set_unfinished, settle
+from ._stack import call_poll
+from ._write_cursor import write_cursor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._async_write import AsyncWrite
+    from ._lifecycle import Call
 
 
 async def write_all_file(
@@ -40,7 +41,6 @@ async def send_file(writer: AsyncWrite, part: FilePart) -> None:
         raise ended_early(part)
 
 
-@trio.lowlevel.enable_ki_protection
 async def _write(
     writer: AsyncWrite,
     part: FilePart,
@@ -48,52 +48,10 @@ async def _write(
     *,
     sends: bool,
 ) -> bool:
-    """Write a part by ``poll``; False if its file ends before.
-
-    Args:
-        writer: the writer.
-        part: what to write.
-        poll: writes all of it.
-        sends: whether the call flushes, and is not resumed when it is cancelled.
-    """
+    """Write a part by ``poll``; False if its file ends before."""
     if not isinstance(part, FilePart):
         raise TypeError(f"expected a FilePart, got {type(part).__name__}: give FilePart(file)")
-    lifecycle = writer.lifecycle
-    unfinished = (lifecycle.original or lifecycle).unfinished
-    goes_on = unfinished is not None and unfinished.goes_on_with(part)
-    if goes_on:
-        # Everybody else is refused; this is the one call that may go on.
-        set_unfinished(writer, None)
-    try:
-        lift = claim(writer, writing=True)
-    except BaseException:
-        if goes_on:
-            set_unfinished(writer, unfinished)
-        raise
-    call = Call(part.remaining, sends=sends)
-    call.buf, call.goes_on = None if sends else part, goes_on
-    lifecycle.calls += (call,)
-    done = False
-    try:
-        done = await drive(writer, poll, writer, call, part, lift=lift)
-        if sends and done:
-            resumed(writer)
-        return done
-    finally:
-        if goes_on and not part:
-            finished(writer)
-        _leave(writer, call, done=done if sends else not part)
-
-
-def _leave(writer: AsyncWrite, call: Call, *, done: bool) -> None:
-    lifecycle = writer.lifecycle
-    calls = lifecycle.calls
-    lifecycle.calls = tuple(one for one in calls if one is not call)
-    try:
-        if not done and call in calls:  # a close that has evicted the call has settled it, too
-            settle(writer, call, closed=lifecycle.is_closed(reading=False))
-    finally:
-        leave(writer)
+    return await write_cursor(writer, part, poll, resumable=not sends, sends=sends)
 
 
 # Ctrl-C must not fall between what was accepted and the part that says so.
@@ -108,17 +66,23 @@ def poll_file(writer: AsyncWrite, part: FilePart) -> int:
 
 def poll_all_of_file(writer: AsyncWrite, call: Call, part: FilePart) -> bool:
     """Write all of a part; False if the file ends before."""
-    for _ in range(POLLS_PER_TURN):
-        if not part:
-            return True
+    lifecycle = writer.lifecycle
+    budget = lifecycle.budget
+    rate = lifecycle.rate or rate_of(writer)
+    if rate >= TRANSPORT_RATE:
+        rate = max(rate, KERNEL_RATE)
+    while part:
         count = poll_file(writer, part)
         if not count:
             return part.end_here()
+        budget.left = max(budget.left - POLL_COST - count // rate, 0)
         call.accepted += count
         if call.buf is None:
             # How much is left without it being resumed; of some files the end is not known.
             call.size = call.accepted + max(part.remaining, bool(part))
-    raise NotReady(trio.lowlevel.checkpoint)
+        if part and not budget.left:
+            raise NotReady(trio.lowlevel.checkpoint)
+    return True
 
 
 def poll_send_file(writer: AsyncWrite, call: Call, part: FilePart) -> bool:

@@ -22,8 +22,9 @@ import trio
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncReadWrite
 from trio_asyncwrite._core._budget import TRANSPORT_RATE
+from trio_asyncwrite._core._checks import writable_view
 from trio_asyncwrite._core._epilogue import Epilogue
-from trio_asyncwrite._core._errors import BrokenRefusal, ClosedRefusal, NotReady
+from trio_asyncwrite._core._errors import BrokenRefusal, CannotSplice, ClosedRefusal, NotReady
 from trio_asyncwrite._core._file_part import check_part
 from trio_asyncwrite._core._lifecycle import ENDED
 from trio_asyncwrite._core._stack import fail
@@ -123,6 +124,13 @@ def _is_of_connection(exc: OSError) -> bool:
         errno.EHOSTUNREACH,
         errno.ENETUNREACH,
     )
+
+
+def _splice(source: int, target: int, size: int) -> int:
+    if sys.platform == "linux":  # pragma: no branch
+        # Never SPLICE_F_MORE: the last bytes would wait for 200 ms (golang/go#10948).
+        return os.splice(source, target, size, flags=os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK)
+    raise OSError(errno.EINVAL, "no splice on this system")  # pragma: no cover on linux
 
 
 class FdWriter(AsyncReadWrite):
@@ -283,6 +291,69 @@ class FdWriter(AsyncReadWrite):
             self._check_end_of_file()
         return data
 
+    def poll_read_into(self, buffer: bytearray | memoryview, /) -> int:
+        """Let the kernel write into ``buffer``. See :meth:`AsyncRead.poll_read_into`."""
+        with writable_view(buffer) as view:
+            try:
+                count = os.readv(self.fileno(), [view])
+            except (BlockingIOError, InterruptedError):
+                raise NotReady(self._wait_readable) from None
+            except OSError as exc:
+                self._raise_for_reading(exc)
+        if not count:
+            self._check_end_of_file()
+        return count
+
+    def poll_splice_to(self, pipe: int, size: int) -> int:
+        """Let the kernel move what has arrived into a pipe, which is empty.
+
+        Args:
+            pipe: the descriptor of the pipe's writing end.
+            size: the most to move, in bytes.
+
+        Returns:
+            How many bytes were moved; 0 at the end of the stream.
+
+        Raises:
+            NotReady: if nothing has arrived.
+            CannotSplice: if the kernel does not do it. Nothing was moved.
+            trio.BrokenResourceError: if reading fails, now or before.
+        """
+        try:
+            count = _splice(self.fileno(), pipe, size)
+        except (BlockingIOError, InterruptedError):
+            raise NotReady(self._wait_readable) from None
+        except OSError as exc:
+            if exc.errno == errno.EINVAL:
+                raise CannotSplice(f"{self!r} cannot be spliced from") from None
+            self._raise_for_reading(exc)
+        if not count:
+            self._check_end_of_file()
+        return count
+
+    def poll_splice_from(self, pipe: int, size: int) -> int:
+        """Let the kernel move bytes out of a pipe, which holds ``size`` at least.
+
+        Args:
+            pipe: the descriptor of the pipe's reading end.
+            size: the most to move, in bytes.
+
+        Returns:
+            How many bytes were moved. The others stay in the pipe, also after a failure.
+
+        Raises:
+            NotReady: if nothing can be accepted now.
+            CannotSplice: if the kernel does not do it. Nothing was moved.
+            trio.BrokenResourceError: if the writer has failed, now or before.
+        """
+        self.lifecycle.check_write(self)
+        try:
+            return _splice(pipe, self.fileno(), size)
+        except OSError as exc:
+            if exc.errno == errno.EINVAL:
+                raise CannotSplice(f"{self!r} cannot be spliced to") from None
+            self._raise(exc)
+
     def _raise_for_reading(self, exc: OSError) -> NoReturn:
         if exc.errno == errno.EBADF:
             raise ClosedRefusal(f"{self!r} is closed, or not open for reading") from None
@@ -303,7 +374,12 @@ class FdWriter(AsyncReadWrite):
         except OSError as exc:  # closed behind our back
             self._raise_for_reading(exc)
 
-    # ---- What closing asks -----------------------------------------------------------------
+    # ---- What others ask -------------------------------------------------------------------
+
+    @answer
+    def splices(self) -> bool:
+        """Yes, on Linux; whether this descriptor can be spliced is seen when it is tried."""
+        return sys.platform == "linux"
 
     @answer
     def epilogue(self) -> Epilogue:

@@ -1,0 +1,124 @@
+"""What moves the bytes: the state between two awaits."""
+
+from __future__ import annotations
+
+import socket as stdlib_socket
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import wait_all_tasks_blocked
+
+from trio_asyncwrite import AsyncWrite, BufWriter, TcpStream
+from trio_asyncwrite._relay._pump import Pump
+
+from .._streams import connected, unix_pair
+from ._fakes import Source, Target
+
+
+class Layer(AsyncWrite):
+    """A wrapper that overrides nothing."""
+
+    def __init__(self, inner: AsyncWrite) -> None:
+        self.inner = inner
+
+
+async def test_what_was_read_is_accepted_or_held() -> None:
+    source, target = Source(b"abcdef"), Target(2)
+    pump = Pump(source, target, 100, is_kept=True)
+    assert (pump.moved, pump.held) == (0, 0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pump.run)
+        await wait_all_tasks_blocked()
+        assert (pump.moved, pump.held) == (2, 4)
+        target.give(3)
+        await wait_all_tasks_blocked()
+        assert (pump.moved, pump.held) == (5, 1)
+        target.give(3)
+        source.feed(b"")
+    assert (pump.moved, pump.held) == (6, 0)
+
+
+async def test_a_slow_target_keeps_the_block_and_gives_it_back() -> None:
+    async with connected(unix_pair) as (left, right), connected(unix_pair) as (out, into):
+        for stream in (right, out):
+            stream.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_SNDBUF, 4096)
+        data = bytes(100_000)
+        pump = Pump(right, out, 262144, is_kept=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(left.send_all, data)
+            nursery.start_soon(pump.run)
+            await wait_all_tasks_blocked(0.01)
+            assert pump.held
+            assert pump._block is not None
+            received = 0
+            while received < len(data):
+                received += len(await into.receive_some())
+            await wait_all_tasks_blocked(0.01)
+            assert pump._block is None
+            assert pump.moved == len(data)
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("layered", [False, True])
+async def test_a_target_that_was_never_used_is_flushed_at_once(*, layered: bool) -> None:
+    below = Target()
+    target = Layer(below) if layered else below
+    pump = Pump(Source(b""), target, 100, is_kept=True)
+    await pump.run()
+    assert below.log == []
+    assert pump.is_writing
+
+
+async def test_a_failing_flush_is_the_target_s_fault() -> None:
+    class Failing(Target):
+        def poll_flush(self) -> None:
+            raise OSError("odd")
+
+    pump = Pump(Source(b"a"), Failing(), 100, is_kept=True)
+    with pytest.raises(trio.BrokenResourceError, match="odd"):
+        await pump.run()
+    assert pump.is_writing
+
+
+async def test_a_mistake_in_a_target_breaks_it() -> None:
+    target = Target()
+    target.error = ZeroDivisionError("odd")
+    pump = Pump(Source(b"a"), target, 100, is_kept=True)
+    with pytest.raises(ZeroDivisionError):
+        await pump.run()
+    with pytest.raises(trio.BrokenResourceError):
+        await target.write(b"x")
+
+
+async def test_a_patient_flush_that_hands_nothing_on_is_no_progress(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    below = Target(0)
+    writer = BufWriter(below)
+    pump = Pump(Source(b"abc", b""), writer, 100, is_kept=True)
+    pump.patience = 10
+    with trio.CancelScope() as pump.scope:
+        pump.note_progress()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pump.run)
+            await trio.sleep(9)
+            # Woken for nothing.
+            below.waiters.unpark_all()
+    assert pump.scope.cancelled_caught
+    assert trio.current_time() == 10
+    with pytest.warns(ResourceWarning, match="3 bytes"):
+        await trio.aclose_forcefully(writer)
+
+
+async def test_a_target_that_is_closed_or_used_is_left_to_the_shell() -> None:
+    left, right = await unix_pair()
+    assert type(left) is TcpStream
+    await left.aclose()
+    pump = Pump(Source(b"abc"), left, 100, is_kept=True)
+    with pytest.raises(trio.ClosedResourceError):
+        await pump.run()
+    assert (pump.moved, pump.held, pump.is_writing) == (0, 3, True)
+    with pytest.raises(trio.ClosedResourceError):
+        await pump.flush()
+    await right.aclose()

@@ -1,0 +1,1 @@
+"""Moving bytes from one stream to another."""
