@@ -124,7 +124,7 @@ class AllowStdIo(AsyncWrite):
         return self._file.file
 
     announces_held_bytes = True
-    bytes_per_budget_unit = TRANSPORT_RATE
+    bytes_per_budget_unit: int | None = TRANSPORT_RATE
 
     @property
     def held_bytes(self) -> int:

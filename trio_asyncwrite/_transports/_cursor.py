@@ -42,7 +42,7 @@ class Cursor(AsyncWrite):
     #: What is in memory can be looked at, and set back.
     can_be_torn = False
     announces_held_bytes = True
-    bytes_per_budget_unit = TRANSPORT_RATE
+    bytes_per_budget_unit: int | None = TRANSPORT_RATE
 
     def __init__(
         self, buffer: bytearray | memoryview | None = None, *, growable: bool | None = None

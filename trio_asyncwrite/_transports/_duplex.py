@@ -124,7 +124,7 @@ class _PipeWriter(AsyncWrite):
     """The polls over a pipe. What the pipe has taken has reached its transport."""
 
     announces_held_bytes = True
-    bytes_per_budget_unit = TRANSPORT_RATE
+    bytes_per_budget_unit: int | None = TRANSPORT_RATE
 
     _outgoing: _Pipe
 

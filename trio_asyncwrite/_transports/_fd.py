@@ -137,7 +137,7 @@ class FdWriter(AsyncReadWrite):
     """A writer over the non-blocking descriptor that ``fileno()`` names."""
 
     announces_held_bytes = True
-    bytes_per_budget_unit = TRANSPORT_RATE
+    bytes_per_budget_unit: int | None = TRANSPORT_RATE
 
     # The error that a read reported; kept after our own shutdown.
     _read_error: OSError | None = None

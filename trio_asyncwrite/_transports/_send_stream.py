@@ -71,7 +71,7 @@ class SendStreamWriter(AsyncWrite):
 
     #: There is no layer below that would have to keep this one alive.
     announces_held_bytes = True
-    bytes_per_budget_unit = TRANSPORT_RATE
+    bytes_per_budget_unit: int | None = TRANSPORT_RATE
 
     @property
     def held_bytes(self) -> int:

@@ -18,7 +18,7 @@ class Sink(AsyncWrite):
 
     can_be_torn = False
     announces_held_bytes = True
-    bytes_per_budget_unit = TRANSPORT_RATE
+    bytes_per_budget_unit: int | None = TRANSPORT_RATE
 
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Accept all of ``data``. See :meth:`AsyncWrite.poll_write`."""
