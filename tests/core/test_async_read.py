@@ -130,6 +130,17 @@ async def test_a_failing_poll_breaks_reading(error: BaseException) -> None:
     assert reader.releases == 1
 
 
+@pytest.mark.parametrize("error", [OSError("gone"), KeyError("mistake")])
+async def test_a_failing_poll_breaks_the_reader_that_has_failed_too(error: Exception) -> None:
+    source = Source(error, b"more")
+    over = Over(Over(source))
+    with pytest.raises((trio.BrokenResourceError, KeyError)):
+        await over.receive_some()
+    for reader in (over, over.inner, source):
+        with pytest.raises(trio.BrokenResourceError, match="has failed before"):
+            await reader.receive_some()
+
+
 async def test_the_cause_is_the_first_one_and_a_refusal_breaks_nothing() -> None:
     error = trio.BrokenResourceError("second")
     error.__cause__ = cause = OSError("first")

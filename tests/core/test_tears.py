@@ -555,6 +555,32 @@ async def test_nothing_but_writing_that_buf_finishes_it(spoilt: str) -> None:
     assert wire.releases == ["release False"]
 
 
+@pytest.mark.parametrize("accepted", [0, 2])
+@pytest.mark.parametrize("goes_on", [False, True])
+@pytest.mark.parametrize("how", ["released", "advanced"])
+async def test_a_buf_that_somebody_else_takes_away_is_not_said_to_be_written(
+    accepted: int, how: str, *, goes_on: bool
+) -> None:
+    wire = Wire()
+    buf = await unfinished(wire, wire) if goes_on else Buf(b"abcdef")
+    wire.room = accepted
+    before = len(wire.sent)
+    async with trio.open_nursery() as nursery:
+        run = await begin(nursery, partial(wire.write_all_buf, buf))
+        assert len(wire.sent) - before == accepted
+        if how == "released":
+            buf.release()
+        else:
+            buf.advance(buf.remaining)
+        wire.give(math.inf)
+    assert run.outcome == "BrokenResourceError"
+    if accepted or goes_on:
+        with pytest.raises(trio.BrokenResourceError, match="by somebody else"):
+            await wire.write(b"x")
+    with resource_warnings():
+        await wire.aclose()
+
+
 @each({"shutdown": lambda writer: writer.shutdown(), "send_eof": lambda writer: writer.send_eof()})
 @pytest.mark.parametrize("depth", [0, 1])
 async def test_a_shutdown_is_refused_until_the_buf_is_finished_and_breaks_nothing(

@@ -57,7 +57,7 @@ class AsyncRead(Layer, trio.abc.ReceiveStream):
         inner = find_inner(self)
         if type(self).receive_some is AsyncRead.receive_some:
             if isinstance(inner, AsyncRead):
-                return inner.poll_read(size)
+                return poll_reader(inner, size)
             for stream in self.foreign_below if inner is None else inner.foreign_below:
                 if isinstance(stream, trio.abc.ReceiveStream):
                     return poll_foreign_read(self, stream, size)

@@ -26,7 +26,7 @@ import trio
 from ._budget import FAST_SIZE, POLL_COST, SPENT, UNKNOWN_RATE, current_budget, rate_of
 from ._buf import Buf
 from ._checks import accepted, byte_view, wrong_answer
-from ._errors import NotReady
+from ._errors import BrokenRefusal, NotReady
 from ._lifecycle import ENDED, ENDING, Call, Torn, lifted
 from ._stack import (
     attach,
@@ -39,10 +39,12 @@ from ._stack import (
     resumed,
     set_unfinished,
     settle,
+    tear,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from typing import NoReturn
 
     from typing_extensions import Buffer, TypeVarTuple, Unpack
 
@@ -378,17 +380,29 @@ async def write_from(
     message.goes_on = unfinished is not None and unfinished.goes_on_with(buf)
     if resumable and (whole or message.goes_on):
         message.buf = buf
-    if not message.goes_on:
-        return await write_message(writer, message)
-    # Everybody else is refused; this is the one call that may go on.
-    set_unfinished(writer, None)
+    if message.goes_on:
+        # Everybody else is refused; this is the one call that may go on.
+        set_unfinished(writer, None)
     try:
-        return await write_message(writer, message)
+        count = await write_message(writer, message)
     finally:
-        if not buf.remaining:
-            finished(writer)
-        elif owner.unfinished is None:  # the call was refused
-            set_unfinished(writer, unfinished)
+        if message.goes_on:
+            if not buf.remaining:
+                finished(writer)
+            elif owner.unfinished is None:  # the call was refused
+                set_unfinished(writer, unfinished)
+    if whole and message.accepted < message.size:
+        _refuse_released(writer, message)
+    return count
+
+
+def _refuse_released(writer: AsyncWrite, message: Message) -> NoReturn:
+    """Somebody has let go of a Buf, or moved it, while it was being written."""
+    text = f"{message.accepted} of the {message.size} bytes of a Buf were accepted, then it "
+    text += "was released or advanced by somebody else"
+    if message.accepted or message.goes_on:
+        tear(writer, text)
+    raise BrokenRefusal(f"{writer!r}: {text}")
 
 
 def message_to_send(data: Buffer) -> Message:

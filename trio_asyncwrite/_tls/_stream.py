@@ -183,7 +183,8 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
 
     encodes = True
     announces_held_bytes = True
-    bytes_per_budget_unit: int | None = 2048  # encrypting takes about as long as the kernel's memcpy
+    # Encrypting takes about as long as the kernel's memcpy.
+    bytes_per_budget_unit: int | None = 2048
 
     @property
     def held_bytes(self) -> int:
