@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import sys
 from typing import TYPE_CHECKING, Any, final
 
@@ -40,7 +41,7 @@ import trio.abc
 
 from trio_asyncwrite._core._async_read import AsyncRead
 from trio_asyncwrite._core._checks import inherits
-from trio_asyncwrite._core._close import Close, Hardness, State, enter, wait_done
+from trio_asyncwrite._core._close import Close, Hardness, State, covers, enter, wait_done
 from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._frames import without_frames
 from trio_asyncwrite._core._lifecycle import running_closes
@@ -147,6 +148,7 @@ class GracefulClose:
         self.close.limit(self._bounds.send_by)
         if self._lingers_from is not None:
             self.discard.limit = self._lingers_from + self._bounds.linger_bytes
+        _tighten(self.close.guests, limits)
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> CloseReport:
@@ -159,9 +161,10 @@ class GracefulClose:
             attach(writer)
         has_begun = writer.lifecycle.close is not None
         self._close, others = close, _ = enter(writer, Hardness.CLEAN)
-        for other in others:
-            if isinstance(other.graceful, GracefulClose):
-                other.graceful.tighten(self._limits)
+        _tighten(others, self._limits)
+        if has_begun and not covers(writer, close):
+            # Of a handle whose original is being closed: its limits are not those of the original.
+            return await self.watch(close, has_limits=True)
         if isinstance(close.graceful, GracefulClose):
             return await self._join(close.graceful)
         close.graceful = self
@@ -190,6 +193,8 @@ class GracefulClose:
         interrupt = interrupt or self.discard.interrupt
         # Exceptions refer to the frames they went through, and those to this object.
         self.error = self.unheard = self.discard.error = None
+        if not self.joins:
+            close.error = None
         if interrupt is not None:
             try:
                 raise interrupt
@@ -206,20 +211,41 @@ class GracefulClose:
         return self._after(other)
 
     @trio.lowlevel.enable_ki_protection
-    async def watch(self, close: Close) -> CloseReport:
-        """Wait for a close of another task, bring it nothing, and report; or leave if cancelled."""
-        try:
-            graceful = close.graceful
-            while not close.is_done:
-                await close.next_news()
-                close, graceful = close.successor or close, close.graceful or graceful
+    async def watch(self, close: Close, *, has_limits: bool = False) -> CloseReport:
+        """Wait for a close of another task, bring it nothing, and report.
+
+        Args:
+            close: the close.
+            has_limits: whether to leave when our own limits are over; else when this task is
+                cancelled, and then no Cancelled replaces the exception of a block.
+        """
+        graceful = close.graceful
+        limits = self._limits
+        most = min(limits.timeout + limits.linger, limits.total) if has_limits else math.inf
+        is_over = False
+        deadline = self.started + most
+        with (
+            contextlib.suppress(trio.Cancelled),
+            trio.CancelScope(shield=has_limits, deadline=deadline),  # noqa: ASYNC912
+        ):
+            while not close.is_done or close.successor is not None:
+                if close.successor is None:
+                    await close.next_news()
+                else:
+                    close = close.successor
+                graceful = close.graceful or graceful
             if isinstance(graceful, GracefulClose):
                 await graceful.reported.wait()
-                return self._after(graceful)
-        except trio.Cancelled:  # noqa: ASYNC103 - no Cancelled replaces the exception of a block
-            error = trio.ClosedResourceError("another task was still closing the stream")
+            is_over = True
+        if not is_over:
             elapsed = trio.current_time() - self.started
-            return CloseReport(CloseOutcome.BROKEN, error=error, elapsed=elapsed)  # noqa: ASYNC104
+            if has_limits:
+                held = sum(held_by(one) or 0 for one in (self.writer, *writers_above(self.writer)))
+                return CloseReport(CloseOutcome.TIMED_OUT, unsent_bytes=held, elapsed=elapsed)
+            error = trio.ClosedResourceError("another task was still closing the stream")
+            return CloseReport(CloseOutcome.BROKEN, error=error, elapsed=elapsed)
+        if isinstance(graceful, GracefulClose):
+            return self._after(graceful)
         self._close, self.sent, self.discard = close, close.sent, Discard(None, close)
         if close.was_broken:
             self._note(trio.BrokenResourceError(f"{self.writer!r} had failed before"))
@@ -425,6 +451,7 @@ class GracefulClose:
     async def _within_time(self, operation: Callable[[], Awaitable[object]]) -> bool:
         """Try an operation of a foreign stream in the time for sending; whether it succeeded."""
         with self._bounds.sending() as scope:
+            self.close.on_hurry(scope)
             try:
                 await persist(operation)
             except Exception as exc:  # noqa: BLE001 - it is reported
@@ -436,6 +463,7 @@ class GracefulClose:
     async def _exchange_close_notify(self, tls: trio.SSLStream[trio.abc.Stream]) -> bool:
         # It does not read while it sends, so see to it while we discard that it can send.
         with self._bounds.sending() as waiting:
+            self.close.on_hurry(waiting)
             try:
                 await persist(tls.wait_send_all_might_not_block)
             except Exception as exc:  # noqa: BLE001 - it is reported
@@ -576,6 +604,12 @@ class GracefulClose:
         if ended and (self.delivered or self.unacknowledged == (0 if self.is_tcp else None)):
             return CloseOutcome.CLEAN
         return CloseOutcome.PEER_SILENT
+
+
+def _tighten(closes: list[Close], limits: Limits) -> None:
+    for one in closes:
+        if isinstance(one.graceful, GracefulClose):
+            one.graceful.tighten(limits)
 
 
 def _answer(layer: Layer, name: str) -> Any:

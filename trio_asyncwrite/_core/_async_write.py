@@ -49,7 +49,15 @@ from ._epilogue import Epilogue
 from ._errors import NotReady
 from ._file_part import FilePart, check_part
 from ._layer import Layer, overrides
-from ._shell import SOME, WHOLE, Message, message_to_send, write_from, write_message
+from ._shell import (
+    SOME,
+    WHOLE,
+    Message,
+    go_on_after,
+    message_to_send,
+    write_from,
+    write_message,
+)
 from ._stack import (
     begin_shutdown,
     call_poll,
@@ -328,7 +336,17 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         budget = self.lifecycle.fast
         if type(data) is bytes and FAST_SIZE > len(data) < self.spare_capacity and budget.left:
             budget.left -= 1
-            return self.poll_write(data)
+            try:
+                count = self.poll_write(data)
+            except NotReady:
+                pass  # against its promise
+            except BaseException as exc:
+                fail(self, exc)
+                raise
+            else:
+                if count == len(data):
+                    return count
+                return await go_on_after(self, data, count, SOME)
         return await write_message(self, Message(data, SOME))
 
     async def write_all(self, data: Buffer) -> None:
@@ -356,8 +374,17 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         budget = self.lifecycle.fast
         if type(data) is bytes and FAST_SIZE > len(data) < self.spare_capacity and budget.left:
             budget.left -= 1
-            self.poll_write(data)
-            return
+            try:
+                count = self.poll_write(data)
+            except NotReady:
+                pass  # against its promise
+            except BaseException as exc:
+                fail(self, exc)
+                raise
+            else:
+                if count != len(data):
+                    await go_on_after(self, data, count, WHOLE)
+                return
         await write_message(self, Message(data, WHOLE))
 
     async def write_buf(self, buf: Buf) -> int:

@@ -491,16 +491,17 @@ class Close(Closer):
                 if not handed_over:
                     self.has_sent = True
                     self.tell()
-                    if linger is None and not self._is_bounded and not self._waits_to_release():
+                    lingers = linger is not None or self._is_bounded or bool(self.guests)
+                    if not lingers and not self._waits_to_release():
                         await self._release()  # noqa: ASYNC102
                     else:
-                        with trio.CancelScope(shield=True):
+                        with trio.CancelScope(shield=True) as shield:
                             try:
-                                if linger is not None or self._is_bounded:
+                                if lingers:
                                     self.note_truncation()
                                 if linger is not None:
                                     await linger()
-                                await self._linger()
+                                await self._wait_for_others(shield)
                             finally:
                                 await self._release()  # noqa: ASYNC102
             finally:
@@ -549,9 +550,34 @@ class Close(Closer):
             self._news = trio.Event()
         await self._news.wait()
 
-    async def _linger(self) -> None:
+    async def _wait_for_others(self, scope: trio.CancelScope) -> None:
+        """Hold the release back while a graceful close lingers, or a guest is not done.
+
+        Until then, who closes our layers again finds this close, and can make it harder. If this
+        task is cancelled meanwhile, nobody lingers any more.
+
+        Args:
+            scope: the scope around it, which is shielded.
+        """
+        try:
+            # A graceful close is not cancelled.
+            scope.shield = self.graceful is not None and not self._is_bounded
+            await self._until_alone()
+        except trio.Cancelled:
+            scope.shield = True
+            self.harden(Hardness.CUT_OFF, hurried=False)
+            self.hurry()
+            await self._until_alone()  # noqa: ASYNC102
+            raise
+        finally:
+            scope.shield = True
+
+    async def _until_alone(self) -> None:
         while self._is_bounded and not self.is_urgent:
             await self.next_news()
+        for guest in self.guests:
+            while not guest.is_done:
+                await guest.next_news()
 
     # ---- Sending ---------------------------------------------------------------------------
 
@@ -897,6 +923,12 @@ def _add_context(error: BaseException, later: BaseException) -> None:
         error.__context__ = later
 
 
+def covers(layer: Layer, close: Close) -> bool:
+    """Whether a close of ``layer`` closes all that ``close`` does."""
+    layers, _ = extent_of([layer])
+    return all(contains(layers, one) for one in close.layers)
+
+
 def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
     """Begin a close of ``layer``, or join those that its extent meets.
 
@@ -986,6 +1018,7 @@ async def abort_layer(layer: Layer) -> None:
     with contextlib.suppress(Exception):
         if not close.is_running:
             await close.run()
+            close.error = None  # its traceback refers to the close
     for one in (close, *others):
         await wait_done(one)
 

@@ -348,6 +348,29 @@ async def write_message(writer: AsyncWrite, message: Message) -> int:
             message.data.release()
 
 
+async def go_on_after(
+    writer: AsyncWrite,
+    data: bytes,
+    count: int,
+    whole: bool,  # noqa: FBT001 - as Message has it
+) -> int:
+    """Go on after a poll that did not take what ``spare_capacity`` has promised.
+
+    Returns:
+        How many bytes the last poll accepted.
+    """
+    try:
+        accepted(count, len(data), writer)
+    except BaseException as exc:
+        fail(writer, exc)
+        raise
+    if not whole:
+        return count
+    message = Message(data, whole)
+    message.accepted, message.rest, message.is_cut = count, Buf(data[count:]), True
+    return await write_message(writer, message)
+
+
 @trio.lowlevel.enable_ki_protection
 async def write_from(
     writer: AsyncWrite,

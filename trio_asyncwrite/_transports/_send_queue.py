@@ -11,7 +11,8 @@ throughput.
 
 The right size depends on how fast the queue empties, and a wait for room shows that. Linux wakes
 the writer when the queue is half empty. If that took less than a millisecond, the mark is doubled;
-if it took more than 50, it goes back to Trio's. So what is unsent leaves within a tenth of a
+if it took more than 50, it goes back to Trio's. A wait that was cancelled, perhaps by a timeout of
+less than that, counts with those that follow it. So what is unsent leaves within a tenth of a
 second, and the mark of a slow reader stays where Trio has set it.
 
 Other rules that were tried: a time for the delivery rate of TCP_INFO (it excludes idle time, so a
@@ -28,6 +29,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import weakref
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -50,11 +52,19 @@ _SLOW: Final = 0.05
 _SO_BUF_LOCK: Final = 72
 _SNDBUF_LOCKED: Final = 1
 
+#: The marks that were set, or left to the user: another stream may be made of the same socket.
+_marks: weakref.WeakKeyDictionary[trio.socket.SocketType, int] = weakref.WeakKeyDictionary()
+
 
 def first_mark(sock: trio.socket.SocketType) -> int:
-    """The mark of a new stream: Trio's, or ``NOT_OURS`` where the queue is not adapted."""
+    """The mark of a new stream: as it was set last, Trio's, or ``NOT_OURS``."""
     is_tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
-    return LOWEST if is_tcp and sys.platform == "linux" else NOT_OURS
+    return _marks.get(sock, LOWEST) if is_tcp and sys.platform == "linux" else NOT_OURS
+
+
+def leave_to_user(sock: trio.socket.SocketType) -> None:
+    """From now on the queue is the user's."""
+    _marks[sock] = NOT_OURS
 
 
 def is_of_send_queue(level: int, option: int) -> bool:
@@ -94,6 +104,7 @@ def change_mark(sock: trio.socket.SocketType, before: int, after: int) -> int:
         sock.setsockopt(*option, after)
     except OSError:
         return NOT_OURS
+    _marks[sock] = after
     return after
 
 

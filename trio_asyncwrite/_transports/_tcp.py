@@ -17,7 +17,14 @@ from trio_asyncwrite._core._shell import claim, drive, leave
 from trio_asyncwrite._core._stack import begin_shutdown
 
 from ._fd import FdWriter, check_byte_stream, prepare_close
-from ._send_queue import NOT_OURS, change_mark, first_mark, is_of_send_queue, next_mark
+from ._send_queue import (
+    NOT_OURS,
+    change_mark,
+    first_mark,
+    is_of_send_queue,
+    leave_to_user,
+    next_mark,
+)
 from ._tcp_info import is_gone, next_pause, unacknowledged_bytes
 
 if TYPE_CHECKING:
@@ -77,6 +84,8 @@ class TcpStream(FdWriter):
         #: The Trio socket.
         self.socket: trio.socket.SocketType = stream.socket
         self._mark = first_mark(self.socket)
+        #: How long waits were, in seconds, that were cut short before there was room.
+        self._waited = 0.0
 
     def fileno(self) -> int:
         """The socket's file descriptor, or -1 once it is closed."""
@@ -93,12 +102,22 @@ class TcpStream(FdWriter):
 
     async def _wait_writable(self) -> None:
         began = trio.current_time()
-        await super()._wait_writable()
+        is_writable = False
+        try:
+            await super()._wait_writable()
+            is_writable = True
+        finally:
+            waited = self._waited + trio.current_time() - began
+            self._waited = 0.0 if is_writable else waited
+            if self._mark != NOT_OURS:
+                self._adapt(waited, is_writable=is_writable)
+
+    def _adapt(self, waited: float, *, is_writable: bool) -> None:
         mark = self._mark
-        if mark != NOT_OURS:
-            wanted = next_mark(mark, trio.current_time() - began)
-            if wanted != mark:
-                self._mark = change_mark(self.socket, mark, wanted)
+        wanted = next_mark(mark, waited)
+        # Before there is room, it is only known that the queue takes so long, or longer.
+        if wanted != mark and (is_writable or wanted < mark):
+            self._mark = change_mark(self.socket, mark, wanted)
 
     @answer
     def foreign_below(self) -> tuple[object, ...]:
@@ -214,6 +233,7 @@ class TcpStream(FdWriter):
             self.socket.setsockopt(level, option, value)
         if is_of_send_queue(level, option):
             self._mark = NOT_OURS
+            leave_to_user(self.socket)
 
     def getsockopt(self, level: int, option: int, buffersize: int = 0) -> int | bytes:
         """Get a socket option. See :meth:`socket.socket.getsockopt`."""
