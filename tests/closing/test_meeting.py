@@ -8,6 +8,8 @@ cannot wait (a cancelled ``aclose``, ``abort``) ends all at once.
 from __future__ import annotations
 
 import contextlib
+import gc
+import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -131,7 +133,7 @@ class Closers:
         self.errors: list[BaseException] = []
         self._nursery = nursery
 
-    async def _run(self, close: Close, layer: Any) -> None:
+    async def run(self, close: Close, layer: Any) -> None:
         was_closed = layer.lifecycle.released and layer.lifecycle.close is None
         try:
             report = await close(layer)
@@ -145,7 +147,7 @@ class Closers:
         self, close: Callable[[Any], Awaitable[CloseReport | None]], number: int
     ) -> None:
         """Let a task close a layer, as far as it gets without waiting."""
-        self._nursery.start_soon(self._run, close, self.stack.layers[number])
+        self._nursery.start_soon(self.run, close, self.stack.layers[number])
         await wait_all_tasks_blocked()
 
 
@@ -445,3 +447,171 @@ async def test_a_graceful_close_below_one_that_is_at_its_release_waits_for_it(
         report = await close_gracefully(left)
     assert report.outcome is CLEAN
     assert report.elapsed == 1
+
+
+async def read_all_and_stay(peer: trio.abc.Stream) -> None:
+    await trio.sleep(1)
+    async for _ in peer:
+        pass
+
+
+@pytest.mark.parametrize("joins", [False, True])
+async def test_a_cancelled_aclose_waits_for_nobody_s_linger(
+    autojump_clock: trio.testing.MockClock, *, joins: bool
+) -> None:
+    """Whether it has begun the close or has joined it; all is sent."""
+    stack = await begun(buffered)
+    reports: list[CloseReport] = []
+
+    async def close() -> None:
+        reports.append(await close_gracefully(stack.layers[0], linger=50))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_all_and_stay, stack.peer)
+        if joins:
+            nursery.start_soon(close)
+            await wait_all_tasks_blocked()
+        with trio.move_on_after(2) as scope:
+            async with trio.open_nursery() as closers:
+                closers.start_soon(stack.layers[0].aclose)
+                await wait_all_tasks_blocked()
+                if not joins:
+                    nursery.start_soon(close)
+        assert scope.cancelled_caught
+        assert trio.current_time() == 2
+    assert [report.outcome for report in reports] == [PEER_SILENT]
+    assert trio.current_time() == 2
+    await stack.peer.aclose()
+
+
+async def test_limits_reach_the_closes_that_the_joined_one_waits_for(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    stack = await begun(pair)
+    async with trio.open_nursery() as nursery:
+        closers = Closers(stack, nursery)
+        nursery.start_soon(read_all_and_stay, stack.peer)
+        await closers.start(by_graceful(50, 50), 2)
+        await closers.start(by_graceful(40, 40), 1)
+        await closers.start(by_graceful(2, 1), 1)
+    assert trio.current_time() == 2  # and not 41
+    assert len(closers.reports) == 3
+    await stack.peer.aclose()
+
+
+@pytest.mark.parametrize("how", ["gracefully", "aclose"])
+@pytest.mark.parametrize("in_time", [False, True])
+async def test_a_handle_of_a_stream_that_is_being_closed_keeps_its_limits_to_itself(
+    autojump_clock: trio.testing.MockClock, how: str, *, in_time: bool
+) -> None:
+    left, right = duplex(5)
+    buffer = BufWriter(left)
+    handle = buffer.by_ref()
+    await buffer.write_all(TEXT)
+    received: list[bytes] = []
+
+    async def read_late() -> None:
+        await trio.sleep(5)
+        received.append(await read_and_close(right))
+
+    async with trio.open_nursery() as nursery:
+        closers = Closers(Stack([handle, buffer], right), nursery)
+        nursery.start_soon(read_late)
+        await closers.start(by_graceful(20, 1) if how == "gracefully" else by_aclose, 1)
+        report = await close_gracefully(handle, timeout=9 if in_time else 1, linger=1)
+        assert trio.current_time() == (5 if in_time else 2)
+    assert received == [TEXT]
+    assert closers.errors == []
+    if in_time:
+        assert report.outcome is (CLEAN if how == "gracefully" else PEER_SILENT)
+    else:
+        assert report.outcome is CloseOutcome.TIMED_OUT
+
+
+@pytest.mark.parametrize("how", [abort, trio.aclose_forcefully])
+async def test_a_layer_whose_close_waits_for_another_one_below_can_be_hurried(
+    autojump_clock: trio.testing.MockClock, how: Callable[[Any], Awaitable[None]]
+) -> None:
+    stack = await begun(pair)
+    async with trio.open_nursery() as nursery:
+        closers = Closers(stack, nursery)
+        nursery.start_soon(read_all_and_stay, stack.peer)
+        await closers.start(by_graceful(50, 50), 2)
+        await closers.start(by_aclose, 1)
+        await trio.sleep(2)
+        await how(stack.layers[1])
+    assert trio.current_time() == 2
+    await stack.peer.aclose()
+
+
+async def test_a_failed_block_follows_a_close_that_others_make_part_of_theirs(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    stack = await begun(pair)
+    layers = stack.layers
+    async with trio.open_nursery() as nursery:
+        closers = Closers(stack, nursery)
+        await closers.start(by_aclose, 2)
+        nursery.start_soon(closers.run, by_a_failed_block, layers[2])
+        await wait_all_tasks_blocked()
+        outer = ReadWritePair(layers[3], layers[1])
+        for layer in (layers[1], outer):
+            nursery.start_soon(layer.aclose)
+        await trio.sleep(1)
+        assert closers.reports == []
+        assert await read_and_close(stack.peer) == TEXT
+    assert [report.outcome for report in closers.reports] == [PEER_SILENT]
+
+
+@pytest.mark.parametrize("how", ["the peer has gone", "time is up"])
+async def test_a_graceful_close_that_fails_leaves_no_reference_cycle(
+    autojump_clock: trio.testing.MockClock, how: str
+) -> None:
+    stack = await begun(buffered)
+    layers, peer = stack
+    if how == "the peer has gone":
+        await peer.aclose()
+    gone = weakref.ref(layers[0])
+    gc.collect()
+    gc.disable()
+    try:
+        await close_gracefully(layers[0], timeout=1)
+        del stack, layers
+        assert gone() is None
+    finally:
+        gc.enable()
+    await peer.aclose()
+
+
+@pytest.mark.parametrize("joins", [False, True])
+async def test_a_stack_that_cannot_be_looked_at_is_closed(
+    autojump_clock: trio.testing.MockClock, *, joins: bool
+) -> None:
+    """And it does not harm a close that another task has begun."""
+
+    class Odd(AsyncWrite):
+        def __init__(self, inner: AsyncWrite) -> None:
+            self.inner = inner
+
+        def drain_source(self) -> trio.abc.ReceiveStream | None:
+            raise ZeroDivisionError("odd")
+
+    stack = await begun(buffered)
+    odd = Odd(stack.layers[0])
+    stack.layers.insert(0, odd)
+    received: list[bytes] = []
+
+    async def read_late() -> None:
+        await trio.sleep(1)
+        received.append(await read_and_close(stack.peer))
+
+    async with trio.open_nursery() as nursery:
+        closers = Closers(stack, nursery)
+        if joins:
+            await closers.start(by_aclose, 0)
+            nursery.start_soon(read_late)
+        await closers.start(by_graceful(9, 9), 0)
+    assert isinstance(closers.reports[0].error, ZeroDivisionError)
+    assert odd.closed
+    assert received == ([TEXT] if joins else [])
+    await trio.aclose_forcefully(stack.peer)

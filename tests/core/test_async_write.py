@@ -565,24 +565,62 @@ async def test_a_users_writer_with_spare_capacity_skips_the_scheduler(
 
 
 @pytest.mark.parametrize("error", [OSError("failed"), KeyboardInterrupt(), None])
+@pytest.mark.parametrize("data", [b"abc", bytearray(b"abc")], ids=["fast", "faster than most"])
+@pytest.mark.parametrize("whole", [False, True])
 async def test_spare_capacity_that_is_not_true_is_forgiven_and_a_failure_is_not(
-    error: BaseException | None,
+    error: BaseException | None, data: bytes, *, whole: bool
 ) -> None:
     wire = Wire()
     wire.spare_capacity = 8
     wire.error = error
-    data = bytearray(b"abc")  # not the fastest path
+    write = wire.write_all if whole else wire.write
     if error is None:
         async with trio.open_nursery() as nursery:
-            run = await begin(nursery, partial(wire.write, data))
+            run = await begin(nursery, partial(write, data))
             wire.give(3)
-        assert run.outcome == "returned 3"
+        assert run.outcome == f"returned {None if whole else 3}"
+        assert wire.sent == b"abc"
         return
     with pytest.raises((trio.BrokenResourceError, KeyboardInterrupt)):
-        await wire.write(data)
+        await write(data)
     with pytest.raises(trio.BrokenResourceError) as later:
-        await wire.write(data)
+        await write(data)
     assert later.value.__cause__ is error
+
+
+class Answers(AsyncWrite):
+    """Promises to take what is short, and gives an answer of its own."""
+
+    spare_capacity = 100
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = [*answers]
+        self.sent = b""
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        self.lifecycle.check_write(self)
+        count = self.answers.pop(0)
+        if type(count) is int and count > 0:
+            self.sent += bytes(data[:count])
+        return count  # type: ignore[no-any-return]
+
+
+async def test_a_part_is_not_taken_for_all_where_all_was_promised() -> None:
+    writer = Answers(2, 1, 3)
+    assert await writer.write(b"abcd") == 2
+    await writer.write_all(b"cdef")
+    assert writer.sent == b"abcdef"
+
+
+@pytest.mark.parametrize("answer", [None, -1, 5, 0])
+@pytest.mark.parametrize("whole", [False, True])
+async def test_a_wrong_answer_is_told_where_all_was_promised(answer: Any, *, whole: bool) -> None:
+    writer = Answers(answer)
+    write = writer.write_all if whole else writer.write
+    with pytest.raises((TypeError, RuntimeError, WriteZeroError), match="Answers"):
+        await write(b"abcd")
+    with pytest.raises(trio.BrokenResourceError, match="has failed before"):
+        await write(b"abcd")
 
 
 async def test_parts_of_a_message_that_is_kept_whole_are_joined() -> None:

@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from trio_asyncwrite import WriteZeroError
-from trio_asyncwrite._core._checks import accepted, byte_view, consists_of, counted, positive_int
+from trio_asyncwrite._core._checks import (
+    accepted,
+    byte_view,
+    check_buffers,
+    consists_of,
+    counted,
+    positive_int,
+)
 
 
 class Record(ctypes.Structure):
@@ -191,3 +198,10 @@ class Group(Exception):
 )
 def test_a_group_consists_of_what_all_of_it_is(exc: BaseException, *, expected: bool) -> None:
     assert consists_of(exc, (ValueError, TypeError)) is expected
+
+
+def test_a_poll_that_passes_buffers_on_refuses_an_iterator() -> None:
+    """It would be used up by the first look."""
+    with pytest.raises(TypeError, match="expected a sequence of bytes-like objects, got list_iter"):
+        check_buffers(iter([b"a"]))  # type: ignore[arg-type]
+    check_buffers((b"a", bytearray(b"b")))

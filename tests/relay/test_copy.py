@@ -11,6 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncRead,
+    Buf,
     BufReader,
     BufWriter,
     Cursor,
@@ -423,3 +424,50 @@ async def test_a_reader_that_reads_into_a_buffer_ends_and_fails_as_any() -> None
     assert target.taken == b"abc" * 3
     with pytest.raises(NotReady):
         Into().poll_read_into(bytearray(1))
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+async def test_a_target_that_refuses_is_not_harmed_and_nothing_is_received(*, ahead: bool) -> None:
+    source, target = Source(b"abc", b""), Target(room=1)
+    reader: Any = BufReader(source) if ahead else source
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(target.write_all, b"xyz")
+        await wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            await copy(reader, target)
+        target.give(2)
+    buf = Buf(b"uvw")
+    target.give(1)
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(target.write_all_buf, buf)
+            await wait_all_tasks_blocked()
+            scope.cancel()
+    with pytest.raises(trio.BrokenResourceError, match="finish the Buf first"):
+        await copy(reader, target)
+    target.give(100)
+    await target.write_all_buf(buf)
+    assert await copy(reader, target) == 3
+    assert target.taken == b"xyzuvwabc"
+
+
+async def test_a_target_that_refuses_later_is_not_harmed_either() -> None:
+    source, target = Source(), Target(room=0)
+    outcome: list[BaseException] = []
+
+    async def copy_it() -> None:
+        with pytest.raises(trio.BusyResourceError) as caught:
+            await copy(source, target)
+        outcome.append(caught.value)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(copy_it)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(target.write_all, b"xyz")
+        await wait_all_tasks_blocked()
+        source.feed(b"abc")
+        await wait_all_tasks_blocked()
+        assert outcome
+        target.give(100)
+    assert target.taken == b"xyz"
+    await target.write_all(b"more")

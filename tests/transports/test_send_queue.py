@@ -254,3 +254,57 @@ async def test_other_options_change_nothing(autojump_clock: trio.testing.MockClo
         left.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
         await wait_for_room(left, right)
         assert mark_of(left) == 2 * LOWEST
+
+
+@only_linux
+async def test_waits_that_are_cut_short_count_together(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A user's timeout may be shorter than what is a long wait."""
+    async with connected(plain_pair) as (left, right):
+        for _ in range(2):
+            await wait_for_room(left, right)
+        clog(left)
+        for mark in (4 * LOWEST, LOWEST):
+            with trio.move_on_after(0.03):
+                await left.write(b"x")
+            assert mark_of(left) == mark
+        await wait_for_room(left, right)
+        assert mark_of(left) == LOWEST  # all of it was one long wait
+        await wait_for_room(left, right)
+        assert mark_of(left) == 2 * LOWEST
+
+
+@only_linux
+@pytest.mark.parametrize("taken_over", [False, True])
+@pytest.mark.parametrize("anew", [False, True])
+async def test_another_stream_of_the_same_socket_goes_on(
+    *, anew: bool, taken_over: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Trio sets the mark back when it makes a stream of the socket anew."""
+    async with connected(plain_pair) as (left, right):
+        stream = trio.SocketStream(left.socket)
+        first = TcpStream(stream)
+        await wait_for_room(first, right)
+        assert mark_of(first) == 2 * LOWEST
+        if taken_over:
+            first.setsockopt(*OPTION, 2 * LOWEST)
+        other = TcpStream(trio.SocketStream(left.socket) if anew else stream)
+        await wait_for_room(other, right)
+        if taken_over:
+            assert mark_of(other) == (LOWEST if anew else 2 * LOWEST)
+        else:
+            assert mark_of(other) == (2 if anew else 4) * LOWEST
+        for one in (first, other):
+            await trio.aclose_forcefully(one)
+
+
+@only_linux
+async def test_the_mark_of_a_closed_socket_is_not_asked_for(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with connected(plain_pair) as (left, right):
+        await wait_for_room(left, right)
+        sock = left.socket
+        sock.close()
+        assert first_mark(sock) == 2 * LOWEST

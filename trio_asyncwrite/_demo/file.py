@@ -54,9 +54,12 @@ async def _write_all_file(
 ) -> None:
     async with wrap_stream(stream) as writer:
         part = FilePart(file)
-        while part:
-            await cancellations.expose(writer.write_all_file, part)
-        while not await cancellations.expose(writer.flush):
+
+        async def go_on() -> None:
+            await writer.write_all_file(part)
+            await writer.flush()
+
+        while not await cancellations.expose(go_on):
             pass
 
 

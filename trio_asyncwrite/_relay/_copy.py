@@ -11,7 +11,7 @@ from trio_asyncwrite._core._async_read import AsyncRead, claim_reading
 from trio_asyncwrite._core._checks import accepted, inherits
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._shell import claim, drive, leave
-from trio_asyncwrite._core._stack import tear
+from trio_asyncwrite._core._stack import is_refusal, tear
 from trio_asyncwrite._transports._wrap_reader import wrap_reader
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 from trio_asyncwrite._wrappers._buf_reader import BufReader
@@ -51,8 +51,9 @@ async def copy(reader: trio.abc.ReceiveStream, writer: trio.abc.SendStream) -> i
             what had arrived was written before.
 
     Cancellation: lost: what was received and not written, one block at most, is gone, and then the
-        writer is torn. Resumable if ``reader`` is a :class:`BufReader`, which keeps it; its
-        :attr:`BufReader.position` says how much was copied.
+        writer is torn (but not a :class:`SharedWriter`, whose other messages go on). Resumable if
+        ``reader`` is a :class:`BufReader`, which keeps it; its :attr:`BufReader.position` says how
+        much was copied.
 
     Source: ``tokio::io::copy``, ``copy_buf``.
     """
@@ -69,13 +70,19 @@ async def copy(reader: trio.abc.ReceiveStream, writer: trio.abc.SendStream) -> i
 
 
 async def _copy_blocks(source: AsyncRead, target: AsyncWrite) -> int:
+    # What cannot be written must not be received.
+    claim(target, writing=True)
+    leave(target)
     pump = Pump(source, target, DEFAULT_SIZE, is_kept=False)
     try:
         await pump.run()
-    finally:
+    except BaseException as exc:
         pump.drop()
-        if pump.held and target.lifecycle.failure is None:
+        # A refusal harms nobody: another task may be in the middle of a message.
+        if pump.held and target.lifecycle.failure is None and not is_refusal(exc):
             tear(target, f"copy() was cut short with {pump.held} bytes received and not written")
+        raise
+    pump.drop()
     return pump.moved
 
 

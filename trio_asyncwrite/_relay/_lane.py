@@ -12,6 +12,8 @@ import trio.abc
 
 from trio_asyncwrite._core._close import abort_layer
 from trio_asyncwrite._core._frames import without_frames
+from trio_asyncwrite._core._lifecycle import Refusal
+from trio_asyncwrite._core._stack import is_refusal, tear
 from trio_asyncwrite._transports._wrap_reader import wrap_reader
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
@@ -35,12 +37,13 @@ class LaneOutcome(enum.Enum):
 
     #: It has not ended: it runs, or was cancelled and can go on.
     RUNNING = "running"
-    #: The source has ended, and the target has everything, the end included.
+    #: The source has ended, and the target has everything, the end included. (A target that cannot
+    #: be half-closed, such as :class:`trio.SSLStream`, was only flushed: closing it is its end.)
     ENDED = "ended"
     #: The source has failed, or was closed. The target got all that had arrived before, and was
     #: aborted then, so that it does not look complete.
     READ_FAILED = "read failed"
-    #: The target has failed, or was closed.
+    #: The target has failed, or was closed. It is torn, so its end does not look complete.
     WRITE_FAILED = "write failed"
     #: The other direction was over, and in this one no byte moved for ``half_open`` seconds. The
     #: target was aborted, so that it does not look complete.
@@ -87,6 +90,8 @@ class LaneRun:
 
         Raises:
             trio.BusyResourceError: if another task uses the target.
+            trio.BrokenResourceError: if the target has an unfinished Buf of somebody else.
+            ValueError: if a layer above the target holds bytes that an end would cut off.
 
         Cancellation: resumable.
         """
@@ -95,13 +100,18 @@ class LaneRun:
             self.pump.note_progress()
             if self.error is None:
                 try:
-                    await self.pump.run()
+                    await self.pump.move()
+                    self.limit()
+                    await self.pump.flush()
                     await self._target.shutdown()
                 except trio.BusyResourceError:
                     raise
                 except Exception as exc:
-                    self.error = without_frames(exc)
                     self._has_failed_writing = self.pump.is_writing
+                    if self._has_failed_writing and self._is_refused(exc):
+                        raise
+                    self.error = without_frames(exc)
+                    self.limit()
                     if not isinstance(exc, _FAILURES):
                         await self._settle()  # noqa: ASYNC120
                         raise
@@ -111,6 +121,18 @@ class LaneRun:
                 LaneOutcome.TIMED_OUT if self.error is None else LaneOutcome.READ_FAILED
             )
 
+    def _is_refused(self, exc: Exception) -> bool:
+        """Whether the target is well, and only has to be asked again when its user has cleared up.
+
+        It has an unfinished Buf, or a layer above it holds bytes.
+        """
+        lifecycle = self._target.lifecycle
+        if lifecycle.failure is not None:
+            return False
+        if isinstance(exc, ValueError):
+            return True
+        return lifecycle.refusal is Refusal.UNFINISHED and is_refusal(exc)
+
     async def _settle(self) -> None:
         """Decide what the end, or a failure, means for the target."""
         if self.error is None:
@@ -118,6 +140,10 @@ class LaneRun:
         elif self._has_failed_writing:
             self.pump.drop()
             self.outcome = LaneOutcome.WRITE_FAILED
+            lifecycle = self._target.lifecycle
+            if lifecycle.failure is None and (lifecycle.original or lifecycle).unfinished is None:
+                # It may work again, and its end would look complete.
+                tear(self._target, f"a relay has stopped to write to it: {self.error!r}")
         else:
             # What had arrived before the failure goes first.
             with contextlib.suppress(Exception):

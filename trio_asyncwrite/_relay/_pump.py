@@ -38,7 +38,7 @@ from trio_asyncwrite._core._budget import (
     spend,
 )
 from trio_asyncwrite._core._buf import Buf
-from trio_asyncwrite._core._checks import accepted
+from trio_asyncwrite._core._checks import accepted, counted
 from trio_asyncwrite._core._errors import CannotSplice, NotReady
 from trio_asyncwrite._core._layer import overrides
 from trio_asyncwrite._core._lifecycle import Unfinished
@@ -56,6 +56,7 @@ from trio_asyncwrite._core._stack import (
     poll_step,
     resumed,
     set_unfinished,
+    warn,
 )
 from trio_asyncwrite._core._write_cursor import write_cursor
 
@@ -151,7 +152,18 @@ class Pump:
         return self._read - self.held
 
     async def run(self) -> None:
-        """Move bytes until the source ends; and flush.
+        """Move bytes until the source ends, and flush.
+
+        Raises:
+            Exception: whatever the source or the target raises; ``is_writing`` says which.
+
+        Cancellation: resumable.
+        """
+        await self.move()
+        await self.flush()
+
+    async def move(self) -> None:
+        """Move bytes until the source ends; then the target is still to be flushed.
 
         Raises:
             Exception: whatever the source or the target raises; ``is_writing`` says which.
@@ -180,15 +192,21 @@ class Pump:
                     await self.flush()
                 self.is_writing = False
                 await self._source.lifecycle.wait(self._source, wait, reading=True)
-            await self.flush()
         finally:
             self._give_pipe_back()
 
     def drop(self) -> None:
         """Nobody goes on: let go of what is held."""
+        self._is_kept = False
         pipe, self._pipe = self._pipe, None
         if pipe is not None:
             pipe.close()
+
+    def __del__(self) -> None:
+        """Tell of bytes that nobody else tells of: a target that keeps messages has begun none."""
+        if self._is_kept and self.held and self._target.keeps_messages:
+            count = counted(self.held, "byte")
+            warn(f"a Relay has received {count} and never sent to {self._target!r}", None)
 
     def _poll(self) -> int:
         """Read once, and write what is taken at once; how many bytes were read, 0 at the end."""

@@ -26,7 +26,8 @@ class Relay:
     on if it is a proper one: if the source fails, the target is aborted.
 
     If :meth:`run` is cancelled, no byte is lost: call it again. Bytes that were received and not
-    yet sent stay here, and until then nothing else can be written to their target. If you do not
+    yet sent stay here, and until then nothing else can be written to their target (except to a
+    :class:`SharedWriter`, whose other messages go on). If you do not
     go on, :func:`abort` the streams, or use :class:`graceful`: a plain ``aclose`` of a stream whose
     bytes are all sent is a proper end.
 
@@ -73,6 +74,9 @@ class Relay:
         if a is b:
             raise ValueError("expected two streams, got the same one twice: to echo there is copy")
         limit = math.inf if half_open is None else half_open
+        if not isinstance(limit, (int, float)):
+            name = type(half_open).__name__
+            raise TypeError(f"half_open must be a number of seconds or None, got {name}")
         if not limit > 0:  # NaN is not, either
             raise ValueError(f"half_open must be a number of seconds above 0, got {half_open!r}")
         size = positive_int(buffer_size, "buffer_size")
@@ -94,6 +98,10 @@ class Relay:
         Raises:
             trio.BusyResourceError: if another task runs it, receives from a stream, or uses one
                 that is written to. The relay can go on.
+            trio.BrokenResourceError: if a stream has an unfinished Buf of somebody else. Once
+                that is finished, the relay can go on.
+            ValueError: if a layer above a stream that is to be shut down holds bytes. Once it is
+                flushed, the relay can go on.
             Exception: if one comes out of a stream that is no failure of a stream, but a mistake
                 in it. It is the lane's :attr:`Lane.error` as well. The other direction can go on.
 
@@ -139,9 +147,10 @@ class Relay:
         except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised when the other has stopped
             self._mistake = self._mistake or exc
             scope.cancel()
-        else:
-            for other in self._runs:
-                other.limit()
+        finally:
+            if lane.outcome is not LaneOutcome.RUNNING:
+                for other in self._runs:
+                    other.limit()
 
     def __repr__(self) -> str:
         a, b = self._streams

@@ -27,6 +27,7 @@ Source: python-trio/trio#76; TCP_NOTSENT_LOWAT in tcp(7).
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 import weakref
@@ -58,8 +59,15 @@ _marks: weakref.WeakKeyDictionary[trio.socket.SocketType, int] = weakref.WeakKey
 
 def first_mark(sock: trio.socket.SocketType) -> int:
     """The mark of a new stream: as it was set last, Trio's, or ``NOT_OURS``."""
-    is_tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
-    return _marks.get(sock, LOWEST) if is_tcp and sys.platform == "linux" else NOT_OURS
+    if sys.platform != "linux" or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return NOT_OURS
+    mark = _marks.get(sock, LOWEST)
+    if mark > LOWEST:
+        with contextlib.suppress(OSError):
+            # A new trio.SocketStream sets it back.
+            if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == LOWEST:
+                return LOWEST
+    return mark
 
 
 def leave_to_user(sock: trio.socket.SocketType) -> None:
