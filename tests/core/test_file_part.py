@@ -105,7 +105,7 @@ class OddDescriptor:
 NO_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "None": (lambda _: None, "expected a binary file or a file descriptor, got NoneType"),
     "a bool": (lambda _: True, "got bool"),
-    "bytes": (lambda _: b"abc", "got the path b'abc'"),
+    "bytes": (lambda _: b"abc", "got bytes: data goes to write_all"),
     "a name": (str, "give open"),
     "a path": (lambda path: path, "give open"),
     "a float": (lambda _: 1.0, "got float"),
