@@ -106,7 +106,8 @@ class FilePart:
 
     Raises:
         TypeError: if ``file`` is no such object: a path, a text file, a file that decodes
-            (gzip, bz2, lzma), one in memory or in an archive, or another part; or if ``offset`` or ``count`` is no integer.
+            (gzip, bz2, lzma), one in memory or in an archive, or another part; or if ``offset``
+            or ``count`` is no integer.
         ValueError: if the file is closed or open for writing only, has no absolute positions, or
             if ``offset`` or ``count`` is negative or beyond what a file can have.
         IsADirectoryError: if ``file`` is a directory.
