@@ -259,7 +259,7 @@ def test_it_cannot_be_advanced_beyond_its_end(path: Path) -> None:
         for wrong in (-1, 11, 2**70):
             with pytest.raises(ValueError, match=f"cannot advance by {wrong}: 10 bytes remain"):
                 part.advance(wrong)
-        with pytest.raises(TypeError, match="count must be an integer, got str"):
+        with pytest.raises(TypeError, match="count must be an integer of at least 0, got str"):
             part.advance("1")  # type: ignore[arg-type]
         assert part.offset == 5
         part.advance(4)

@@ -268,7 +268,9 @@ class FilePart:
         try:
             count = operator.index(count)
         except TypeError:
-            raise TypeError(f"count must be an integer, got {type(count).__name__}") from None
+            raise TypeError(
+                f"count must be an integer of at least 0, got {type(count).__name__}"
+            ) from None
         if not 0 <= count <= self.most():
             raise ValueError(f"cannot advance by {count}: {self.most()} bytes remain")
         self._offset += count
@@ -358,7 +360,7 @@ class FilePart:
         """Whether 0 can be the answer of a writer: at the file's end, or if it is too short.
 
         Raises:
-            FileNotReady: if it cannot be read.
+            NotReady: if it cannot be read.
 
         :meta private:
         """
