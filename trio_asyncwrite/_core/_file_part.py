@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 import trio
 
 from ._checks import counted, describe_answer, int_at_least, positive_int
-from ._errors import NotReady
+from ._errors import BusyRefusal, NotReady
 from ._open_file import binary_file, pread, readable_size
 from ._thread_call import ThreadCall
 
@@ -122,6 +122,7 @@ class FilePart:
         "_end",
         "_file",
         "_finished",
+        "_is_claimed",
         "_kept",
         "_load",
         "_offload",
@@ -152,6 +153,8 @@ class FilePart:
                 raise ValueError(f"offset + count must be less than 2**63, got {self._end}")
         self._offload = offload
         self._finished = count == 0
+        # Whether a call is writing it.
+        self._is_claimed = False
         # What was read and not accepted yet, and how much of it was.
         self._kept = b""
         self._passed = 0
@@ -214,6 +217,28 @@ class FilePart:
         """
         if isinstance(self._file, _Duplicate):
             self._file.close()
+
+    def claim(self) -> None:
+        """Refuse other calls, until :meth:`leave`: two would each send some of it.
+
+        Raises:
+            trio.BusyResourceError: if another call is writing it.
+
+        :meta private:
+        """
+        if self._is_claimed:
+            raise BusyRefusal(
+                f"another task is writing {self!r}: one part goes to one writer at a time, so "
+                f"make another FilePart"
+            )
+        self._is_claimed = True
+
+    def leave(self) -> None:
+        """The call that has claimed it has ended.
+
+        :meta private:
+        """
+        self._is_claimed = False
 
     def most(self) -> int:
         """How many bytes can be ahead at most.

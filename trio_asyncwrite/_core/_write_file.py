@@ -41,6 +41,8 @@ async def send_file(writer: AsyncWrite, part: FilePart) -> None:
         raise ended_early(part)
 
 
+# Ctrl-C must not leave the part claimed.
+@trio.lowlevel.enable_ki_protection
 async def _write(
     writer: AsyncWrite,
     part: FilePart,
@@ -51,7 +53,11 @@ async def _write(
     """Write a part by ``poll``; False if its file ends before."""
     if not isinstance(part, FilePart):
         raise TypeError(f"expected a FilePart, got {type(part).__name__}: give FilePart(file)")
-    return await write_cursor(writer, part, poll, resumable=not sends, sends=sends)
+    part.claim()
+    try:
+        return await write_cursor(writer, part, poll, resumable=not sends, sends=sends)
+    finally:
+        part.leave()
 
 
 # Ctrl-C must not fall between what was accepted and the part that says so.
