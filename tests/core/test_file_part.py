@@ -8,8 +8,10 @@ import gc
 import gzip
 import io
 import lzma
+import mmap
 import os
 import socket
+import tarfile
 import tempfile
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -88,6 +90,14 @@ def buffer_over_gzip(path: Path) -> Any:
     return io.BufferedReader(gzip.open(path))  # type: ignore[arg-type]
 
 
+def in_an_archive(path: Path) -> Any:
+    archive = path.with_suffix(".tar")
+    with tarfile.open(archive, "w") as writing:
+        writing.add(path, "file")
+    with tarfile.open(archive) as reading:
+        return reading.extractfile("file")
+
+
 class NoDescriptor(io.RawIOBase):
     """A raw file that is not the system's."""
 
@@ -105,7 +115,10 @@ class OddDescriptor:
 NO_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "None": (lambda _: None, "expected a binary file or a file descriptor, got NoneType"),
     "a bool": (lambda _: True, "got bool"),
-    "bytes": (lambda _: b"abc", "got the path b'abc'"),
+    "bytes": (lambda _: b"abc", "got bytes: data goes to write_all"),
+    "a bytearray": (lambda _: bytearray(b"abc"), "got bytearray: data goes to write_all"),
+    "a mapping": (lambda _: mmap.mmap(-1, 10), "got mmap: data goes to write_all"),
+    "in an archive": (in_an_archive, "has none: read from it, and use write_all"),
     "a name": (str, "give open"),
     "a path": (lambda path: path, "give open"),
     "a float": (lambda _: 1.0, "got float"),
@@ -131,6 +144,14 @@ def test_what_is_no_file_is_refused_by_name(
         FilePart(file)
     if hasattr(file, "close"):
         file.close()
+
+
+def test_a_part_of_a_part_is_refused(path: Path) -> None:
+    """Its offset and count would be ignored."""
+    with path.open("rb") as file:
+        part = FilePart(file, 3, 4)
+        with pytest.raises(TypeError, match="got a FilePart: use write_all_file"):
+            FilePart(part)
 
 
 def test_a_closed_file_is_refused(path: Path) -> None:
@@ -238,11 +259,22 @@ def test_it_cannot_be_advanced_beyond_its_end(path: Path) -> None:
         for wrong in (-1, 11, 2**70):
             with pytest.raises(ValueError, match=f"cannot advance by {wrong}: 10 bytes remain"):
                 part.advance(wrong)
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match="count must be an integer of at least 0, got str"):
             part.advance("1")  # type: ignore[arg-type]
         assert part.offset == 5
         part.advance(4)
         assert (part.offset, part.remaining) == (9, 6)
+
+
+@pytest.mark.parametrize("method", ["poll_read", "poll_cached"])
+@pytest.mark.parametrize(
+    ("limit", "error"), [(0, ValueError), (-3, ValueError), ("x", TypeError), (1.0, TypeError)]
+)
+def test_a_poll_refuses_a_wrong_limit(
+    path: Path, method: str, limit: Any, error: type[Exception]
+) -> None:
+    with path.open("rb") as file, pytest.raises(error, match="limit must be an integer of at l"):
+        getattr(FilePart(file), method)(limit)
 
 
 def test_it_says_what_it_is(path: Path) -> None:

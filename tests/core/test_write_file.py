@@ -34,7 +34,7 @@ from ._fakes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from ._fakes import Operation
@@ -142,6 +142,8 @@ async def test_what_is_no_part_is_refused_and_breaks_nothing(file: Any, wrong: A
         if wrong != 7:
             with pytest.raises(TypeError):
                 await layer.send_file(wrong)
+        with pytest.raises(TypeError, match="got a FilePart: use write_all_file"):
+            await layer.send_file(FilePart(file, 3, 4))  # type: ignore[arg-type]
         await layer.send_all(b"x")
 
 
@@ -193,6 +195,193 @@ async def test_a_wrong_answer_names_the_class_and_the_method(
     with pytest.raises(error, match=f"poll_write_file.. of Wrong {text}"):
         await Wrong().write_all_file(part)
     assert part.offset == 0
+
+
+class Answering(Wire):
+    """Answers for a file what it is told to, and then what is right, ten bytes at most."""
+
+    def __init__(self, *answers: int, then: Callable[[], object] | None = None) -> None:
+        super().__init__(math.inf)
+        self.answers = list(answers)
+        self.then = then
+
+    def poll_write_file(self, part: FilePart, limit: int, /) -> int:
+        if not self.answers:
+            return super().poll_write_file(part, min(limit, 10))
+        if self.then is not None:
+            self.then()
+        return self.answers.pop(0)
+
+
+@pytest.mark.parametrize("count", [None, 20])
+@pytest.mark.parametrize("sends", [False, True])
+async def test_to_accept_nothing_of_a_file_that_has_more_is_an_error(
+    file: Any, count: int | None, *, sends: bool
+) -> None:
+    """It was taken for the end of the file."""
+    writer = Answering(0)
+    part = FilePart(file, 5, count)
+    with pytest.raises(WriteZeroError, match=r"poll_write_file.. of Answering accepted 0 bytes of"):
+        await (writer.send_file(file, 5, count) if sends else writer.write_all_file(part))
+    assert part.offset == 5
+    with pytest.raises(trio.BrokenResourceError, match="has failed before"):
+        await writer.write(b"x")
+
+
+@pytest.mark.parametrize("answers", [(0,), (0, 0)])
+async def test_a_file_that_grows_during_a_poll_is_asked_for_again(
+    file: Any, path: Path, answers: tuple[int, ...]
+) -> None:
+    """The answer 0 was right when it was given; a second one is not."""
+
+    def grow() -> None:
+        overwrite(path, CONTENT + b"more")
+
+    writer = Answering(*answers, then=grow)
+    part = FilePart(file, SIZE)
+    if len(answers) > 1:
+        with pytest.raises(WriteZeroError):
+            await writer.write_all_file(part)
+    else:
+        await writer.write_all_file(part)
+        assert writer.sent == b"more"
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="Linux only")
+async def test_to_accept_nothing_of_a_file_of_unknown_size_is_an_error() -> None:
+    with STATUS.open("rb") as file:
+        with pytest.raises(WriteZeroError):
+            await Answering(0, 0).write_all_file(FilePart(file))
+        with pytest.raises(WriteZeroError):
+            await Answering(0, 0).write_all_file(FilePart(file, 0, 10))
+
+
+async def test_a_writer_may_take_nothing_of_a_file_that_is_too_short(file: Any) -> None:
+    """As a SharedWriter does."""
+    writer = Answering(0)
+    with pytest.raises(EOFError, match="the file ends 1 byte too early"):
+        await writer.write_all_file(FilePart(file, 0, SIZE + 1))
+    await writer.write(b"x")
+
+
+async def test_a_file_that_cannot_be_asked_breaks_no_writer(
+    file: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = Answering(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(_file_part, "pread", raising(OSError(errno.EIO, "bad sector")))
+        with pytest.raises(OSError, match="bad sector"):
+            await writer.write_all_file(FilePart(file))
+    await writer.write(b"x")
+
+
+async def test_a_claim_of_more_than_the_file_has_is_an_error(file: Any) -> None:
+    part = FilePart(file, SIZE - 3)
+    with pytest.raises(RuntimeError, match="of Answering claims to have accepted 4 of 3 bytes"):
+        await Answering(4).write_all_file(part)
+    assert part.offset == SIZE - 3
+
+
+@pytest.mark.parametrize("how", ["grown", "truncated"])
+async def test_the_size_that_counts_is_that_of_the_poll(file: Any, path: Path, how: str) -> None:
+    def change() -> None:
+        if how == "grown":
+            overwrite(path, CONTENT + b"more")
+        else:
+            os.truncate(path, 3)
+
+    writer = Answering(7, then=change)
+    part = FilePart(file, SIZE - 3 if how == "grown" else 0)
+    await writer.write_all_file(part)
+    assert part.offset == (SIZE + 4 if how == "grown" else 7)
+
+
+# ---- A part that somebody else moves -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accepted", [0, 10])
+@pytest.mark.parametrize("goes_on", [False, True])
+@pytest.mark.parametrize("how", ["moved", "moved to its end"])
+async def test_a_part_that_somebody_else_moves_is_not_said_to_be_written(
+    file: Any, how: str, accepted: int, *, goes_on: bool
+) -> None:
+    wire = Wire(5 if goes_on else 0)
+    part = FilePart(file, 0, 100)
+    if goes_on:
+        await cut_short(partial(wire.write_all_file, part))
+    wire.give(accepted)
+    async with trio.open_nursery() as nursery:
+        run = await begin(nursery, partial(wire.write_all_file, part))
+        part.advance(1 if how == "moved" else part.remaining)
+        wire.give(math.inf)
+    assert run.outcome == "BrokenResourceError"
+    assert len(wire.sent) == accepted + 5 * goes_on
+    with resource_warnings() as messages:
+        if accepted or goes_on:
+            text = f"moved by somebody else after {accepted} bytes of it had been accepted"
+            with pytest.raises(trio.BrokenResourceError, match=text):
+                await wire.write(b"x")
+            with pytest.raises(trio.BrokenResourceError, match=text):
+                await wire.write_all_file(part)
+        else:
+            await wire.write(b"x")  # nothing was begun
+        await wire.aclose()
+    assert wire.releases == [f"release {not (accepted or goes_on)}"]
+    assert len(messages) == bool(accepted or goes_on)
+
+
+@pytest.mark.parametrize("how", ["moved", "moved to its end"])
+async def test_a_part_that_was_moved_cannot_be_gone_on_with_after_a_cancellation(
+    file: Any, how: str
+) -> None:
+    wire = Wire(10)
+    part = FilePart(file, 0, 100)
+    async with trio.open_nursery() as nursery:
+        run = await begin(nursery, partial(wire.write_all_file, part))
+        part.advance(1 if how == "moved" else part.remaining)
+        run.scope.cancel()
+    assert run.outcome == "cancelled"
+    wire.give(math.inf)
+    with pytest.raises(trio.BrokenResourceError, match="moved by somebody else after 10 bytes"):
+        await wire.write_all_file(part)
+    with resource_warnings():
+        await wire.aclose()
+    assert wire.releases == ["release False"]
+
+
+async def test_a_part_that_is_being_written_is_refused_elsewhere(file: Any) -> None:
+    """Each peer got some of it, and a proper end."""
+    wire, other = Wire(10), Wire(math.inf)
+    part = FilePart(file, 0, 100)
+    async with trio.open_nursery() as nursery:
+        run = await begin(nursery, partial(wire.write_all_file, part))
+        for writer in (other, wire):
+            with pytest.raises(trio.BusyResourceError, match="one part goes to one writer at a"):
+                await writer.write_all_file(part)
+        await other.write_all(b"x")
+        run.scope.cancel()
+    # It goes on elsewhere when nobody writes it.
+    await other.write_all_file(part)
+    assert other.sent == b"x" + CONTENT[10:100]
+    with resource_warnings():
+        await wire.aclose()
+
+
+@pytest.mark.parametrize("sends", [False, True])
+async def test_a_layer_that_moves_the_part_itself_is_noticed(file: Any, *, sends: bool) -> None:
+    class Moving(Wire):
+        def poll_write_file(self, part: FilePart, limit: int, /) -> int:
+            count = super().poll_write_file(part, min(limit, 10))
+            part.advance(count)
+            return count
+
+    wire = Moving(math.inf)
+    with pytest.raises(trio.BrokenResourceError, match="moved by somebody else"):
+        await (wire.send_file(file, 0, 20) if sends else wire.write_all_file(FilePart(file, 0, 20)))
+    with pytest.raises(trio.BrokenResourceError, match="moved by somebody else"):
+        await wire.write(b"x")
+    with resource_warnings():
+        await wire.aclose()
 
 
 async def test_a_full_writer_says_so_and_the_part_goes_on_elsewhere(file: Any) -> None:
@@ -412,7 +601,7 @@ async def test_to_spoil_the_part_changes_nothing(file: Any, how: str) -> None:
     with resource_warnings() as messages:
         await wire.aclose()
     assert wire.releases == ["release False"]
-    assert len(messages) == 1
+    assert messages == ["<Wire> was closed: a FilePart was begun and not finished"]
 
 
 async def test_an_end_over_an_unfinished_part_is_truncated(file: Any) -> None:

@@ -48,6 +48,12 @@ def file(path: Path) -> Iterator[Any]:
         yield file
 
 
+@pytest.fixture
+def zeros() -> Iterator[Any]:
+    with Path("/dev/zero").open("rb") as file:
+        yield file
+
+
 class Kernel(Wire):
     """Takes files as a socket does, and remembers how it was asked."""
 
@@ -395,6 +401,37 @@ async def test_a_shared_file_of_unknown_size_goes_in_pieces() -> None:
         assert wire.sent.startswith(b"Name:")
         with pytest.raises(EOFError):
             await writer.write_all_file(FilePart(file, 0, 10**6))
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="Linux only")
+async def test_a_long_shared_file_of_unknown_size_lets_other_tasks_run(zeros: Any) -> None:
+    """Though the writer below is always ready."""
+    wire = Wire(math.inf)
+    writer = SharedWriter(wire)
+    with trio.CancelScope() as scope:
+        part = FilePart(zeros, 0, 100 * PIECE)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(writer.write_all_file, part)
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+            scope.cancel()
+    assert 0 < len(wire.sent) < 100 * PIECE
+    assert part.offset == len(wire.sent)
+    with pytest.raises(trio.BrokenResourceError, match="finish the FilePart first"):
+        await writer.write_all(b"next")
+
+
+async def test_a_shared_file_that_was_accepted_whole_may_be_used_again(file: Any) -> None:
+    """What is moved after that is not missing."""
+    wire = Kernel(10)
+    writer = SharedWriter(wire)
+    part = FilePart(file, 5)
+    async with trio.open_nursery() as nursery:
+        run = await begin(nursery, partial(writer.write_all_file, part))
+        part.advance(3)
+        wire.give(math.inf)
+    assert run.outcome == "returned None"
+    assert wire.sent == CONTENT[5:]
 
 
 def descriptors() -> int:

@@ -770,7 +770,7 @@ class Close(Closer):
             if layer.lifecycle.torn_text not in told:
                 self.cut_short_text = layer.lifecycle.torn_text
             elif layer.lifecycle.unfinished is not None:
-                self.cut_short_text = "a Buf was begun and not finished"
+                self.cut_short_text = layer.lifecycle.unfinished.text
         #: Whether something that was accepted, or begun, is missing.
         self.is_truncated = (
             state is State.TRUNCATED

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import trio
 
-from ._checks import counted, describe_answer, int_at_least
-from ._errors import NotReady
+from ._checks import counted, describe_answer, int_at_least, positive_int
+from ._errors import BusyRefusal, NotReady
 from ._open_file import binary_file, pread, readable_size
 from ._thread_call import ThreadCall
 
@@ -106,7 +106,8 @@ class FilePart:
 
     Raises:
         TypeError: if ``file`` is no such object: a path, a text file, a file that decodes
-            (gzip, bz2, lzma), or one in memory; or if ``offset`` or ``count`` is no integer.
+            (gzip, bz2, lzma), one in memory or in an archive, or another part; or if ``offset``
+            or ``count`` is no integer.
         ValueError: if the file is closed or open for writing only, has no absolute positions, or
             if ``offset`` or ``count`` is negative or beyond what a file can have.
         IsADirectoryError: if ``file`` is a directory.
@@ -121,6 +122,7 @@ class FilePart:
         "_end",
         "_file",
         "_finished",
+        "_is_claimed",
         "_kept",
         "_load",
         "_offload",
@@ -138,6 +140,8 @@ class FilePart:
         *,
         offload: bool = False,
     ) -> None:
+        if isinstance(file, FilePart):
+            raise TypeError("expected a file, got a FilePart: use write_all_file(part)")
         self._file: Any = binary_file(file)
         self._offset = int_at_least(0, offset, "offset")
         if self._offset >= _LAST_OFFSET:
@@ -149,6 +153,8 @@ class FilePart:
                 raise ValueError(f"offset + count must be less than 2**63, got {self._end}")
         self._offload = offload
         self._finished = count == 0
+        # Whether a call is writing it.
+        self._is_claimed = False
         # What was read and not accepted yet, and how much of it was.
         self._kept = b""
         self._passed = 0
@@ -159,8 +165,11 @@ class FilePart:
         self._asks = hasattr(os, "RWF_NOWAIT")
         try:
             number = self.fileno()
-        except io.UnsupportedOperation:
-            raise TypeError(f"expected a file with a descriptor, {file!r} has none") from None
+        except (io.UnsupportedOperation, AttributeError):  # the latter of tarfile's
+            raise TypeError(
+                f"expected a file with a descriptor, {file!r} has none: read from it, and use "
+                f"write_all()"
+            ) from None
         self._size = readable_size(number, file)
 
     @property
@@ -209,12 +218,53 @@ class FilePart:
         if isinstance(self._file, _Duplicate):
             self._file.close()
 
+    def claim(self) -> None:
+        """Refuse other calls, until :meth:`leave`: two would each send some of it.
+
+        Raises:
+            trio.BusyResourceError: if another call is writing it.
+
+        :meta private:
+        """
+        if self._is_claimed:
+            raise BusyRefusal(
+                f"another task is writing {self!r}: one part goes to one writer at a time, so "
+                f"make another FilePart"
+            )
+        self._is_claimed = True
+
+    def leave(self) -> None:
+        """The call that has claimed it has ended.
+
+        :meta private:
+        """
+        self._is_claimed = False
+
     def most(self) -> int:
         """How many bytes can be ahead at most.
 
         :meta private:
         """
         return (_LAST_OFFSET if self._end is None else self._end) - self._offset
+
+    @property
+    def known_ahead(self) -> int:
+        """How far away the end of the file was when it was last looked at.
+
+        :meta private:
+        """
+        return self._size - self._offset
+
+    def bound(self, count: int) -> int:
+        """How many bytes a writer can have accepted that claims ``count``, as far as is known.
+
+        :meta private:
+        """
+        # What was read before the file was truncated counts; so does the size at the poll.
+        ahead = max(len(self._kept) - self._passed, self.known_ahead)
+        if 0 < ahead < count:
+            ahead = self.in_file()
+        return ahead if ahead > 0 else count
 
     def __bool__(self) -> bool:
         return not self._finished
@@ -240,7 +290,12 @@ class FilePart:
             TypeError: if ``count`` is not an integer.
             ValueError: if ``count`` is negative or more than the part has. The offset stays.
         """
-        count = operator.index(count)
+        try:
+            count = operator.index(count)
+        except TypeError:
+            raise TypeError(
+                f"count must be an integer of at least 0, got {type(count).__name__}"
+            ) from None
         if not 0 <= count <= self.most():
             raise ValueError(f"cannot advance by {count}: {self.most()} bytes remain")
         self._offset += count
@@ -273,7 +328,10 @@ class FilePart:
         Raises:
             NotReady: if they have to be read from the disk first, or cannot be read. In that case
                 the wait raises the error.
+            TypeError: if ``limit`` is no integer.
+            ValueError: if ``limit`` is less than 1.
         """
+        _check_limit(limit)
         try:
             number = self.fileno()  # raises if the file was closed meanwhile
             if self._load is not None:
@@ -299,7 +357,12 @@ class FilePart:
         Returns:
             A count. If it is 0, :meth:`poll_read` is to be used: it knows of the end, of failures,
             and of what a worker thread has read.
+
+        Raises:
+            TypeError: if ``limit`` is no integer.
+            ValueError: if ``limit`` is less than 1.
         """
+        _check_limit(limit)
         if self._kept or self._load is not None or self._offload:
             return 0
         try:
@@ -318,10 +381,27 @@ class FilePart:
             return False
         return True
 
+    def may_end_here(self) -> bool:
+        """Whether 0 can be the answer of a writer: at the file's end, or if it is too short.
+
+        Raises:
+            NotReady: if it cannot be read.
+
+        :meta private:
+        """
+        there = self.in_file()
+        if self._end is not None and 0 < there < self._end - self._offset:
+            return True  # a writer that takes a file whole or not at all takes nothing of it
+        try:
+            return not pread(self.fileno(), 1, self._offset)
+        except Exception as exc:  # noqa: BLE001 - it goes to the caller
+            raise FileNotReady.failed(exc) from None
+
     def _ahead(self, limit: int) -> int:
         """How many bytes to read or send at once; 0 at the end."""
         size = min(limit, self.most())
-        ahead = os.fstat(self.fileno()).st_size - self._offset
+        self._size = os.fstat(self.fileno()).st_size
+        ahead = self._size - self._offset
         # Of /proc and of devices the size is not known. At the end, reading finds that out.
         return min(size, ahead) if ahead > 0 else size
 
@@ -434,8 +514,12 @@ def check_part(part: FilePart, limit: int) -> None:
     """
     if not isinstance(part, FilePart):
         raise TypeError(f"expected a FilePart, got {type(part).__name__}: give FilePart(file)")
+    _check_limit(limit)
+
+
+def _check_limit(limit: int) -> None:
     if type(limit) is not int or limit < 1:
-        int_at_least(1, limit, "limit")
+        positive_int(limit, "limit")
 
 
 def file_count(count: int, limit: int, writer: object) -> int:

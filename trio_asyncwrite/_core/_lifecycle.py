@@ -133,16 +133,17 @@ class Unfinished:
         buf: the Buf or FilePart.
     """
 
-    __slots__ = ("_buf", "_place", "advice")
+    __slots__ = ("_buf", "_place", "advice", "text")
 
     def __init__(self, buf: Buf | FilePart) -> None:
         self._buf = weakref.ref(buf)
         self._place = _place(buf)
         kind, verb = ("Buf", "buf") if isinstance(buf, Buf) else ("FilePart", "file")
+        #: What a close says.
+        self.text: str = f"a {kind} was begun and not finished"
         #: What those are told that it stands in the way of.
         self.advice: str = (
-            f"a {kind} was begun and not finished: finish the {kind} first, by write_all_{verb}() "
-            f"of the same {kind}"
+            f"{self.text}: finish the {kind} first, by write_all_{verb}() of the same {kind}"
         )
 
     def goes_on_with(self, buf: Buf | FilePart) -> bool:

@@ -22,7 +22,12 @@ def binary_file(file: object) -> object:
     file = getattr(file, "wrapped", file)  # of Trio's asynchronous files
     if type(file) is int:
         return file
-    if isinstance(file, (str, bytes, os.PathLike)):
+    if _is_bytes_like(file):
+        raise TypeError(
+            f"expected an open file, got {type(file).__name__}: data goes to write_all(); for a "
+            f"path give open(path, 'rb')"
+        )
+    if isinstance(file, (str, os.PathLike)):
         raise TypeError(f"expected an open file, got the path {file!r}: give open(path, 'rb')")
     if isinstance(file, bool) or not callable(getattr(file, "fileno", None)):
         raise TypeError(f"expected a binary file or a file descriptor, got {type(file).__name__}")
@@ -39,6 +44,14 @@ def binary_file(file: object) -> object:
             f"other bytes: read from it, and use write_all()"
         )
     return file
+
+
+def _is_bytes_like(thing: object) -> bool:
+    try:
+        memoryview(thing).release()  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return True
 
 
 def readable_size(number: int, file: object) -> int:

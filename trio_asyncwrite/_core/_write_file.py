@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._budget import KERNEL_RATE, POLL_COST, TRANSPORT_RATE, rate_of
-from ._errors import NotReady
+from ._errors import NotReady, WriteZeroError
 from ._file_part import FilePart, ended_early, file_count
 from ._stack import call_poll
 from ._write_cursor import write_cursor
@@ -41,6 +41,8 @@ async def send_file(writer: AsyncWrite, part: FilePart) -> None:
         raise ended_early(part)
 
 
+# Ctrl-C must not leave the part claimed.
+@trio.lowlevel.enable_ki_protection
 async def _write(
     writer: AsyncWrite,
     part: FilePart,
@@ -51,26 +53,47 @@ async def _write(
     """Write a part by ``poll``; False if its file ends before."""
     if not isinstance(part, FilePart):
         raise TypeError(f"expected a FilePart, got {type(part).__name__}: give FilePart(file)")
-    return await write_cursor(writer, part, poll, resumable=not sends, sends=sends)
+    part.claim()
+    try:
+        return await write_cursor(writer, part, poll, resumable=not sends, sends=sends)
+    finally:
+        part.leave()
 
 
 # Ctrl-C must not fall between what was accepted and the part that says so.
 @trio.lowlevel.enable_ki_protection
 def poll_file(writer: AsyncWrite, part: FilePart) -> int:
-    """Write some of a part, and move it past what was accepted; 0 if the file has ended."""
+    """Write some of a part, and move it past what was accepted; 0 if the file has ended.
+
+    Raises:
+        WriteZeroError: if the writer accepts nothing, and the file has not ended.
+    """
     limit = part.most()
-    count = file_count(writer.poll_write_file(part, limit), limit, writer)
+    # Whether it has bytes for certain, and not because it has grown during the poll.
+    is_certain = part.known_ahead > 0
+    while True:
+        count = file_count(writer.poll_write_file(part, limit), limit, writer)
+        if count or part.may_end_here():
+            break
+        if is_certain:
+            name = type(writer).__name__
+            raise WriteZeroError(f"poll_write_file() of {name} accepted 0 bytes of {part!r}")
+        is_certain = True
+    file_count(count, part.bound(count), writer)
     part.advance(count)
     return count
 
 
+def file_rate(writer: AsyncWrite) -> int:
+    """How many bytes of a file a unit of the budget pays for."""
+    rate = writer.lifecycle.rate or rate_of(writer)
+    return max(rate, KERNEL_RATE) if rate >= TRANSPORT_RATE else rate
+
+
 def poll_all_of_file(writer: AsyncWrite, call: Call, part: FilePart) -> bool:
     """Write all of a part; False if the file ends before."""
-    lifecycle = writer.lifecycle
-    budget = lifecycle.budget
-    rate = lifecycle.rate or rate_of(writer)
-    if rate >= TRANSPORT_RATE:
-        rate = max(rate, KERNEL_RATE)
+    budget = writer.lifecycle.budget
+    rate = file_rate(writer)
     while part:
         count = poll_file(writer, part)
         if not count:

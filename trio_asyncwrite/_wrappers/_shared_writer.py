@@ -30,6 +30,7 @@ import trio.abc
 
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
+from trio_asyncwrite._core._budget import POLL_COST
 from trio_asyncwrite._core._buf import Buf
 from trio_asyncwrite._core._checks import byte_view, checked_buffers
 from trio_asyncwrite._core._errors import NotReady
@@ -59,7 +60,7 @@ from trio_asyncwrite._core._stack import (
     tear,
 )
 from trio_asyncwrite._core._waits import Line, OneForAll
-from trio_asyncwrite._core._write_file import poll_file, write_all_file
+from trio_asyncwrite._core._write_file import file_rate, poll_file, write_all_file
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
 from ._wrapper import Wrapper
@@ -392,6 +393,8 @@ def _see_through(writer: AsyncWrite) -> None:
 
 def _poll_file_through(writer: AsyncWrite, call: Call, part: FilePart) -> bool:
     shared = cast("SharedWriter[AsyncWrite]", writer)
+    budget = shared.lifecycle.budget
+    rate = file_rate(shared)
     while part and not call.flushing:
         # Of unknown size, it comes in pieces.
         is_one_message = part.in_file() > 0
@@ -400,6 +403,9 @@ def _poll_file_through(writer: AsyncWrite, call: Call, part: FilePart) -> bool:
         if (is_one_message or not count) and part and not part.end_here():
             return False
         call.flushing = is_one_message
+        budget.left = max(budget.left - POLL_COST - count // rate, 0)
+        if part and not budget.left:
+            raise NotReady(trio.lowlevel.checkpoint)
     call.flushing = True
     shared.push_rest()
     return True
