@@ -615,3 +615,40 @@ async def test_a_stack_that_cannot_be_looked_at_is_closed(
     assert odd.closed
     assert received == ([TEXT] if joins else [])
     await trio.aclose_forcefully(stack.peer)
+
+
+async def test_a_close_does_not_wait_for_the_bytes_of_a_stream_beside_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A child's stdin ends, though its stdout is being closed and takes its time."""
+    stack = await pair()
+    both, _, beside = stack.layers[1:]
+    stuck = BufWriter(beside)
+    await stuck.write_all(TEXT)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: close_gracefully(stuck, timeout=50))
+        await wait_all_tasks_blocked()
+        await Closers(stack, nursery).start(by_aclose, 2)
+        assert await stack.peer.receive_some() == b""
+        assert trio.current_time() == 0
+        await trio.aclose_forcefully(stack.peer)
+    await trio.aclose_forcefully(both)
+
+
+async def test_a_block_that_fails_and_is_joined_waits_for_nobody_s_linger(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    stack = await begun(plain)
+
+    async def leave() -> None:
+        with resource_warnings(), contextlib.suppress(KeyError):
+            async with stack.layers[0]:
+                raise KeyError
+
+    async with trio.open_nursery() as nursery:
+        closers = Closers(stack, nursery)
+        nursery.start_soon(leave)
+        await wait_all_tasks_blocked()
+        await closers.start(by_graceful(50, 50), 1)
+    assert trio.current_time() <= 2  # the grace of a foreign stream, to send and to close
+    await trio.aclose_forcefully(stack.peer)

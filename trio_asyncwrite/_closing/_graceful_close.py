@@ -168,7 +168,6 @@ class GracefulClose:
         if isinstance(close.graceful, GracefulClose):
             return await self._join(close.graceful)
         close.graceful = self
-        close.tell()  # who watches it wants our report
         self.joins = has_begun or close.is_running
         token = running_closes.set((*running_closes.get(), close))
         interrupt: BaseException | None = None

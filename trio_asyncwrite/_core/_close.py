@@ -339,7 +339,6 @@ class Close(Closer):
             layer.lifecycle.side_close = self
         self.layers += other.layers
         self.sides += other.sides
-        self.guests += other.guests
         self._order = None
         self.error = self.error or other.error
         self.harden(other.hardness)
