@@ -128,3 +128,25 @@ async def test_bytes_for_a_shared_writer_are_not_lost_without_a_word() -> None:
 def test_half_open_is_a_number() -> None:
     with pytest.raises(TypeError, match="half_open must be a number of seconds or None, got str"):
         Relay(Both(), Both(), half_open="5")  # type: ignore[arg-type]
+
+
+async def test_a_target_that_sips_lets_others_run() -> None:
+    class Sips(Both):
+        def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+            return super().poll_write(data[:1])
+
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    target = Sips(b"")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count_turns)
+        await Relay(Both(b"x" * 100, b""), target).run()
+        nursery.cancel_scope.cancel()
+    assert target.taken == b"x" * 100
+    assert turns >= 6
