@@ -141,6 +141,15 @@ async def test_unix_sockets_have_none() -> None:
         assert first_mark(left.socket) == NOT_OURS
 
 
+def test_a_socket_that_knows_nothing_has_none() -> None:
+    class Fake:
+        @property
+        def family(self) -> int:
+            raise NotImplementedError
+
+    assert first_mark(Fake()) == NOT_OURS  # type: ignore[arg-type]
+
+
 async def test_other_systems_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
     with trio.socket.socket() as sock:
         monkeypatch.setattr(sys, "platform", "linux")
