@@ -2,9 +2,9 @@
 
 python bench/moving.py [--rounds N] [--mib N] [--smoke]
 
-A relay stands between a sender and a receiver, over loopback, in a process of its own; it tells how
-much CPU it has used. Of reading, both ends are in this process, and what counts is its CPU. The
-peers take turns in every round; the median counts.
+Each relay is a separate process between a sender and a receiver, over loopback, and reports the CPU
+time that it has used. Both ends of the reads are in this process, and its CPU time is measured. The
+peers take turns in every round. The results are medians.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ RELAYS: dict[str, Callable[[socket.socket, int], None]] = {
 
 
 class Proxy:
-    """A relay in a process of its own."""
+    """A relay that runs in a separate process."""
 
     def __init__(self, name: str) -> None:
         self.target = socket.create_server((HOST, 0))
@@ -265,7 +265,7 @@ async def timed(count: int, call: Callable[[], Awaitable[object]]) -> float:
 
 
 async def read_ahead(count: int) -> dict[str, float]:
-    """What is there already."""
+    """Time calls whose bytes are in the buffer already, in microseconds of CPU per call."""
     found: dict[str, float] = {}
     calls: dict[str, Callable[[BufReader[Any]], Awaitable[object]]] = {
         "BufReader.receive_until": lambda reader: reader.receive_until(b"\r\n", 1000),
@@ -282,7 +282,7 @@ async def read_ahead(count: int) -> dict[str, float]:
 
 
 async def read_socket(count: int) -> dict[str, float]:
-    """What has just arrived; to send it is a part of each."""
+    """Time calls that read from a socket, the sending included, in microseconds of CPU per call."""
     ours, other = socket.socketpair()
     stream = TcpStream(trio.socket.from_stdlib_socket(ours))
     by_trio = trio.SocketStream(stream.socket)

@@ -293,7 +293,7 @@ async def write_all_file(run: Run) -> None:
 
 
 async def read_in_thread(size: int, run: Run) -> None:
-    """What a Trio program does without ``sendfile``: ``size`` bytes at a time."""
+    """Read ``size`` bytes at a time in a thread and send them, as Trio programs do."""
     stream, file = await open_trio(run), run.file()
     with run.clock():
         for _ in range(run.count):
@@ -433,7 +433,7 @@ FIXED_MARK = "TcpStream, mark of 16 KiB"
 NO_MARK = "TcpStream, no mark"
 PING_OURS = "TcpStream, TlsStream"
 
-#: TCP_NOTSENT_LOWAT: what Trio sets, and what is none.
+#: Values of TCP_NOTSENT_LOWAT: the one that Trio sets, and one that limits nothing.
 TRIO_MARK, UNLIMITED = 16384, 2**31 - 1
 
 ping_ours = functools.partial(ping_streams, open_ours)

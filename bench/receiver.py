@@ -33,7 +33,7 @@ RECORD_OVERHEAD = 5 + 1 + 16
 #: A request, and its answer.
 PING_SIZE = 64
 
-#: What a slow reader reads, in bytes per second; and how much at a time.
+#: How fast the slow reader reads, in bytes per second, and how many bytes it reads at a time.
 SLOW_RATE, SLOW_SIZE = 200_000, 20_000
 
 #: A close_notify, which is an alert and so has two bytes of plaintext; and how such a record

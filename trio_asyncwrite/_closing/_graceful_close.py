@@ -163,7 +163,7 @@ class GracefulClose:
         self._close, others = close, _ = enter(writer, Hardness.CLEAN)
         _tighten(others, self._limits)
         if has_begun and not covers(writer, close):
-            # Of a handle whose original is being closed: its limits are not those of the original.
+            # A handle whose original is being closed: the limits are for the handle alone.
             return await self.watch(close, has_limits=True)
         if isinstance(close.graceful, GracefulClose):
             return await self._join(close.graceful)

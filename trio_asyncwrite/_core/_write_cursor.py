@@ -67,7 +67,7 @@ async def write_cursor(
     Args:
         writer: the writer.
         cursor: what to write. If it was begun, it is then unfinished, until it is written.
-        poll: writes all of it, and moves it; false if there turns out to be less.
+        poll: writes all of it and advances it. It returns a false value if the file ends early.
         resumable: whether the caller keeps the cursor, and can go on with it.
         begun: whether it is unfinished even before a part of it was accepted.
         sends: whether ``poll`` flushes, and the call is not resumed when it is cancelled.
