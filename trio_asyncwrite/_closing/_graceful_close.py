@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import sys
 from typing import TYPE_CHECKING, Any, final
 
@@ -164,7 +163,7 @@ class GracefulClose:
         _tighten(others, self._limits)
         if has_begun and not covers(writer, close):
             # A handle whose original is being closed: the limits are for the handle alone.
-            return await self.watch(close, has_limits=True)
+            return await self._watch_within_limits(close)
         if isinstance(close.graceful, GracefulClose):
             return await self._join(close.graceful)
         close.graceful = self
@@ -210,40 +209,36 @@ class GracefulClose:
         return self._after(other)
 
     @trio.lowlevel.enable_ki_protection
-    async def watch(self, close: Close, *, has_limits: bool = False) -> CloseReport:
-        """Wait for a close of another task, bring it nothing, and report.
-
-        Args:
-            close: the close.
-            has_limits: whether to leave when our own limits are over; else when this task is
-                cancelled, and then no Cancelled replaces the exception of a block.
-        """
-        graceful = close.graceful
-        limits = self._limits
-        most = min(limits.timeout + limits.linger, limits.total) if has_limits else math.inf
-        is_over = False
-        deadline = self.started + most
-        with (
-            contextlib.suppress(trio.Cancelled),
-            trio.CancelScope(shield=has_limits, deadline=deadline),  # noqa: ASYNC912
-        ):
-            while not close.is_done or close.successor is not None:
-                if close.successor is None:
-                    await close.next_news()
-                else:
-                    close = close.successor
-                graceful = close.graceful or graceful
-            if isinstance(graceful, GracefulClose):
-                await graceful.reported.wait()
-            is_over = True
-        if not is_over:
-            elapsed = trio.current_time() - self.started
-            if has_limits:
-                held = sum(held_by(one) or 0 for one in (self.writer, *writers_above(self.writer)))
-                return CloseReport(CloseOutcome.TIMED_OUT, unsent_bytes=held, elapsed=elapsed)
+    async def watch(self, close: Close) -> CloseReport:
+        """Wait for a close of another task, bring it nothing, and report; or leave if cancelled."""
+        try:
+            return await self._report_of(close)
+        except trio.Cancelled:  # noqa: ASYNC103 - no Cancelled replaces the exception of a block
             error = trio.ClosedResourceError("another task was still closing the stream")
-            return CloseReport(CloseOutcome.BROKEN, error=error, elapsed=elapsed)
+            elapsed = trio.current_time() - self.started
+            return CloseReport(CloseOutcome.BROKEN, error=error, elapsed=elapsed)  # noqa: ASYNC104
+
+    async def _watch_within_limits(self, close: Close) -> CloseReport:
+        """The same; leave when our own limits are over."""
+        limits = self._limits
+        deadline = self.started + min(limits.timeout + limits.linger, limits.total)
+        with trio.CancelScope(shield=True, deadline=deadline):
+            return await self._report_of(close)
+        held = sum(held_by(one) or 0 for one in (self.writer, *writers_above(self.writer)))
+        elapsed = trio.current_time() - self.started
+        return CloseReport(CloseOutcome.TIMED_OUT, unsent_bytes=held, elapsed=elapsed)
+
+    async def _report_of(self, close: Close) -> CloseReport:
+        """Report a close when it has ended, or the one that it has become a part of."""
+        graceful = close.graceful
+        while not close.is_done or close.successor is not None:
+            if close.successor is None:
+                await close.next_news()
+            else:
+                close = close.successor
+            graceful = close.graceful or graceful
         if isinstance(graceful, GracefulClose):
+            await graceful.reported.wait()
             return self._after(graceful)
         self._close, self.sent, self.discard = close, close.sent, Discard(None, close)
         if close.was_broken:
