@@ -255,6 +255,11 @@ ROWS = {
             ("NeverReadyTwiceWriter", NeverReadyTwiceWriter, 500),
             ("ReadyAfterFlushWriter", ReadyAfterFlushWriter, 500),
             ("BrokenAfterWriter", partial(BrokenAfterWriter, limit=ROOM), 500),
+            (
+                "three of them",
+                lambda s: BrokenAfterWriter(NeverReadyTwiceWriter(ReadyAfterFlushWriter(s)), ROOM),
+                100,
+            ),
             ("BufWriter over OneByteWriter", lambda s: BufWriter(OneByteWriter(s), 7), 40),
             ("BufWriter over NeverReady", lambda s: BufWriter(NeverReadyTwiceWriter(s), 7), 200),
             ("BufWriter over ReadyAfter", lambda s: BufWriter(ReadyAfterFlushWriter(s), 7), 200),

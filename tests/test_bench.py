@@ -70,7 +70,10 @@ OURS = {
     "files": {"TcpStream.write_all_file"},
 }
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="TcpStream is not for Windows")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(sys.platform == "win32", reason="TcpStream is not for Windows"),
+]
 
 
 def run_bench(json_path: Path, *options: str | Path) -> tuple[str, dict[str, Any]]:

@@ -1,3 +1,5 @@
+"""What each hostile writer does. That they keep the contract is tests/test_every_writer.py's."""
+
 from __future__ import annotations
 
 from functools import partial
@@ -14,10 +16,9 @@ from trio_asyncwrite.testing import (
     OneByteWriter,
     ReadyAfterFlushWriter,
     ScriptedWriter,
-    check_async_write,
 )
 
-from .._streams import clog, drain_while
+from .._streams import drain_while
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,29 +40,6 @@ ZOO: dict[str, Callable[[Any], AsyncWrite]] = {
 def make(request: pytest.FixtureRequest) -> Callable[[Any], AsyncWrite]:
     """Every class of the zoo, as a callable that takes only the writer below."""
     return request.param  # type: ignore[no-any-return]
-
-
-async def test_they_are_as_unpleasant_as_the_contract_allows_and_no_more(
-    make: Callable[[Any], AsyncWrite], autojump_clock: MockClock
-) -> None:
-    async def maker() -> tuple[AsyncWrite, trio.abc.ReceiveStream]:
-        writer, reader = simplex(100)
-        return make(writer), reader
-
-    async def clogged_maker() -> tuple[AsyncWrite, trio.abc.ReceiveStream]:
-        writer, reader = simplex(100)
-        clog(writer)
-        outer = make(writer)
-        not_ready = 0
-        while not_ready < 2:  # in a row: once may mean nothing
-            try:
-                outer.poll_write(b".")
-                not_ready = 0
-            except NotReady:
-                not_ready += 1
-        return outer, reader
-
-    await check_async_write(maker, clogged_maker)
 
 
 async def test_they_take_any_stream(make: Callable[[Any], AsyncWrite]) -> None:
