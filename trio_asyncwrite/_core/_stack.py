@@ -212,25 +212,27 @@ def set_inner(layer: Layer, thing: object) -> None:
         if before is thing:
             return
         unregister(layer, before)
-    inner: Layer | None = None
+    if before is not None or lifecycle.odd_inner is not None or lifecycle.attached:
+        lifecycle.inner = lifecycle.odd_inner = None
+        lifecycle.attached = lifecycle.is_single = False
+        lifecycle.rate = 0
     if is_layer(thing):
-        inner = thing  # type: ignore[assignment]
-    elif hasattr(thing, "poll_write"):
-        lifecycle_of(thing)  # a mock has everything but this
-    lifecycle.inner, lifecycle.odd_inner = inner, None if inner is not None else thing
-    lifecycle.attached = lifecycle.is_single = False
-    lifecycle.rate = 0
-    if inner is not None:
+        inner: Layer = thing  # type: ignore[assignment]
+        lifecycle.inner = inner
         register(layer, inner)
         if lifecycle.holding:
             _hold_below(layer, inner)
-        _inherit(layer, inner)
+        if inner.lifecycle.refusal is not None:
+            _inherit(layer, inner)
+        return
+    if hasattr(thing, "poll_write"):
+        lifecycle_of(thing)  # a mock has everything but this
+    lifecycle.odd_inner = thing
 
 
 def _inherit(layer: Layer, inner: Layer) -> None:
+    """``inner`` refuses, and so does ``layer``."""
     ours, theirs = layer.lifecycle, inner.lifecycle
-    if theirs.refusal is None:
-        return
     ours.failure = ours.failure or theirs.failure
     if theirs.torn is not None and ours.torn is None:
         ours.torn, ours.torn_text = Torn.ABOVE, theirs.torn_text
