@@ -35,6 +35,13 @@ def test_every_recipe_is_on_its_page() -> None:
     assert sorted(included) == sorted(f"recipes/{p.name}" for p in DOCS.glob("recipes/*.py"))
 
 
+def test_every_example_program_is_shown() -> None:
+    page = (DOCS / "examples.rst").read_text()
+    included = re.findall(r"^\.\. literalinclude:: (examples/\w+\.py)$", page, re.MULTILINE)
+
+    assert sorted(included) == sorted(f"examples/{p.name}" for p in DOCS.glob("examples/*.py"))
+
+
 def test_fragments_in_docstrings_are_python() -> None:
     flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST
     for file in Path(trio_asyncwrite.__file__).parent.rglob("*.py"):

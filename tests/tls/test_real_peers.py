@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
 import subprocess
 import sys
 import threading
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-import trustme
 
 from trio_asyncwrite import (
     TcpStream,
@@ -27,9 +25,10 @@ from trio_asyncwrite import (
     serve_tls_over_tcp,
 )
 
-from .._peers import find_peer
+from .._peers import VERSIONS, Pki, find_peer
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
     from pathlib import Path
 
@@ -39,35 +38,6 @@ ANSWER = bytes(range(65, 91)) * 40_000 + b"\n"
 
 # SSL_OP_ALLOW_CLIENT_RENEGOTIATION of OpenSSL 3, which Python has no name for.
 ALLOW_CLIENT_RENEGOTIATION = 1 << 8
-
-VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
-
-
-class Pki:
-    """A certificate authority and a server's certificate, as contexts and as files."""
-
-    def __init__(self, folder: Path) -> None:
-        self._authority = trustme.CA()
-        self._leaf = self._authority.issue_cert("localhost", "127.0.0.1")
-        self.authority = str(folder / "ca.pem")
-        self.chain = str(folder / "chain.pem")
-        self.key = str(folder / "key.pem")
-        self._authority.cert_pem.write_to_path(self.authority)
-        self._leaf.private_key_pem.write_to_path(self.key)
-        for blob in self._leaf.cert_chain_pems:
-            blob.write_to_path(self.chain, append=True)
-
-    def client(self, version: str) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        self._authority.configure_trust(context)
-        context.minimum_version = context.maximum_version = VERSIONS[version]
-        return context
-
-    def server(self, version: str) -> ssl.SSLContext:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self._leaf.configure_cert(context)
-        context.minimum_version = context.maximum_version = VERSIONS[version]
-        return context
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,362 @@
+"""An HTTP/1.1 server: a folder of files, uploads, a WebSocket.
+
+    python http_server.py FOLDER [--port N] [--certificate FILE --key FILE]
+
+GET and HEAD send a file of the folder, or a part of it (``Range``). POST takes a body and answers
+with its SHA-256. A WebSocket at ``/echo`` sends back whatever it gets. SIGTERM and SIGINT drain it.
+
+It is complete where servers tend to be careless:
+
+* A slow client costs one connection and no more: a head has to arrive in time, an answer has to
+  move on, and an upload that is too large is refused before it has arrived.
+* An answer that failed half-way never looks complete.
+* A drain answers every request that has arrived, and ends idle connections at once.
+
+It needs h11, and for the WebSocket trio-websocket.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import logging
+import mimetypes
+import os
+import ssl
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import h11
+import trio
+import trio_websocket
+
+from trio_asyncwrite import (
+    BufReader,
+    BufWriter,
+    Drain,
+    FilePart,
+    ReadWritePair,
+    SharedWriter,
+    TimeoutWriter,
+    abort,
+    close_gracefully,
+    serve_tcp,
+    serve_tls_over_tcp,
+)
+
+if TYPE_CHECKING:
+    from trio_asyncwrite import AsyncReadWrite
+
+log = logging.getLogger("http_server")
+
+Headers = list[tuple[str, str]]
+
+REASONS = {
+    200: "OK",
+    206: "Partial Content",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    413: "Content Too Large",
+    416: "Range Not Satisfiable",
+    431: "Request Header Fields Too Large",
+}
+
+
+@dataclass
+class Site:
+    """What is served, and within which limits."""
+
+    folder: Path
+    drain: Drain = field(default_factory=Drain)
+    #: How long an idle connection is kept, and how long a head may take, in seconds.
+    keep_alive: float = 60
+    head_time: float = 10
+    #: How long a client may take nothing, or send nothing of a body, in seconds.
+    stall: float = 30
+    #: How many bytes a body may have.
+    largest_body: int = 1_000_000
+
+    def find(self, target: str) -> Path | None:
+        """The file that a request asks for, if there is one inside the folder."""
+        with contextlib.suppress(ValueError, OSError):
+            path = (self.folder / unquote(urlsplit(target).path).lstrip("/")).resolve()
+            if path.is_relative_to(self.folder.resolve()) and path.is_file():
+                return path
+        return None
+
+
+class Refusal(Exception):
+    """A request that gets an error for an answer; the connection ends with it."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Length:
+    """Stands for so many bytes of a file: h11 needs to know how many there are, and no more."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class Connection:
+    """One client's connection."""
+
+    def __init__(self, stream: AsyncReadWrite, site: Site) -> None:
+        self.stream = stream
+        self.site = site
+        self.h11 = h11.Connection(h11.SERVER)
+        self.reader = BufReader(stream)
+        # Heads wait in the buffer for the body behind them, and leave together with it.
+        self.writer = BufWriter(TimeoutWriter(stream, idle=site.stall))
+        #: The head of the request as it came, for those who take the connection over.
+        self.head = bytearray()
+
+    async def serve(self) -> None:
+        """Answer requests until either side has had enough."""
+        try:
+            while await self.serve_one():
+                pass
+        except trio.TooSlowError:
+            log.info("%s stalled", self.stream)
+            await abort(self.stream)  # what it got must not look complete
+        except trio.BrokenResourceError as exc:
+            log.info("%s left: %s", self.stream, exc)
+
+    async def serve_one(self) -> bool:
+        """Answer one request; whether another may follow."""
+        try:
+            request = await self.receive_request()
+            if request is None:
+                return False
+            if dict(request.headers).get(b"upgrade", b"").lower() == b"websocket":
+                await self.echo()
+                return False
+            await self.answer(request)
+        except h11.RemoteProtocolError as exc:
+            await self.refuse(exc.error_status_hint)
+            return False
+        except Refusal as exc:
+            await self.refuse(exc.status)
+            return False
+        await self.writer.flush()
+        if self.h11.our_state is h11.MUST_CLOSE:
+            return False
+        self.h11.start_next_cycle()
+        return True
+
+    # ---- Receiving -------------------------------------------------------------------------
+
+    async def receive_request(self) -> h11.Request | None:
+        """The next request; None if none comes."""
+        self.head.clear()
+        if not self.h11.trailing_data[0]:
+            # The one place where a drain may break in: no request has begun.
+            with self.site.drain.until_started(), trio.move_on_after(self.site.keep_alive):
+                await self.reader.fill()
+            if not self.reader.remaining:
+                return None
+        try:
+            with trio.fail_after(self.site.head_time):
+                event = await self.receive_event()
+        except trio.TooSlowError:
+            raise Refusal(408) from None
+        return event if isinstance(event, h11.Request) else None
+
+    async def receive_event(self) -> Any:
+        """The next part of a request."""
+        while (event := self.h11.next_event()) is h11.NEED_DATA:
+            if self.h11.they_are_waiting_for_100_continue:
+                await self.send(h11.InformationalResponse(status_code=100, headers=[]))
+                await self.writer.flush()
+            data = bytes(await self.reader.receive_some())
+            if self.h11.their_state is h11.IDLE:
+                self.head += data
+            self.h11.receive_data(data)
+        return event
+
+    async def receive_body(self, request: h11.Request) -> bytes:
+        """The whole body of a request, if it is not too large."""
+        body = bytearray()
+        announced = int(dict(request.headers).get(b"content-length", b"0"))
+        while len(body) + announced <= self.site.largest_body:
+            with trio.fail_after(self.site.stall):
+                event = await self.receive_event()
+            if not isinstance(event, h11.Data):
+                return bytes(body)
+            body += event.data
+            announced = 0
+        raise Refusal(413)
+
+    # ---- Answering -------------------------------------------------------------------------
+
+    async def answer(self, request: h11.Request) -> None:
+        """Do what a request asks for."""
+        if request.method == b"POST":
+            digest = hashlib.sha256(await self.receive_body(request)).hexdigest()
+            await self.send_answer(request, 200, (digest + "\n").encode())
+            return
+        await self.receive_body(request)  # it has none, but who knows
+        if request.method not in (b"GET", b"HEAD"):
+            await self.send_answer(request, 405, b"", [("Allow", "GET, HEAD, POST")])
+            return
+        path = self.site.find(request.target.decode())
+        if path is None:
+            await self.send_answer(request, 404, b"no such file\n")
+        else:
+            await self.send_file(request, path)
+
+    async def send_file(self, request: h11.Request, path: Path) -> None:
+        """Send a file, or the part of it that was asked for."""
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+            headers = [("Content-Type", kind), ("Accept-Ranges", "bytes")]
+            try:
+                first, last = asked_for(dict(request.headers).get(b"range", b""), size)
+            except ValueError:
+                await self.send_answer(request, 416, b"", [("Content-Range", f"bytes */{size}")])
+                return
+            length = last - first + 1
+            status = 200 if length == size else 206
+            if status == 206:
+                headers.append(("Content-Range", f"bytes {first}-{last}/{size}"))
+            await self.send_head(status, length, headers)
+            if request.method == b"HEAD":
+                length = 0
+            else:
+                stand_in: Any = Length(length)
+                await self.send(h11.Data(data=stand_in), FilePart(file, first, length))
+            await self.send(h11.EndOfMessage())
+        self.note(request, status, length)
+
+    async def send_answer(
+        self, request: h11.Request, status: int, body: bytes, headers: Headers | None = None
+    ) -> None:
+        """Send a short answer."""
+        await self.send_head(status, len(body), headers or [])
+        if request.method == b"HEAD":
+            body = b""
+        await self.send(h11.Data(data=body))
+        await self.send(h11.EndOfMessage())
+        self.note(request, status, len(body))
+
+    async def send_head(self, status: int, length: int, headers: Headers) -> None:
+        """Send the head of an answer; h11 adds ``Connection: close`` where it is due."""
+        every = [("Content-Length", str(length)), *headers]
+        await self.send(h11.Response(status_code=status, headers=every, reason=REASONS[status]))
+
+    async def send(self, event: h11.Event, part: FilePart | None = None) -> None:
+        """Send a part of an answer; the bytes of a file stand in ``part``."""
+        for data in self.h11.send_with_data_passthrough(event) or ():
+            if isinstance(data, Length):
+                assert part is not None
+                await self.writer.write_all_file(part)
+            else:
+                await self.writer.write_all(data)
+
+    async def refuse(self, status: int) -> None:
+        """Answer with an error while the client may still be sending, and end the connection.
+
+        A close with unread input would reset the connection, and the client would never read the
+        answer. So this sends it, and reads on for a while.
+        """
+        log.info("%s %d", self.stream, status)
+        if self.h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            await self.send_head(status, 0, [("Connection", "close")])
+            await self.send(h11.EndOfMessage())
+        await close_gracefully(self.writer, linger=5, linger_bytes=50_000_000)
+
+    def note(self, request: h11.Request, status: int, length: int) -> None:
+        """Write the access log: the bytes are those that the connection has accepted."""
+        line = f"{request.method.decode()} {request.target.decode()}"
+        log.info('%s "%s" %d %d', self.stream, line, status, length)
+
+    # ---- Handing over ----------------------------------------------------------------------
+
+    async def echo(self) -> None:
+        """Give the connection to a WebSocket, with all that was read of it."""
+        self.reader.unread(bytes(self.head))
+        pair = ReadWritePair(self.reader, SharedWriter(self.stream))
+        async with trio.open_nursery() as nursery:
+            request = await trio_websocket.wrap_server_stream(nursery, pair)
+            socket = await request.accept()
+            with contextlib.suppress(trio_websocket.ConnectionClosed):
+                while True:
+                    message: str | bytes = b""
+                    with self.site.drain.until_started() as scope:
+                        message = await socket.get_message()
+                    if scope.cancelled_caught:
+                        break
+                    await socket.send_message(message)
+            await socket.aclose(1001)  # going away
+
+
+def asked_for(header: bytes, size: int) -> tuple[int, int]:
+    """The first and the last byte that a Range header asks for; ValueError if there is no such.
+
+    Source: RFC 9110, section 14.
+    """
+    unit, _, ranges = header.decode().partition("=")
+    if unit.strip() != "bytes" or "," in ranges:
+        return 0, size - 1  # none, or more than we do: a server may send everything
+    begin, _, end = ranges.strip().partition("-")
+    first = int(begin) if begin else max(size - int(end), 0)
+    last = min(int(end), size - 1) if begin and end else size - 1
+    if not first <= last:
+        raise ValueError(header)
+    return first, last
+
+
+async def run(site: Site, port: int, context: ssl.SSLContext | None = None) -> None:
+    """Serve until a signal comes."""
+
+    async def handler(stream: AsyncReadWrite) -> None:
+        await Connection(stream, site).serve()
+
+    serve: Any = partial(serve_tcp, handler, port, host="127.0.0.1")
+    if context is not None:
+        # Browsers do not wait for close_notify.
+        serve = partial(
+            serve_tls_over_tcp, handler, port, context, host="127.0.0.1", https_compatible=True
+        )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(site.drain.start_on_signal)
+
+        async def serve_and_report(task_status: trio.TaskStatus[Any]) -> None:
+            log.info("%s", await serve(drain=site.drain, task_status=task_status))
+            nursery.cancel_scope.cancel()
+
+        (listener,) = await nursery.start(serve_and_report)
+        tcp = getattr(listener, "transport_listener", listener)
+        print("listening on port", tcp.socket.getsockname()[1], flush=True)
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Serve a folder of files.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--port", type=int, default=0, help="the system chooses one by default")
+    parser.add_argument("--certificate", help="a file in PEM format; without it there is no TLS")
+    parser.add_argument("--key", help="the certificate's private key")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    context = None
+    if arguments.certificate is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(arguments.certificate, arguments.key)
+    trio.run(run, Site(arguments.folder), arguments.port, context)
+
+
+if __name__ == "__main__":
+    main()
