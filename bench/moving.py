@@ -13,20 +13,30 @@ import argparse
 import asyncio
 import importlib
 import importlib.util
+import os
 import resource
 import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import tracemalloc
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trio
 import trio.testing
 
-from trio_asyncwrite import BufReader, Relay, TcpStream, copy_bidirectional, simplex
+from trio_asyncwrite import (
+    BufReader,
+    Relay,
+    TcpStream,
+    copy_bidirectional,
+    open_tcp_stream,
+    simplex,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -356,6 +366,66 @@ async def idle_memory(count: int) -> float:
     return memory / count
 
 
+# ---- Cold files --------------------------------------------------------------------------------
+
+
+class Steps(trio.abc.Instrument):
+    """Finds the longest time for which one task keeps all others waiting."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.began = time.perf_counter()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.longest = max(self.longest, time.perf_counter() - self.began)
+
+
+async def send_cold(way: str, path: Path, port: int) -> None:
+    """Send a file that is not in memory."""
+    async with await open_tcp_stream(HOST, port) as stream:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            if way == "send_file":
+                await stream.send_file(file)
+            else:
+                while chunk := file.read(1 << 20):
+                    await stream.send_all(chunk)
+
+
+def measure_cold(rounds: int, mib: int) -> dict[str, float]:
+    """For each way to send a cold file, the longest step in milliseconds: the median of rounds."""
+    ways = ("send_file", "read 1 MiB, send_all")
+    found: dict[str, list[float]] = {way: [] for way in ways}
+    with tempfile.TemporaryDirectory(dir=".") as folder, socket.create_server((HOST, 0)) as server:
+        port = server.getsockname()[1]
+        path = Path(folder, "cold")
+        with path.open("wb") as file:
+            for _ in range(mib):
+                file.write(os.urandom(1 << 20))
+            file.flush()
+            os.fsync(file.fileno())  # a page that is still to be written stays in memory
+
+        def read() -> None:
+            buffer = bytearray(1 << 18)
+            for _ in range(rounds * len(ways)):
+                sock, _ = server.accept()
+                with sock:
+                    while sock.recv_into(buffer):
+                        pass
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        for _ in range(rounds):
+            for way in ways:
+                steps = Steps()
+                trio.run(send_cold, way, path, port, instruments=[steps])
+                found[way].append(steps.longest)
+        thread.join()
+    return {way: statistics.median(runs) * 1e3 for way, runs in found.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -382,6 +452,10 @@ def main() -> None:
         print(f"\n{'reading ' + title:<30}{'CPU us per call':>22}")
         for name, microseconds in found.items():
             print(f"{name:<30}{microseconds:>22.2f}")
+    if hasattr(os, "posix_fadvise"):
+        print(f"\n{'a file that is not in memory':<30}{'longest step, ms':>22}")
+        for name, milliseconds in measure_cold(rounds, mib).items():
+            print(f"{name:<30}{milliseconds:>22.2f}")
     memory = trio.run(idle_memory, idle)
     print(f"\n{f'memory of {idle} idle relays':<30}{memory / 1024:>18.1f} KiB each")
 
