@@ -21,7 +21,9 @@ from trio_asyncwrite import (
     ReadWritePair,
     Relay,
     SharedWriter,
+    TcpStream,
     TimeoutWriter,
+    abort,
     copy_bidirectional,
     duplex,
     simplex,
@@ -619,6 +621,25 @@ def test_it_takes_two_streams() -> None:
     a = Both()
     with pytest.raises(ValueError, match="the same one twice"):
         Relay(a, a)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(lambda stream: trio.SocketStream(stream.socket), id="Trio's stream"),
+        pytest.param(lambda stream: TcpStream(stream.socket), id="another of ours"),
+        pytest.param(lambda stream: ReadWritePair(stream, BufWriter(stream)), id="a layer above"),
+    ],
+)
+async def test_one_transport_in_two_spellings_is_refused(other: Any) -> None:
+    """Each byte would come back, for ever."""
+    stream, peer = await tcp_pair()
+    with pytest.raises(ValueError, match="are over one transport: to echo there is copy"):
+        Relay(stream, other(stream))
+    with pytest.raises(ValueError, match="are over one transport"):
+        Relay(other(stream), stream)
+    await abort(stream)
+    await abort(peer)
 
 
 @pytest.mark.parametrize("wrong", [0, -1, math.nan])

@@ -79,6 +79,12 @@ class LaneRun:
         self._has_failed_writing = False
         self._half_open = half_open
 
+    @property
+    def is_circular(self) -> bool:
+        """Whether the target is over the transport of the source: each byte would come back."""
+        descriptor = self.source.descriptor
+        return descriptor is not None and descriptor == self._target.descriptor
+
     def limit(self) -> None:
         """The other direction is over: from now on ``half_open`` holds."""
         if self._half_open < math.inf:

@@ -51,8 +51,8 @@ class Relay:
 
     Raises:
         TypeError: if ``a`` or ``b`` is not a :class:`trio.abc.Stream`, or an argument no number.
-        ValueError: if ``a`` and ``b`` are the same stream, ``half_open`` is not above 0, or
-            ``buffer_size`` less than 1.
+        ValueError: if ``a`` and ``b`` are the same stream, or over the same transport,
+            ``half_open`` is not above 0, or ``buffer_size`` less than 1.
 
     Source: ``tokio::io::copy_bidirectional``.
     """
@@ -81,6 +81,9 @@ class Relay:
             raise ValueError(f"half_open must be a number of seconds above 0, got {half_open!r}")
         size = positive_int(buffer_size, "buffer_size")
         self._runs = (LaneRun(a, b, limit, size), LaneRun(b, a, limit, size))
+        for one in self._runs:
+            if one.is_circular:
+                raise ValueError(f"{a!r} and {b!r} are over one transport: to echo there is copy")
         self._streams = (a, b)
         self._is_running = False
         self._mistake: BaseException | None = None
