@@ -146,8 +146,9 @@ class FdWriter(AsyncReadWrite):
     # Made when they are needed. A kernel's wait bears one task only.
     _writable: OneForAll | None = None
     _readable: OneForAll | None = None
-    #: Whether the descriptor is a socket.
+    #: Whether the descriptor is a socket, and whether that of a TCP connection for certain.
     is_socket = True
+    is_known_as_tcp = False
 
     def fileno(self) -> int:
         """The descriptor, or -1 once it is closed."""
@@ -400,7 +401,8 @@ class FdWriter(AsyncReadWrite):
     @answer
     def unacknowledged_bytes(self) -> int | None:
         """What the kernel says; see ``_tcp_info.py``."""
-        return unacknowledged_bytes(self.fileno(), ended=self.has_sent_end())
+        ended, is_known = self.has_sent_end(), self.is_known_as_tcp
+        return unacknowledged_bytes(self.fileno(), ended=ended, known_as_tcp=is_known)
 
     @answer
     def was_reset(self) -> bool:
@@ -417,7 +419,7 @@ class FdWriter(AsyncReadWrite):
         return (
             fd >= 0
             and not self.has_sent_end()
-            and unacknowledged_bytes(fd, ended=False) is not None
+            and unacknowledged_bytes(fd, ended=False, known_as_tcp=self.is_known_as_tcp) is not None
             and is_gone(fd) is True
         )
 

@@ -58,8 +58,8 @@ _marks: weakref.WeakKeyDictionary[trio.socket.SocketType, int] = weakref.WeakKey
 
 
 def first_mark(sock: trio.socket.SocketType) -> int:
-    """The mark of a new stream: as it was set last, Trio's, or ``NOT_OURS``."""
-    if sys.platform != "linux" or not _is_internet(sock):
+    """The mark of a new stream over TCP: as it was set last, Trio's, or ``NOT_OURS``."""
+    if sys.platform != "linux":
         return NOT_OURS
     mark = _marks.get(sock, LOWEST)
     if mark > LOWEST:
@@ -68,13 +68,6 @@ def first_mark(sock: trio.socket.SocketType) -> int:
             if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == LOWEST:
                 return LOWEST
     return mark
-
-
-def _is_internet(sock: trio.socket.SocketType) -> bool:
-    try:
-        return sock.family in (socket.AF_INET, socket.AF_INET6)
-    except Exception:  # noqa: BLE001 - a socket of a test may know nothing
-        return False
 
 
 def leave_to_user(sock: trio.socket.SocketType) -> None:

@@ -25,7 +25,7 @@ from ._send_queue import (
     leave_to_user,
     next_mark,
 )
-from ._tcp_info import is_gone, next_pause, unacknowledged_bytes
+from ._tcp_info import is_gone, is_tcp, next_pause, unacknowledged_bytes
 
 if TYPE_CHECKING:
     import os
@@ -83,7 +83,9 @@ class TcpStream(FdWriter):
         self._stream = stream
         #: The Trio socket.
         self.socket: trio.socket.SocketType = stream.socket
-        self._mark = first_mark(self.socket)
+        with contextlib.suppress(Exception):  # a socket of a test may know nothing
+            self.is_known_as_tcp = is_tcp(self.socket)
+        self._mark = first_mark(self.socket) if self.is_known_as_tcp else NOT_OURS
         #: How long waits were, in seconds, that were cut short before there was room.
         self._waited = 0.0
 
@@ -175,7 +177,8 @@ class TcpStream(FdWriter):
     def _poll_acknowledged(self, since: float) -> bool:
         """Return True when everything is acknowledged, and False if the system does not tell."""
         fd = self._open_fileno()
-        count = unacknowledged_bytes(fd, ended=self.socket.did_shutdown_SHUT_WR)
+        ended, is_known = self.socket.did_shutdown_SHUT_WR, self.is_known_as_tcp
+        count = unacknowledged_bytes(fd, ended=ended, known_as_tcp=is_known)
         if count == 0:
             return True
         gone = is_gone(fd)

@@ -11,13 +11,16 @@ import select
 import socket
 import struct
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ._borrowed_socket import BorrowedSocket
 
 if sys.platform != "win32":  # pragma: no branch
     import fcntl
     import termios
+
+if TYPE_CHECKING:
+    import trio
 
 #: SO_NWRITE of macOS's <sys/socket.h>: bytes in the send buffer, which keeps them until they are
 #: acknowledged.
@@ -29,12 +32,18 @@ _FIRST_PAUSE: Final = 0.001
 _LAST_PAUSE: Final = 0.1
 
 
-def unacknowledged_bytes(fd: int, *, ended: bool) -> int | None:
+def is_tcp(sock: socket.socket | trio.socket.SocketType) -> bool:
+    """Whether a socket is TCP, as it says itself."""
+    return sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
+
+
+def unacknowledged_bytes(fd: int, *, ended: bool, known_as_tcp: bool = False) -> int | None:
     """How many bytes the peer's kernel has not acknowledged.
 
     Args:
         fd: the descriptor.
         ended: whether its write side was shut down.
+        known_as_tcp: whether the kernel need not be asked for the kind of socket.
 
     Returns:
         The count, or None if it is unknown: ``fd`` is not TCP or not open, or the system does
@@ -43,11 +52,10 @@ def unacknowledged_bytes(fd: int, *, ended: bool) -> int | None:
     Source: SIOCOUTQ in tcp(7); SO_NWRITE of macOS.
     """
     try:
-        sock = BorrowedSocket(fd)
-        if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_STREAM:
+        if not (known_as_tcp or is_tcp(BorrowedSocket(fd))):
             return None
         if sys.platform == "darwin":  # pragma: no cover
-            return sock.getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
+            return BorrowedSocket(fd).getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
         if sys.platform != "linux":  # pragma: no cover
             return None
         # SIOCOUTQ is TIOCOUTQ by another name.
