@@ -37,9 +37,10 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from ._budget import SPENT
 from ._epilogue import Epilogue
 from ._errors import ClosedRefusal, CutShort, NotReady
-from ._lifecycle import ENDED, ENDING, OPEN, Closer, Torn, lift, running_closes
+from ._lifecycle import CLOSED, ENDED, ENDING, OPEN, Closer, Torn, lift, running_closes
 from ._stack import (
     above,
     attach,
@@ -314,7 +315,8 @@ class Close(Closer):
                 lifecycle = layer.lifecycle
                 lifecycle.close = self
                 lifecycle.side_close = None
-                lifecycle.update()
+                # What update() would come to.
+                lifecycle.refusal, lifecycle.fast = CLOSED, SPENT
         self.is_line = True
 
     def try_at_once(self) -> bool:
@@ -757,8 +759,14 @@ class Close(Closer):
 
         A layer that stays open below is told at once, lest another close ends it as a whole one.
         """
-        state = self.state()
         self._counted = self._counted_layers()
+        if self.sent and self.is_line and not self.marked_truncated:
+            # Every layer has ended properly: at most a user's layer still holds something.
+            self.is_truncated = any(held_by(layer) != 0 for layer in self._counted)
+            if self.is_truncated:
+                self._tear_below()
+            return
+        state = self.state()
         lacking = [one for one in (*self.layers, *self.sides) if lacks_epilogue(one)]
         self._lacks_epilogue = bool(lacking)
         if lacking and not self.cut_short_text:

@@ -79,6 +79,7 @@ class Torn(enum.Enum):
 OPEN: Final = Phase.OPEN
 ENDING: Final = Phase.ENDING
 ENDED: Final = Phase.ENDED
+CLOSED: Final = Refusal.CLOSED
 
 
 class Closer(abc.ABC):
@@ -473,4 +474,5 @@ class Lifecycle:
         """For ``poll_shutdown``: the shutdown is complete."""
         if self.phase is not ENDED:
             self.phase = ENDED
-            self.update()
+            if self.refusal is not CLOSED:
+                self.update()
