@@ -7,7 +7,6 @@ import os
 import tempfile
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -155,7 +154,7 @@ async def stdout_pipe(*, named: bool = False) -> tuple[AsyncWrite, PollEvented]:
 
 async def stdout_file() -> tuple[AsyncWrite, Callable[[], bytes]]:
     number, path = tempfile.mkstemp()
-    Path(path).unlink()
+    os.remove(path)  # noqa: PTH107
     descriptor = OwnDescriptor(number)
     return StandardWriter(number, "stdout"), lambda: os.pread(descriptor.fileno(), ROOM, 0)
 

@@ -246,6 +246,31 @@ async def test_a_flush_of_what_was_printed_fails(
 
 
 @pytest.mark.parametrize("kind", ["pipe"])
+async def test_sys_stdout_is_closed_in_between(
+    place: Place, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = StandardWriter(place.writing, "stdout")
+    printing = io.TextIOWrapper(io.FileIO(place.writing, "wb", closefd=False), "ascii")
+    monkeypatch.setattr(sys, "stdout", printing)
+    await writer.send_all(b"1")
+    printing.close()
+    await writer.send_all(b"2")
+    assert place.read(2) == b"12"
+
+    class Printing:
+        def fileno(self) -> int:
+            return place.writing
+
+        def flush(self) -> None:
+            raise ValueError("mine")
+
+    monkeypatch.setattr(sys, "stdout", Printing())
+    with pytest.raises(ValueError, match="mine"):
+        await writer.write(b"3")
+    await writer.aclose()
+
+
+@pytest.mark.parametrize("kind", ["pipe"])
 @pytest.mark.parametrize("system", SYSTEMS)
 async def test_nobody_reads_any_more(
     place: Place, kind: str, system: str, monkeypatch: pytest.MonkeyPatch

@@ -39,6 +39,7 @@ from trio_asyncwrite.testing import BrokenAfterWriter, Sweep, cancel_everywhere
 
 from .._streams import assert_leaves_no_cycle, tcp_pair
 from .._tls_helpers import open_tls
+from ..core._fakes import Layer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -184,10 +185,10 @@ async def test_what_is_written_at_once_goes_in_pieces() -> None:
             return super().write(data)
 
     writer = AllowStdIo(Pieces())
-    await write_from_thread(writer, lambda file: file.write(bytes(600_000)), buffer_size=10)
+    await write_from_thread(writer, lambda file: file.write(bytes(2_200_000)), buffer_size=10)
     await writer.aclose()
 
-    assert pieces == [262144, 262144, 75712]
+    assert pieces == [1 << 20, 1 << 20, 2_200_000 - (2 << 20)]
 
 
 # ---- The file ----------------------------------------------------------------------------------
@@ -726,8 +727,39 @@ async def test_another_task_closes_the_writer_while_it_waits() -> None:
     assert received == bytes(100) + b"<cut short>"
 
 
-@pytest.mark.parametrize("close", ["before", "after"])
-async def test_a_closed_writer_is_refused(close: str) -> None:
+@torn_is_told
+async def test_it_is_closed_between_the_last_byte_and_the_end_of_the_function() -> None:
+    """Nobody knew that it was the last one, so the call cannot have succeeded."""
+
+    class Careless(Layer):
+        def poll_flush(self) -> None:
+            """It does not look whether it is closed."""
+
+    below, reader = simplex(1000)
+    writer = Careless(below)
+    begun, go_on = trio.Event(), threading.Event()
+
+    def write(file: io.BufferedWriter) -> None:
+        file.write(b"all of it")
+        file.flush()
+        trio.from_thread.run_sync(begun.set)
+        go_on.wait()
+
+    async def send() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await write_from_thread(writer, write)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        await begun.wait()
+        await writer.aclose()
+        go_on.set()
+    received = bytearray()
+    await read_slowly(reader, received)
+    assert received == b"all of it<cut short>"
+
+
+async def test_a_closed_writer_is_refused() -> None:
     writer, reader = simplex(100)
     await writer.aclose()
     with pytest.raises(trio.ClosedResourceError):

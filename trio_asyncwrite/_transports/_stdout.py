@@ -46,7 +46,7 @@ if sys.platform != "win32":  # pragma: no branch
     import fcntl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 _Name = Literal["stdout", "stderr"]
 
@@ -118,10 +118,14 @@ class StandardWriter(AsyncWrite):
 
     inner: AsyncWrite
     _is_in_thread = False
+    #: The files of ``sys`` at the last look, and those of them that print to the descriptor.
+    _printing: tuple[Any, Any] = (None, None)
+    _to_flush: Sequence[Any] = ()
 
     def __init__(self, number: int, name: _Name) -> None:
         self._number = number
         self._name: _Name = name
+        self._first_name = f"__{name}__"
         if sys.platform == "win32":  # pragma: no cover
             # Not the number: the console takes text, which only Python's file makes of the bytes.
             file = getattr(sys, f"__{name}__").buffer
@@ -140,24 +144,31 @@ class StandardWriter(AsyncWrite):
         """Write after what was printed. See :meth:`AsyncWrite.poll_write`."""
         if type(data) is not bytes:
             check_data(data)
-        return self._poll(lambda inner: inner.poll_write(data))
+        return self._poll("poll_write", data)
 
     def poll_write_vectored(self, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
         """Write after what was printed. See :meth:`AsyncWrite.poll_write_vectored`."""
         check_buffers(buffers)
-        return self._poll(lambda inner: inner.poll_write_vectored(buffers))
+        return self._poll("poll_write_vectored", buffers)
 
-    def _poll(self, poll: Callable[[AsyncWrite], int]) -> int:
-        self.lifecycle.check_write(self)
+    def _poll(self, name: str, data: object) -> int:
+        if self.lifecycle.refusal is not None:
+            self.lifecycle.check_write(self)
         self._flush_printed()
-        # It is known only now: every kernel has other files that it cannot write to like that.
-        with contextlib.suppress(CannotWriteNowait):
-            return poll_below(self.inner, poll, self.inner)
-        self.inner = self._other_writer()
-        return poll_below(self.inner, poll, self.inner)
+        inner = self.inner
+        try:
+            return poll_below(inner, getattr(inner, name), data)
+        except CannotWriteNowait:
+            # It is known only now: every kernel has some files that cannot be written to like that.
+            inner = self.inner = self._other_writer()
+        return poll_below(inner, getattr(inner, name), data)
 
     def _flush_printed(self) -> None:
-        for file in _files_over(self._number, self._name):
+        now, first = getattr(sys, self._name), getattr(sys, self._first_name)
+        if now is not self._printing[0] or first is not self._printing[1]:
+            self._printing = (now, first)
+            self._to_flush = _files_over(self._number, self._printing)
+        for file in self._to_flush:
             # Else the flush would block the run, as print does.
             poll_step(self.inner, "poll_ready")
             try:
@@ -166,6 +177,9 @@ class StandardWriter(AsyncWrite):
                 raise NotReady(trio.lowlevel.checkpoint) from None
             except OSError as exc:
                 fail(self, exc)
+            except ValueError:
+                if not getattr(file, "closed", False):
+                    raise
 
     def _other_writer(self) -> AsyncWrite:
         """What serves where a single call cannot be made non-blocking."""
@@ -251,17 +265,17 @@ def _reopen(descriptor: OwnDescriptor) -> OwnDescriptor | None:
     return None
 
 
-def _files_over(number: int, name: _Name) -> list[Any]:
-    """The files of ``sys`` that print to the descriptor: the one of now, and the one of the start.
+def _files_over(number: int, files: tuple[Any, Any]) -> list[Any]:
+    """Those of ``sys.stdout`` and ``sys.__stdout__`` that print to the descriptor.
 
-    Without these in tests, notebooks and the like, where print goes elsewhere.
+    In tests, notebooks and the like, print goes elsewhere.
     """
-    files: list[Any] = []
-    for file in (getattr(sys, name), getattr(sys, f"__{name}__")):
+    found: list[Any] = []
+    for file in files[:1] if files[0] is files[1] else files:
         with contextlib.suppress(AttributeError, OSError, ValueError):  # none, or closed
-            if file.fileno() == number and not any(file is one for one in files):
-                files.append(file)
-    return files
+            if file.fileno() == number:
+                found.append(file)
+    return found
 
 
 # It may block: Ctrl-C must get through.

@@ -55,6 +55,9 @@ T = TypeVar("T")
 #: of 20,000 small writes took as long as into memory; with 64 KiB three times as long (measured).
 _DEFAULT_SIZE: Final = 262144
 
+#: What is written at once is larger than the buffer and passes it by. It is copied in pieces.
+_PIECE_SIZE: Final = 1 << 20
+
 
 @trio.lowlevel.enable_ki_protection
 async def write_from_thread(
@@ -90,9 +93,8 @@ async def write_from_thread(
         writer: where to write; it goes through :func:`wrap_stream`.
         function: what to call. It may use ``trio.from_thread``.
         *args: its other arguments.
-        buffer_size: how many bytes to collect before they are handed to the writer. What the
-            function writes at once is handed over in pieces of this size, or 256 KiB if that is
-            more.
+        buffer_size: how many bytes to collect before they are handed to the writer. A larger
+            write goes past the buffer, in pieces of 1 MiB at most, or of this size if that is more.
         limiter: limits how many threads run at once, as with ``trio.to_thread.run_sync``.
 
     Returns:
@@ -125,7 +127,7 @@ async def write_from_thread(
     lifecycle.calls += (output,)
     line = lifecycle.line
     turn = None
-    raw = _Raw(target, output, lift, max(buffer_size, _DEFAULT_SIZE))
+    raw = _Raw(target, output, lift, max(buffer_size, _PIECE_SIZE))
     file = _File(raw, buffer_size)
     try:
         if line is not None:
@@ -135,7 +137,7 @@ async def write_from_thread(
         result = await trio.to_thread.run_sync(_call, file, raw, function, args, limiter=limiter)
         raw.raise_error()
         output.flushing = output.sends = True
-        await drive(target, poll_flush, target, lift=lift, has_turn=True)
+        await raw.flush_target()
         resumed(target)
         output.is_done = True
         return cast("T", result)
@@ -286,7 +288,7 @@ class _Raw(io.RawIOBase):
     def flush_writer(self) -> None:
         """Let the task flush the writer, and wait until that is done."""
         if not self.is_over:
-            trio.from_thread.run(self._flush)
+            trio.from_thread.run(self.flush_target)
 
     @trio.lowlevel.enable_ki_protection
     async def _write(self, piece: bytes) -> None:
@@ -294,7 +296,8 @@ class _Raw(io.RawIOBase):
         await self._drive(self._poll, message, is_full=False)
 
     @trio.lowlevel.enable_ki_protection
-    async def _flush(self) -> None:
+    async def flush_target(self) -> None:
+        """Flush the writer, in the task."""
         await self._drive(poll_flush, self._target, is_full=True)
 
     async def _drive(
