@@ -20,8 +20,8 @@ import pytest
 import trio
 import trio.testing
 
-from trio_asyncwrite import BufWriter, stderr, stdout
-from trio_asyncwrite._transports._nowait import NowaitWriter
+from trio_asyncwrite import BufWriter, CloseOutcome, close_gracefully, stderr, stdout
+from trio_asyncwrite._transports._nowait import NowaitWriter, OwnDescriptor
 from trio_asyncwrite._transports._stdout import StandardWriter
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="descriptors")
 
-needs_dev_full = pytest.mark.skipif(sys.platform != "linux", reason="no /dev/full")
+only_on_linux = pytest.mark.skipif(sys.platform != "linux", reason="no /dev/full, no RWF_NOWAIT")
 
 TEXT = b"".join(b"%07d\n" % number for number in range(40_000))
 
@@ -284,7 +284,7 @@ async def test_nobody_reads_any_more(
     await writer.aclose()
 
 
-@needs_dev_full
+@only_on_linux
 @pytest.mark.parametrize("kind", ["/dev/full"])
 async def test_a_full_disk(place: Place, kind: str) -> None:
     writer = StandardWriter(place.writing, "stdout")
@@ -375,6 +375,22 @@ async def test_the_descriptor_stays_open_and_the_duplicate_does_not(
     assert open_descriptors() <= before + 1  # Trio's or a thread's, made once
 
 
+@pytest.mark.parametrize("system", ["as it is", "refuses RWF_NOWAIT", "refuses to open again"])
+async def test_a_graceful_close(
+    tmp_path: Path, system: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SYSTEMS[system](monkeypatch)
+    place = Place("pipe", tmp_path)
+    writer = BufWriter(StandardWriter(place.writing, "stdout"))
+    await writer.write_all(b"abc")
+    report = await close_gracefully(writer)
+    assert report.outcome is CloseOutcome.PEER_SILENT  # as of every pipe
+    assert not report.unsent_bytes
+    assert place.read(3) == b"abc"
+    os.write(place.writing, b"it is still open")
+    place.close()
+
+
 async def test_a_number_that_is_reused_is_not_written_to() -> None:
     """Whoever closes descriptor 1 gets it back from the next open()."""
     reading, writing = os.pipe()
@@ -424,14 +440,26 @@ async def test_another_task_closes_it_while_it_waits(tmp_path: Path) -> None:
     place.close()
 
 
-async def test_the_one_below_is_closed_behind_our_back(tmp_path: Path) -> None:
+@only_on_linux
+async def test_nowait_writer_by_itself(tmp_path: Path) -> None:
     place = Place("pipe", tmp_path)
-    writer = StandardWriter(place.writing, "stdout")
-    assert isinstance(writer.inner, NowaitWriter)
+    descriptor = OwnDescriptor(os.dup(place.writing))
+    writer = NowaitWriter(descriptor)
     await writer.wait_send_all_might_not_block()
-    await writer.inner.shutdown()
+    # More parts than one call takes, and empty ones that must not take their places.
+    assert writer.poll_write_vectored([b""] * 3000 + [b"x"] * 3000) == 1024
+    assert place.read(1024) == b"x" * 1024
+    await writer.shutdown()
+    writer.poll_shutdown()
+    assert descriptor.fileno() == -1
+    assert repr(descriptor) == "<descriptor -1>"
+    await writer.aclose()
+
+    writer = NowaitWriter(descriptor)
     with pytest.raises(trio.ClosedResourceError):
-        await writer.write(b"abc")
+        await writer.wait_send_all_might_not_block()
+    with pytest.raises(trio.ClosedResourceError):
+        await writer.write(b"behind our back")
     await writer.aclose()
     place.close()
 

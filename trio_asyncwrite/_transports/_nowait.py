@@ -146,6 +146,8 @@ class NowaitWriter(AsyncWrite):
     def _raise(self, exc: OSError) -> NoReturn:
         if isinstance(exc, (BlockingIOError, InterruptedError)):
             raise NotReady(self._wait_writable) from None
+        if exc.errno == errno.EBADF:
+            raise ClosedRefusal(f"{self!r} is closed") from None
         if exc.errno in _UNKNOWN:
             raise CannotWriteNowait(f"{self!r} cannot be written to without blocking") from None
         fail(self, exc)

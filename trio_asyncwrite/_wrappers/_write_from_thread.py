@@ -196,7 +196,7 @@ def _call(
         # Not by this call: a frame of Trio's would keep the exception, and so everything, alive.
         raw.error = exc
     else:
-        # That a function has not seen: the collector closes text files, and drops their errors.
+        # If the function has seen it, it went on. The collector, which closes text files, drops it.
         raw.error = raw.failure
     raw.is_over = True
     if raw.error is not None:
@@ -214,7 +214,7 @@ def _write_too_late(data: Buffer, /) -> NoReturn:
     with memoryview(data) as view:
         size = counted(view.nbytes, "byte")
     text = f"{size} were written to the file of write_from_thread() after its function had returned"
-    # The collector, which closes a text file, drops the error.
+    # Before Python 3.13, the collector, which closes a text file, drops the error.
     warn_unraisably(f"{text}, and are lost: flush in the function", None)
     raise ValueError(text)
 
