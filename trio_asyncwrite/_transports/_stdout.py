@@ -156,12 +156,17 @@ class StandardWriter(AsyncWrite):
             self.lifecycle.check_write(self)
         self._flush_printed()
         inner = self.inner
+        count: int
         try:
-            return poll_below(inner, getattr(inner, name), data)
+            count = poll_below(inner, getattr(inner, name), data)
         except CannotWriteNowait:
             # It is known only now: every kernel has some files that cannot be written to like that.
             inner = self.inner = self._other_writer()
-        return poll_below(inner, getattr(inner, name), data)
+        else:
+            return count
+        # Not in the handler, of which an error would carry the refusal along.
+        count = poll_below(inner, getattr(inner, name), data)
+        return count
 
     def _flush_printed(self) -> None:
         now, first = getattr(sys, self._name), getattr(sys, self._first_name)
