@@ -107,7 +107,7 @@ nitpick_ignore_regex = [
     # What stands in a private module is not for users: type variables, protocols.
     ("py:(class|obj)", r"trio_asyncwrite(\.\w+)*\._.*"),
     # Type variables, in annotations that autodoc shows as they are written.
-    ("py:class", "[A-Z]"),
+    ("py:class", "[A-Z]|Ts"),
 ]
 
 # ---- Docstrings -------------------------------------------------------------------------------

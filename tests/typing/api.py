@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -62,6 +63,19 @@ async def bytes_move(a: trio.SocketStream, b: aw.TlsStream[aw.TcpStream]) -> Non
     assert_type(relay.b_to_a.bytes, int)
     assert_type(relay.b_to_a.error, Exception | None)
     assert relay.b_to_a.outcome is aw.LaneOutcome.ENDED
+
+
+def write_rows(file: io.BufferedWriter, count: int) -> str:
+    return str(file.write(bytes(count)))
+
+
+async def threads_and_standard_output(stream: trio.SocketStream, writer: aw.Sink) -> None:
+    assert_type(await aw.write_from_thread(stream, write_rows, 1), str)
+    assert_type(await aw.write_from_thread(writer, lambda file: file.write(b""), limiter=None), int)
+    await aw.write_from_thread(writer, write_rows, "1")  # type: ignore[arg-type]
+    assert_type(aw.stdout(), aw.AsyncWrite)
+    async with aw.BufWriter(aw.stderr()) as err:
+        await err.write_all(b"")
 
 
 async def foreign_streams_become_writers(stream: trio.abc.SendStream) -> None:
