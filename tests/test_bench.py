@@ -206,6 +206,18 @@ def test_relays_and_reading_are_measured() -> None:
         assert f"\n{name} " in process.stdout
 
 
+@pytest.mark.slow
+def test_frames_are_measured() -> None:
+    """The verdicts of so few frames are noise."""
+    command = [sys.executable, "-W", "error", RUN.with_name("frames.py"), "--smoke"]
+
+    process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+
+    for name in ("FramedWriter over BufWriter", "FramedReader", "asyncio readexactly twice"):
+        assert f"\n{name} " in process.stdout
+    assert "FramedReader is " in process.stdout
+
+
 # ---- Comparing two checkouts ---------------------------------------------------------------
 
 

@@ -68,6 +68,8 @@ def test_it_writes_lf_and_does_not_copy() -> None:
 def test_what_would_be_read_as_something_else_is_refused(kind: Any, line: bytes, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         LinesCodec(max_size=3).encode(kind(line))
+    with pytest.raises(ValueError, match=text):
+        LinesCodec(max_size=3).encode_whole(line)
 
 
 @pytest.mark.parametrize(("wrong", "error"), [("1", TypeError), (-1, ValueError)])

@@ -61,7 +61,7 @@ class ReadBuffer:
         self._ahead = (messages, len(messages), size, size_of_first, self.data, self.position)
         del self.data, self.position
 
-    if not TYPE_CHECKING:
+    if not TYPE_CHECKING:  # pragma: no branch
 
         @trio.lowlevel.enable_ki_protection
         def __getattr__(self, name: str) -> Any:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 WINDOW: Final = 65536
 
 
-class Fast(abc.ABC):
+class Fast(metaclass=abc.ABCMeta):
     """A codec that can encode in one piece, and find many frames at once.
 
     It gives the same results as its ``encode`` and ``locate``.

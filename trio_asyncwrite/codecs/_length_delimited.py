@@ -86,7 +86,8 @@ class LengthDelimitedCodec(Fast):
             field = struct.Struct(_ORDERS[byteorder] + _LETTERS[size])
             self._pack, self._unpack = field.pack, field.unpack_from
             if not adjust:
-                self.header_of, self.header_limit = field.pack, self._max_size
+                self.header_of: Callable[[int], bytes] | None = field.pack
+                self.header_limit: int = self._max_size
         else:
             self._pack, self._unpack = self._pack_odd, self._unpack_odd
 
