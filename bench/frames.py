@@ -3,8 +3,8 @@
 python bench/frames.py [--rounds N] [--frames N] [--smoke]
 
 The other end of the loopback connection is another process, which takes all that it gets, or sends
-as fast as it can. The time lasts until that one has ended. The CPU time is that of this process, its
-system calls included. The peers take turns in every round. The results are medians.
+as fast as it can. The time lasts until that one has ended. The CPU time is that of this process,
+its system calls included. The peers take turns in every round. The results are medians.
 """
 
 from __future__ import annotations
@@ -79,6 +79,18 @@ async def framed_writer(sock: socket.socket, count: int) -> float:
 
 async def framed_writer_of_lines(sock: socket.socket, count: int) -> float:
     return await send(FramedWriter(BufWriter(tcp(sock)), LinesCodec()), count)
+
+
+async def framed_writer_many(sock: socket.socket, count: int) -> float:
+    """A hundred at a time."""
+    frames = FramedWriter(BufWriter(tcp(sock)), LengthDelimitedCodec())
+    start = time.process_time()
+    for _ in range(count // 100):
+        await frames.send_many([MESSAGE] * 100)
+    await frames.flush()
+    taken = time.process_time() - start
+    await frames.aclose()
+    return taken
 
 
 async def framed_writer_unbuffered(sock: socket.socket, count: int) -> float:
@@ -194,6 +206,7 @@ class Row(NamedTuple):
 TABLES = {
     "writing 64 B": (
         Row("FramedWriter over BufWriter", trio.run, framed_writer),
+        Row("FramedWriter.send_many, 100", trio.run, framed_writer_many),
         Row("FramedWriter, lines", trio.run, framed_writer_of_lines),
         Row("FramedWriter over TcpStream", trio.run, framed_writer_unbuffered),
         Row("BufWriter.write, no framing", trio.run, buf_writer),
@@ -213,6 +226,7 @@ TABLES = {
 TARGETS = (
     ("FramedWriter over BufWriter", "asyncio write twice, drain", 10),
     ("FramedWriter over BufWriter", "asyncio write once, drain", 0),
+    ("FramedWriter.send_many, 100", "asyncio write once, drain", 0),
     ("FramedReader", "asyncio readexactly twice", 3),
     ("FramedReader, lines", "asyncio readline", 0),
 )

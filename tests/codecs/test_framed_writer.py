@@ -287,6 +287,66 @@ async def test_a_task_that_waits_is_told_of_a_close() -> None:
     assert run.outcome == "ClosedResourceError"
 
 
+# ---- send_many ---------------------------------------------------------------------------------
+
+
+@each({"ours": LENGTHS, "a user's": Sized()}, "codec")
+async def test_several_frames_go_out_in_order(codec: Any) -> None:
+    """SinkExt::send_all."""
+    cursor = Cursor()
+    frames = FramedWriter(BufWriter(cursor), codec)
+    payloads: list[Any] = [b"ab", b"", b"c" * 200]
+    await frames.send_many(payloads)
+    await frames.send_many(iter(payloads))
+    payloads.append(bytearray(b"xyz"))
+    await frames.send_many(payloads)
+    if codec is LENGTHS:
+        payloads.append(bytes(70_000))
+        await frames.send_many(payloads)
+    await frames.send_many([])
+    await frames.aclose()
+    sent = [*payloads[:3], *payloads[:3], *payloads[:4], *(payloads if codec is LENGTHS else [])]
+    parts = [part for payload in sent for part in codec.encode(bytes(payload))]
+    assert cursor.getvalue() == b"".join(parts)
+
+
+@pytest.mark.parametrize("size", [3, 5000])
+async def test_several_frames_are_accepted_together_or_not_at_all(size: int) -> None:
+    payloads = [bytes([65 + number]) * size for number in range(3)]
+
+    async def scenario(sweep: Sweep) -> None:
+        writer, reader = simplex(size)
+        frames = FramedWriter(writer, LINES)
+        received: list[bytes] = []
+
+        async def receive() -> None:
+            received.extend([frame async for frame in FramedReader(reader, LINES)])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            done = 0
+            with sweep:
+                await frames.send_many(payloads)
+                done = 1
+                await frames.send_many(payloads)
+                done = 2
+            for _ in range(2 - done):
+                await frames.send_many(payloads)
+            await frames.aclose()
+        assert received == payloads * 2
+
+    assert await cancel_everywhere(scenario) > 4
+
+
+async def test_if_one_cannot_be_encoded_none_is_sent() -> None:
+    frames, cursor = buffered()
+    for wrong in ([b"a", b"b\n"], [b"a", "b"], b"abc", "abc", [bytes(5000), bytes(70_000)]):
+        with pytest.raises((ValueError, TypeError)):
+            await frames.send_many(wrong)  # type: ignore[arg-type]
+    await frames.aclose()
+    assert cursor.getvalue() == b""
+
+
 # ---- send_nowait ---------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final, cast, final
 
 import trio
@@ -17,7 +18,7 @@ from ._checks import check_codec, frame_view, wrong_parts
 from ._fast import Fast
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from types import TracebackType
 
     from typing_extensions import Buffer
@@ -139,6 +140,48 @@ class FramedWriter(trio.abc.SendChannel[bytes]):
         else:
             with frame_view(value) as view:
                 await self._write(self._encode(view))
+
+    async def send_many(self, values: Iterable[Buffer]) -> None:
+        """Send several frames as one: all are accepted, or none; it does not flush.
+
+        No frame of another task comes between them. For many small frames that are there already,
+        it takes a fraction of the time of :meth:`send` for each.
+
+        Args:
+            values: the payloads, in order. All of them are encoded before anything is sent.
+
+        Raises:
+            TypeError: if a payload is not bytes-like, or the codec's answer makes no sense.
+            BufferError: if a payload is a view with gaps.
+            ValueError: if the codec cannot encode one. Nothing was accepted.
+            trio.ClosedResourceError: if the channel is closed, or closed before the frames were
+                accepted.
+            trio.BrokenResourceError: if the stream has failed, now or before.
+
+        Cancellation: nothing happened; all of the frames were withdrawn.
+        Checkpoints: if it waits, or if :ref:`the budget <budget>` is spent.
+
+        Source: ``futures::SinkExt::send_all``.
+        """
+        if isinstance(values, (str, bytes, bytearray, memoryview)):
+            name = type(values).__name__
+            raise TypeError(f"expected several frames, got {name}: send() takes one")
+        with contextlib.ExitStack() as views:
+            pieces: list[bytes | bytearray | memoryview] = []
+            gathers = False
+            for value in values:
+                if type(value) is bytes and len(value) < _WORTH_GATHERING:
+                    pieces.append(self._encode_whole(value))
+                    continue
+                gathers = True
+                frame = value if type(value) is bytes else views.enter_context(frame_view(value))
+                parts = self._encode(frame)
+                self._check(parts)
+                pieces.extend(parts)
+            if gathers:
+                await self._writer.write_vectored(pieces)
+            elif pieces:
+                await self._writer.write(b"".join(pieces))
 
     def _encode_whole(self, frame: bytes) -> bytes:
         if self._fast is not None:

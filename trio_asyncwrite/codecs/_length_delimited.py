@@ -151,7 +151,7 @@ class LengthDelimitedCodec(Fast):
         begin, there = size, len(data)
         while begin <= there:
             end = begin + unpack(data, begin - size)[0] + adjust
-            if not begin <= end <= there:
+            if end > there or end < begin:
                 break
             frames.append(data[begin:end])
             begin = end + size
