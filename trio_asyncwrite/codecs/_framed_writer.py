@@ -169,9 +169,10 @@ class FramedWriter(trio.abc.SendChannel[bytes]):
         with contextlib.ExitStack() as views:
             pieces: list[bytes | bytearray | memoryview] = []
             gathers = False
+            encode_whole = self._encode_whole if self._fast is None else self._fast.encode_whole
             for value in values:
                 if type(value) is bytes and len(value) < _WORTH_GATHERING:
-                    pieces.append(self._encode_whole(value))
+                    pieces.append(encode_whole(value))
                     continue
                 gathers = True
                 frame = value if type(value) is bytes else views.enter_context(frame_view(value))
