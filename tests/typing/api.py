@@ -10,6 +10,7 @@ import trio.abc
 from typing_extensions import assert_type
 
 import trio_asyncwrite as aw
+from trio_asyncwrite import codecs
 
 
 class Counting(aw.AsyncWrite):
@@ -53,6 +54,30 @@ async def readers_know_what_they_wrap(
     assert_type(await reader.receive_exactly(1), bytes)
     assert_type(await reader.receive_until(b"", 1), bytes)
     reader.unread(memoryview(b""))
+
+
+class Byte:
+    """A codec of one's own, which derives from nothing."""
+
+    def encode(self, frame: bytes | memoryview) -> list[bytes | memoryview]:
+        return [frame]
+
+    def locate(self, buffer: bytearray, start: int) -> codecs.Frame | int:
+        return codecs.Frame(0, 1, 1) if buffer else 1
+
+
+async def frames_are_bytes(stream: aw.TcpStream, foreign: trio.abc.ReceiveStream) -> None:
+    sending = codecs.FramedWriter(aw.BufWriter(stream), Byte())
+    send_channel: trio.abc.SendChannel[bytes] = sending
+    await send_channel.send(b"")
+    await sending.send(memoryview(b""))
+    assert_type(sending.writer, aw.SharedWriter[aw.AsyncWrite])
+    for codec in (codecs.LengthDelimitedCodec(), codecs.LinesCodec(), codecs.DelimiterCodec(b"")):
+        receiving = codecs.FramedReader(foreign, codec)
+        receive_channel: trio.abc.ReceiveChannel[bytes] = receiving
+        assert_type(await receive_channel.receive(), bytes)
+        assert_type(receiving.reader, aw.BufReader[aw.AsyncRead])
+        assert_type(receiving.receive_nowait(), bytes)
 
 
 async def bytes_move(a: trio.SocketStream, b: aw.TlsStream[aw.TcpStream]) -> None:
