@@ -26,13 +26,17 @@ from trio_asyncwrite import (
     ByRef,
     CloseOutcome,
     CloseReport,
+    InspectWriter,
+    MeteredWriter,
     PollEvented,
     ReadHalf,
     ReadWritePair,
     SharedWriter,
     TcpStream,
+    ThrottledWriter,
     TimeoutWriter,
     TlsStream,
+    TokenBucket,
     abort,
     close_gracefully,
     duplex,
@@ -233,6 +237,7 @@ async def make_stack(run: Run) -> Stack:
     for number in range(choice([0, 1, 1, 2, 2, 3])):
         below = stack.layers[-1]
         kinds = ["buffer", "buffer", "timeout", "trailer", "encoding trailer", "plain", "shared"]
+        kinds += ["metered", "inspecting", "throttled"]
         if is_duplex:
             kinds += ["pair"] + ["split"] * (number == 0)
         name = choice(kinds)
@@ -250,6 +255,13 @@ async def make_stack(run: Run) -> Stack:
             layer = Plain(below)
         elif name == "shared":
             layer = SharedWriter(below)
+        elif name == "metered":
+            layer = MeteredWriter(below)
+        elif name == "inspecting":
+            layer = InspectWriter(below, bytearray().extend)
+        elif name == "throttled":
+            # As slow as a peer that pauses, or only in pieces.
+            layer = ThrottledWriter(below, choice([TokenBucket(100), TokenBucket(1e9, burst=7)]))
         elif name == "pair":
             layer = ReadWritePair(base, below)
             stack.reader = layer

@@ -17,9 +17,13 @@ from trio_asyncwrite import (
     AsyncWrite,
     Buf,
     BufWriter,
+    InspectWriter,
+    MeteredWriter,
     SharedWriter,
     Sink,
+    ThrottledWriter,
     TimeoutWriter,
+    TokenBucket,
     duplex,
     simplex,
 )
@@ -262,6 +266,10 @@ COSTS: list[tuple[Callable[[], AsyncWrite], int, int]] = [
     (lambda: BufWriter(Slow(), 100), 1000, 18),
     (lambda: TimeoutWriter(Slow(), idle=60), 1000, 18),
     (lambda: SharedWriter(Slow()), 1000, 18),
+    (lambda: MeteredWriter(Slow()), 1000, 18),
+    (lambda: ThrottledWriter(Slow(), TokenBucket(1e12)), 1000, 18),
+    (lambda: InspectWriter(Slow(), bytes), 1000, 18),
+    (lambda: InspectWriter(Transport(), bytes), 4 * KIB, 12),
     (lambda: Slow().by_ref(), 1000, 18),
 ]
 

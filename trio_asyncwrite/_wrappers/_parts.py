@@ -1,0 +1,54 @@
+"""The parts of one gathered write, as views."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trio_asyncwrite._core._checks import accepted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trio_asyncwrite._core._async_write import AsyncWrite
+
+
+def front(views: Sequence[memoryview], count: int) -> list[memoryview]:
+    """The first ``count`` bytes of ``views``, without copying.
+
+    Args:
+        views: flat views.
+        count: how many bytes; at most as many as there are.
+    """
+    parts: list[memoryview] = []
+    for view in views:
+        if not count:
+            break
+        parts.append(view[:count])
+        count -= len(parts[-1])
+    return parts
+
+
+def back(views: Sequence[memoryview], count: int) -> list[memoryview]:
+    """What follows the first ``count`` bytes of ``views``, without copying.
+
+    Args:
+        views: flat views.
+        count: how many bytes to leave out; at most as many as there are.
+    """
+    parts: list[memoryview] = []
+    for view in views:
+        if count < len(view):
+            parts.append(view[count:])
+        count = max(count - len(view), 0)
+    return parts
+
+
+def release(views: Sequence[memoryview]) -> None:
+    """Let go of views, so that no traceback keeps the caller's buffer."""
+    for view in views:
+        view.release()
+
+
+def poll_parts(writer: AsyncWrite, views: Sequence[memoryview]) -> int:
+    """Write the front of ``views``; the answer is checked."""
+    return accepted(writer.poll_write_vectored(views), sum(map(len, views)), writer)
