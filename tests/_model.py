@@ -27,6 +27,7 @@ from trio_asyncwrite import (
     CloseOutcome,
     CloseReport,
     InspectWriter,
+    LineWriter,
     MeteredWriter,
     PollEvented,
     ReadHalf,
@@ -237,7 +238,7 @@ async def make_stack(run: Run) -> Stack:
     for number in range(choice([0, 1, 1, 2, 2, 3])):
         below = stack.layers[-1]
         kinds = ["buffer", "buffer", "timeout", "trailer", "encoding trailer", "plain", "shared"]
-        kinds += ["metered", "inspecting", "throttled"]
+        kinds += ["metered", "inspecting", "throttled", "lines"]
         if is_duplex:
             kinds += ["pair"] + ["split"] * (number == 0)
         name = choice(kinds)
@@ -259,6 +260,9 @@ async def make_stack(run: Run) -> Stack:
             layer = MeteredWriter(below)
         elif name == "inspecting":
             layer = InspectWriter(below, bytearray().extend)
+        elif name == "lines":
+            # The letters have newlines among them, for some tasks.
+            layer = LineWriter(below, choice([1, 10, 100]))
         elif name == "throttled":
             # As slow as a peer that pauses, or only in pieces.
             layer = ThrottledWriter(below, choice([TokenBucket(100), TokenBucket(1e9, burst=7)]))

@@ -20,6 +20,7 @@ from trio_asyncwrite import (
     BufWriter,
     Cursor,
     InspectWriter,
+    LineWriter,
     MeteredWriter,
     NotReady,
     PollEvented,
@@ -236,6 +237,10 @@ def in_pieces(stream: Any) -> AsyncWrite:
     return ThrottledWriter(BufWriter(stream, 7), TokenBucket(1e9, burst=5))
 
 
+def short_lines(stream: Any) -> AsyncWrite:
+    return LineWriter(stream, 7)
+
+
 ROOM = 1 << 20
 
 ROWS = {
@@ -311,6 +316,8 @@ ROWS = {
             ("InspectWriter", "TcpStream", tcp_pair, inspected, 100_000),
             ("InspectWriter", "BufWriter", memory(partial(simplex, 50)), inspected_buffer, 500),
             ("ThrottledWriter", "TcpStream", tcp_pair, throttled, 100_000),
+            ("LineWriter", "TcpStream", tcp_pair, partial(LineWriter, capacity=100), 100_000),
+            ("LineWriter, 7,", "simplex", memory(partial(simplex, 10)), short_lines, 100),
             ("ThrottledWriter", "BufWriter", memory(partial(simplex, 50)), in_pieces, 200),
         )
     },
@@ -342,6 +349,7 @@ LAYERS_ABOVE: dict[str, Callable[[Any], AsyncWrite]] = {
     "below a buffer": lambda writer: BufWriter(writer, 7),
     "below a SharedWriter": SharedWriter,
     "below a TimeoutWriter": lambda writer: TimeoutWriter(writer, idle=60),
+    "below a LineWriter": short_lines,
     "below a MeteredWriter": MeteredWriter,
     "below an InspectWriter": inspected,
     "below a ThrottledWriter": throttled,

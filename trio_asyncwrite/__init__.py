@@ -67,6 +67,7 @@ from ._transports._wrap_stream import wrap_stream as wrap_stream
 from ._wrappers._buf_reader import BufReader as BufReader
 from ._wrappers._buf_writer import BufWriter as BufWriter
 from ._wrappers._inspect_writer import InspectWriter as InspectWriter
+from ._wrappers._line_writer import LineWriter as LineWriter
 from ._wrappers._metered_writer import MeteredWriter as MeteredWriter
 from ._wrappers._read_write_pair import ReadWritePair as ReadWritePair
 from ._wrappers._shared_writer import SharedWriter as SharedWriter
@@ -99,6 +100,7 @@ __all__ = (
     "Lane",
     "LaneOutcome",
     "Layer",
+    "LineWriter",
     "MeteredWriter",
     "NotReady",
     "PollEvented",

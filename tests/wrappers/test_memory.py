@@ -11,6 +11,7 @@ import pytest
 from trio_asyncwrite import (
     BufWriter,
     InspectWriter,
+    LineWriter,
     MeteredWriter,
     ReadWritePair,
     SharedWriter,
@@ -46,6 +47,7 @@ WRAPPERS: dict[str, Make] = {
     "ReadWritePair over BufWriter": lambda stream: ReadWritePair(stream, BufWriter(stream)),
     "SharedWriter": SharedWriter,
     "TimeoutWriter": lambda stream: TimeoutWriter(stream, idle=60),
+    "LineWriter": LineWriter,
     "MeteredWriter": MeteredWriter,
     "InspectWriter": lambda stream: InspectWriter(stream, bytes),
     "ThrottledWriter": lambda stream: ThrottledWriter(stream, BUCKET),
