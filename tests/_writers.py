@@ -27,6 +27,7 @@ from trio_asyncwrite import (
     ReadWritePair,
     SharedWriter,
     Sink,
+    TeeWriter,
     ThrottledWriter,
     TimeoutWriter,
     TokenBucket,
@@ -241,6 +242,18 @@ def short_lines(stream: Any) -> AsyncWrite:
     return LineWriter(stream, 7)
 
 
+def teed(stream: Any) -> AsyncWrite:
+    return TeeWriter(stream, Cursor())
+
+
+def buffered_tee(stream: Any) -> AsyncWrite:
+    return TeeWriter(BufWriter(stream, 7), BufWriter(Cursor(), 5))
+
+
+def detaching(stream: Any) -> AsyncWrite:
+    return TeeWriter(stream, BufWriter(Cursor(), 5), on_failure="detach")
+
+
 ROOM = 1 << 20
 
 ROWS = {
@@ -318,6 +331,9 @@ ROWS = {
             ("ThrottledWriter", "TcpStream", tcp_pair, throttled, 100_000),
             ("LineWriter", "TcpStream", tcp_pair, partial(LineWriter, capacity=100), 100_000),
             ("LineWriter, 7,", "simplex", memory(partial(simplex, 10)), short_lines, 100),
+            ("TeeWriter", "TcpStream", tcp_pair, teed, 100_000),
+            ("TeeWriter", "simplex", memory(partial(simplex, 50)), buffered_tee, 200),
+            ("TeeWriter, detaching,", "simplex", memory(partial(simplex, 50)), detaching, 200),
             ("ThrottledWriter", "BufWriter", memory(partial(simplex, 50)), in_pieces, 200),
         )
     },
@@ -352,6 +368,7 @@ LAYERS_ABOVE: dict[str, Callable[[Any], AsyncWrite]] = {
     "below a LineWriter": short_lines,
     "below a MeteredWriter": MeteredWriter,
     "below an InspectWriter": inspected,
+    "below a TeeWriter": teed,
     "below a ThrottledWriter": throttled,
     "below a pair": lambda writer: ReadWritePair(simplex(1)[1], writer),
 }

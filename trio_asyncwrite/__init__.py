@@ -72,6 +72,7 @@ from ._wrappers._metered_writer import MeteredWriter as MeteredWriter
 from ._wrappers._read_write_pair import ReadWritePair as ReadWritePair
 from ._wrappers._shared_writer import SharedWriter as SharedWriter
 from ._wrappers._split import ReadHalf as ReadHalf, WriteHalf as WriteHalf, split as split
+from ._wrappers._tee_writer import TeeWriter as TeeWriter
 from ._wrappers._throttled_writer import ThrottledWriter as ThrottledWriter
 from ._wrappers._timeout_writer import TimeoutWriter as TimeoutWriter
 from ._wrappers._token_bucket import TokenBucket as TokenBucket
@@ -114,6 +115,7 @@ __all__ = (
     "SupportsFileno",
     "TcpListener",
     "TcpStream",
+    "TeeWriter",
     "ThrottledWriter",
     "TimeoutWriter",
     "TlsListener",

@@ -19,7 +19,9 @@ from trio_asyncwrite import (
     NotReady,
     ReadWritePair,
     SharedWriter,
+    Sink,
     TcpStream,
+    TeeWriter,
     ThrottledWriter,
     TimeoutWriter,
     TokenBucket,
@@ -59,6 +61,7 @@ PLAIN: list[Any] = [
     partial(TimeoutWriter, idle=1),
     LineWriter,
     MeteredWriter,
+    partial(TeeWriter, copy=Sink()),
     partial(InspectWriter, function=bytes),
     partial(ThrottledWriter, bucket=TokenBucket(1)),
 ]
