@@ -12,6 +12,8 @@ Prints::
 
 from __future__ import annotations
 
+import contextlib
+
 import trio
 
 from trio_asyncwrite import BufWriter, DuplexStream, MeteredWriter, close_gracefully, duplex
@@ -22,10 +24,8 @@ BODY = bytes(20_000)
 async def respond(name: str, stream: trio.abc.Stream) -> None:
     meter = MeteredWriter(stream)
     writer = BufWriter(meter)
-    try:
+    with contextlib.suppress(trio.BrokenResourceError):  # the report says so, too
         await writer.write_all(BODY)
-    except trio.BrokenResourceError:
-        pass  # the report says so, too
     report = await close_gracefully(writer, timeout=5, linger=1)
     # Valid after the close, whatever has happened.
     sent = meter.accepted_bytes - meter.unsent_bytes

@@ -175,6 +175,15 @@ async def test_a_cursor_is_exact_although_the_function_fails() -> None:
     assert buf.remaining == 2
 
 
+async def test_after_a_failure_the_function_is_not_called_again() -> None:
+    witness = Witness(ZeroDivisionError())
+    writer = InspectWriter(Inner(), witness)
+    assert await writer.write_vectored([b"abc", b"def"]) == 6
+    with pytest.raises(ZeroDivisionError):
+        await writer.flush()
+    assert witness.seen == [b"abc"]
+
+
 async def test_send_all_raises_it_in_its_flush() -> None:
     writer = InspectWriter(Cursor(), Witness(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):

@@ -111,12 +111,16 @@ class InspectWriter(Wrapper[W]):
         """Pass ``data`` on, and show what was accepted. See :meth:`AsyncWrite.poll_write`."""
         self._make_ready()
         inner = self.inner
-        view = byte_view(data)
-        try:
-            count = poll_below(inner, poll_data, inner, data if type(data) is bytes else view)
+        if type(data) is bytes:
+            count = poll_below(inner, poll_data, inner, data)
+            if count == len(data):
+                self._call(memoryview(data))
+                return count
+            self._show([memoryview(data)], count)
+            return count
+        with byte_view(data) as view:
+            count = poll_below(inner, poll_data, inner, view)
             self._show([view], count)
-        finally:
-            view.release()
         return count
 
     @trio.lowlevel.enable_ki_protection
@@ -154,15 +158,20 @@ class InspectWriter(Wrapper[W]):
     def _show(self, views: list[memoryview], count: int) -> None:
         """Call the function with the accepted bytes; it cannot undo that they were accepted."""
         parts = front(views, count)
+        for part in parts:
+            if self._failure is None:
+                self._call(part.toreadonly())
+        release(parts)
+
+    def _call(self, view: memoryview) -> None:
+        if not view:
+            return
         try:
-            for part in parts:
-                with part.toreadonly() as shown:
-                    self._function(shown)
+            with view:
+                self._function(view)
         # Also a BufferError, if the function has kept something of the view.
         except BaseException as exc:  # noqa: BLE001, ASYNC103 - the next operation raises it
             self._failure = exc
-        finally:
-            release(parts)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

@@ -164,6 +164,14 @@ class LineWriter(AsyncWrite, Generic[W]):
     @trio.lowlevel.enable_ki_protection
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Accept ``data``, and hand on its lines. See :meth:`AsyncWrite.poll_write`."""
+        if type(data) is bytes and self.lifecycle.refusal is None and not self._owed:
+            store = self._store
+            size = len(data)
+            if 0 < size <= self._capacity - len(store) and b"\n" not in data:
+                if not store:
+                    hold(self)
+                store += data
+                return size
         with byte_view(data) as view:
             return self._take([view])
 

@@ -113,11 +113,14 @@ class ThrottledWriter(Wrapper[W]):
         if self.lifecycle.refusal is not None:
             self.lifecycle.check_write(self)
         inner = self.inner
+        most = -1
+        if type(data) is bytes:
+            most = self._allowed(len(data))
+            if most == len(data):
+                return self._used(poll_below(inner, poll_data, inner, data))
         with byte_view(data) as view:
-            most = self._allowed(len(view))
-            if most == len(view):
-                whole = data if type(data) is bytes else view
-                return self._used(poll_below(inner, poll_data, inner, whole))
+            if most < 0:
+                most = self._allowed(len(view))
             with view[:most] as part:
                 return self._used(poll_below(inner, poll_data, inner, part))
 

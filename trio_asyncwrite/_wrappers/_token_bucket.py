@@ -15,10 +15,10 @@ class TokenBucket:
     """How many bytes per second may be written, by all :class:`ThrottledWriter` over it together.
 
     Those that have to wait are served in the order of their coming, and get equal shares. The
-    clock is Trio's. A bucket serves one :func:`trio.run` at a time.
+    clock is Trio's. A bucket serves one ``trio.run`` at a time.
 
     Args:
-        rate: bytes per second; :data:`math.inf` for no limit.
+        rate: bytes per second; ``math.inf`` for no limit.
         burst: how many bytes may go at once after idle time. ``None``: as many as come in within a
             tenth of a second, at least 1. If you choose another, compare it with the rate: 64 KiB
             at 10 kB/s would be no limit for six seconds.
@@ -35,6 +35,9 @@ class TokenBucket:
         self._burst = None if burst is None else _positive(burst, "burst")
         if self._burst is not None and self._burst < 1:
             raise ValueError(f"burst must be at least 1 byte, got {burst!r}")
+        #: What is left, and who waits; for :class:`ThrottledWriter`.
+        #:
+        #: :meta private:
         self.tokens: Tokens = Tokens(number, self._burst_at(number))
 
     @property
