@@ -38,7 +38,9 @@ class Progress:
         self.count += len(view)
 
 
-async def receive(reader: trio.abc.ReceiveStream, update: Callable[[bytes], object]) -> None:
+async def receive(
+    reader: trio.abc.ReceiveStream, update: Callable[[bytes | bytearray], object]
+) -> None:
     """The server: it takes 10 kB per second."""
     while chunk := await reader.receive_some(1000):
         update(chunk)
