@@ -42,6 +42,28 @@ async def wrappers_know_what_they_wrap(stream: aw.TcpStream) -> None:
     assert_type(reader.unsplit(half), aw.TcpStream)
 
 
+def small_wrappers_know_what_they_wrap(
+    stream: aw.TcpStream, socket: trio.SocketStream, foreign: trio.abc.SendStream
+) -> None:
+    bucket = aw.TokenBucket(1e6, burst=1000)
+    bucket.rate = 10
+    assert_type(bucket.burst, float)
+    assert_type(aw.ThrottledWriter(stream, bucket), aw.ThrottledWriter[aw.TcpStream])
+    assert_type(aw.ThrottledWriter(foreign, bucket), aw.ThrottledWriter[aw.AsyncWrite])
+    assert_type(aw.ThrottledWriter(socket, bucket).bucket, aw.TokenBucket)
+    assert_type(aw.MeteredWriter(socket), aw.MeteredWriter[aw.TcpStream])
+    assert_type(aw.MeteredWriter(foreign).inner, aw.AsyncWrite)
+    assert_type(aw.MeteredWriter(stream).seconds_waited, float)
+    assert_type(aw.InspectWriter(socket, bytes), aw.InspectWriter[aw.TcpStream])
+    assert_type(aw.InspectWriter(stream, bytes), aw.InspectWriter[aw.TcpStream])
+    assert_type(aw.InspectWriter(foreign, bytearray().extend), aw.InspectWriter[aw.AsyncWrite])
+    assert_type(aw.LineWriter(socket), aw.LineWriter[aw.TcpStream])
+    assert_type(aw.LineWriter(foreign, 10), aw.LineWriter[aw.AsyncWrite])
+    assert_type(aw.TeeWriter(stream, foreign), aw.TeeWriter[aw.TcpStream])
+    assert_type(aw.TeeWriter(socket, socket, on_failure="detach"), aw.TeeWriter[aw.TcpStream])
+    assert_type(aw.TeeWriter(foreign, stream).copy_failure, Exception | None)
+
+
 async def readers_know_what_they_wrap(
     stream: aw.TcpStream, socket: trio.SocketStream, foreign: trio.abc.ReceiveStream
 ) -> None:
