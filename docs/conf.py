@@ -12,6 +12,7 @@ import sphinx.util.logging
 from sphinx.pycode import ModuleAnalyzer
 
 import trio_asyncwrite
+import trio_asyncwrite.compression
 import trio_asyncwrite.testing
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._version import __version__
@@ -122,7 +123,7 @@ def read_sources() -> None:
 
     It looks for them in the module that a class names, and ours all name a public one.
     """
-    for module in (trio_asyncwrite, trio_asyncwrite.testing):
+    for module in (trio_asyncwrite, trio_asyncwrite.compression, trio_asyncwrite.testing):
         shown = ModuleAnalyzer.for_module(module.__name__)
         shown.analyze()
         for file in sorted(HERE.parent.joinpath(project).rglob("_*.py")):
@@ -178,7 +179,7 @@ def show_answer(cls: type, name: str, *default: object) -> object:
 def look_in_package(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: nodes.Element
 ) -> nodes.Element | None:
-    """Resolve bare names: the package's in ``testing``, the traits' in their subclasses."""
+    """Resolve bare names: the package's everywhere, the traits' in their subclasses."""
     if node["refdomain"] != "py":
         return None
     resolve = env.domains.python_domain.resolve_xref

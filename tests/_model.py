@@ -48,11 +48,13 @@ from trio_asyncwrite import (
     split,
     wrap_stream,
 )
+from trio_asyncwrite.compression import CompressWriter
 from trio_asyncwrite.testing import NeverReadyTwiceWriter
 
 from ._model_laws import TRAILERS, check
 from ._streams import small_buffers, tcp_sockets
 from ._tls_helpers import HOST, client_context, server_context
+from .compression._codecs import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -244,6 +246,7 @@ async def make_stack(run: Run) -> Stack:
         below = stack.layers[-1]
         kinds = ["buffer", "buffer", "timeout", "trailer", "encoding trailer", "plain", "shared"]
         kinds += ["metered", "inspecting", "throttled", "lines", "tee"]
+        kinds.append("compression")
         if is_duplex:
             kinds += ["pair"] + ["split"] * (number == 0)
         name = choice(kinds)
@@ -257,6 +260,12 @@ async def make_stack(run: Run) -> Stack:
         elif "trailer" in name:
             layer = Trailer(below, number, encodes=name != "trailer")
             stack.trailer = layer.trailer + stack.trailer
+        elif name == "compression":
+            encoder = Stored(bytes([TRAILERS + number, 254, 255]))
+            layer = CompressWriter(below, encoder)
+            stack.trailer = encoder.trailer + stack.trailer
+            # It counts what was passed on in part.
+            stack.counts = False
         elif name == "plain":
             layer = Plain(below)
         elif name == "shared":

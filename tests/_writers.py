@@ -38,6 +38,7 @@ from trio_asyncwrite import (
 )
 from trio_asyncwrite._transports._nowait import OwnDescriptor
 from trio_asyncwrite._transports._stdout import StandardWriter
+from trio_asyncwrite.compression import CompressWriter
 from trio_asyncwrite.testing import (
     BrokenAfterWriter,
     NeverReadyTwiceWriter,
@@ -51,6 +52,7 @@ from ._streams import (
     tcp_pair,
     unix_pair,
 )
+from .compression._codecs import CODECS, Decoding
 from .core._fakes import Layer
 
 if TYPE_CHECKING:
@@ -90,6 +92,20 @@ def over(maker: Maker, layer: Callable[[Any], AsyncWrite]) -> Maker:
         return layer(writer), other
 
     if maker in IN_MEMORY:
+        IN_MEMORY.add(layered)
+    return layered
+
+
+def compressed(maker: Maker, name: str, *, offload: bool = False) -> Maker:
+    """A maker of a CompressWriter over what ``maker`` makes, and a reader that decodes."""
+    codec = CODECS[name]
+
+    async def layered() -> tuple[AsyncWrite, Any]:
+        writer, other = await maker()
+        layer = CompressWriter(writer, codec.encoder(), offload=offload)
+        return layer, Decoding(other, codec.decoder())
+
+    if maker in IN_MEMORY and not offload:
         IN_MEMORY.add(layered)
     return layered
 
@@ -335,6 +351,19 @@ ROWS = {
             ("TeeWriter", "simplex", memory(partial(simplex, 50)), buffered_tee, 200),
             ("TeeWriter, detaching,", "simplex", memory(partial(simplex, 50)), detaching, 200),
             ("ThrottledWriter", "BufWriter", memory(partial(simplex, 50)), in_pieces, 200),
+        )
+    },
+    **{
+        f"CompressWriter, {name}, over {below}": Row(
+            # An encoder that collects, or a thread, makes room later.
+            compressed(maker, name, offload=name == "gzip"),
+            clogs=name == "eager zlib",
+            swept=swept,
+        )
+        for name, below, maker, swept in (
+            ("eager zlib", "simplex", memory(partial(simplex, 100)), 1000),
+            ("gzip", "a socket", unix_pair, 200_000),
+            ("zstd", "simplex", memory(partial(simplex, 100)), 0),
         )
     },
     # Hostile writers, and layers over them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -11,6 +12,12 @@ from typing_extensions import assert_type
 
 import trio_asyncwrite as aw
 from trio_asyncwrite import codecs
+from trio_asyncwrite.compression import (
+    Compressor,
+    CompressWriter,
+    gzip_compressor,
+    zstd_compressor,
+)
 
 
 class Counting(aw.AsyncWrite):
@@ -32,6 +39,12 @@ async def wrappers_know_what_they_wrap(stream: aw.TcpStream) -> None:
     assert_type(writer.inner, aw.TcpStream)
     assert_type(writer.by_ref(), aw.ByRef[aw.BufWriter[aw.TcpStream]])
     assert_type(aw.BufWriter(writer).inner.inner, aw.TcpStream)
+
+    compressing = CompressWriter(stream, gzip_compressor(zlib=zlib), offload=True)
+    assert_type(compressing, CompressWriter[aw.TcpStream])
+    assert_type(compressing.inner, aw.TcpStream)
+    encoder: Compressor = zstd_compressor(3)
+    assert_type(encoder.flush(), bytes)
 
     pair = aw.ReadWritePair(stream, writer)
     assert_type(pair, aw.ReadWritePair[aw.TcpStream, aw.BufWriter[aw.TcpStream]])
