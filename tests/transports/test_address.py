@@ -165,4 +165,3 @@ async def test_a_listener_knows_a_peer_that_has_gone_before_it_was_accepted(*, t
         stream = await (TlsListener(server, server_context()) if tls else server).accept()
         assert stream.peer_address == address
         await trio.aclose_forcefully(stream)
-

@@ -183,6 +183,9 @@ class GracefulClose:
             running_closes.reset(token)
             try:
                 self._report = self._make_report()
+                # A server counts what its handlers close.
+                for layer in close.layers:
+                    layer.lifecycle.report = self._report
             finally:
                 close.graceful = None
                 self.reported.set()
