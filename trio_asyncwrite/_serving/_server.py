@@ -38,7 +38,12 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 import trio
 import trio.abc
 
-from trio_asyncwrite._closing._graceful_close import GracefulClose, end_stream, writer_of
+from trio_asyncwrite._closing._graceful_close import (
+    GracefulClose,
+    end_stream,
+    has_nothing_to_deliver,
+    writer_of,
+)
 from trio_asyncwrite._closing._limits import DEFAULT_LINGER_BYTES, Limits
 from trio_asyncwrite._closing._report import CloseReport
 from trio_asyncwrite._core._async_write import AsyncWrite
@@ -325,6 +330,10 @@ class Server(Generic[S]):
             return
         limits = self._limits() if self._is_graceful else _AFTER_AN_ERROR
         connection.closing = closing = GracefulClose(writer, limits)
+        if writer.lifecycle.marked_truncated and has_nothing_to_deliver(writer):
+            # At once, so nobody need watch for a cancellation meanwhile.
+            self._note(await closing.run())
+            return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._hurry_when_cancelled, closing)
             report = await closing.run()
