@@ -272,8 +272,7 @@ class Server(Generic[S]):
         do_handshake = getattr(connection.stream, "do_handshake", None)
         if timeout is None or do_handshake is None:
             return True
-        if self._drain.started:
-            timeout = min(timeout, _LAST_HANDSHAKES)
+        timeout = min(timeout, _LAST_HANDSHAKES) if self._drain.started else timeout
         said: object = f"no handshake within {timeout:g} seconds"
         with trio.move_on_after(timeout) as scope:  # noqa: ASYNC912 - a handshake is one
             connection.handshake = scope
