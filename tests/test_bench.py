@@ -342,3 +342,15 @@ def test_a_difference_counts_if_it_is_more_than_noise(
     compare = importlib.import_module("compare")
 
     assert compare.verdict(before, ratio) == verdict
+
+
+def test_drains_are_measured_against_trios_cancelled_nursery() -> None:
+    command = [sys.executable, "-W", "error", RUN.with_name("drains.py")]
+    run = subprocess.run(
+        [*command, "--count", "3", "--rounds", "1"], capture_output=True, text=True, check=True
+    )
+
+    rows = [line.split()[:3] for line in run.stdout.splitlines() if " us" in line]
+    assert rows == [
+        [kind, "3", name] for kind in ("TCP", "TLS") for name in ("trio_asyncwrite", "trio")
+    ]

@@ -511,6 +511,8 @@ async def test_no_answer_raises(row: Row, when: str) -> None:
             "half_closes",
             "held_bytes",
             "keeps_messages",
+            "local_address",
+            "peer_address",
             "peer_ended",
             "shows_truncation",
             "spare_capacity",

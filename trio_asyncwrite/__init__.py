@@ -29,6 +29,7 @@ from ._relay._copy import copy as copy
 from ._relay._lane import Lane as Lane, LaneOutcome as LaneOutcome
 from ._relay._relay import Relay as Relay, copy_bidirectional as copy_bidirectional
 from ._serving._drain import Drain as Drain, DrainReport as DrainReport
+from ._serving._log_errors import log_errors as log_errors
 from ._serving._serve import (
     serve_listeners as serve_listeners,
     serve_tcp as serve_tcp,
@@ -130,6 +131,7 @@ __all__ = (
     "copy_bidirectional",
     "duplex",
     "graceful",
+    "log_errors",
     "open_tcp_listeners",
     "open_tcp_stream",
     "open_tls_over_tcp_listeners",

@@ -181,6 +181,8 @@ def test_what_a_class_that_knows_nothing_answers() -> None:
         was_reset = True
         unacknowledged_bytes = 7
         descriptor = 3
+        peer_address = ("192.0.2.1", 80)
+        local_address = "/socket"
         keeps_messages = True
         close_patience = 2.0
 
@@ -191,6 +193,8 @@ def test_what_a_class_that_knows_nothing_answers() -> None:
     assert (wire.was_reset, over.was_reset) == (False, True)
     assert (wire.unacknowledged_bytes, over.unacknowledged_bytes) == (None, 7)
     assert (wire.descriptor, over.descriptor) == (None, 3)
+    assert (wire.peer_address, over.peer_address) == (None, ("192.0.2.1", 80))
+    assert (wire.local_address, over.local_address) == (None, "/socket")
     assert (wire.keeps_messages, over.keeps_messages) == (False, True)
     assert (wire.close_patience, over.close_patience) == (0.0, 2.0)
     assert wire.layers_below == ()

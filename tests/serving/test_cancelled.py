@@ -120,7 +120,11 @@ async def test_wherever_it_is_cancelled_a_drain_leaves_nothing_behind(
         assert living_tasks() == living
         if hasattr(server, "report"):
             report = server.report
-            assert report.connections == sum(report.outcomes.values()) == len(streamer.answers)
+            assert report.connections == sum(report.outcomes.values()) + report.failed_handshakes
+            # One that was cancelled in its handshake had no handler.
+            assert len(streamer.answers) == report.connections or (
+                tls and len(streamer.answers) < report.connections
+            )
         if sweep.where == "not cancelled":
             assert server.report.outcomes == {CLEAN: 2}
             assert server.report.cancelled == 0

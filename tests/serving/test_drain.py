@@ -61,21 +61,31 @@ async def test_a_second_start_changes_nothing(autojump_clock: MockClock) -> None
             1,
             (
                 "drained in 2.000 s: 1 connection, 1 clean, 1 closed by a handler, "
-                "1 handler cancelled, 1 byte unsent"
+                "1 handler cancelled, 1 handler failed, 1 handshake failed, 1 byte unsent"
             ),
         ),
         (
             3,
             (
                 "drained in 2.000 s: 3 connections, 3 clean, 3 closed by a handler, "
-                "3 handlers cancelled, 3 bytes unsent"
+                "3 handlers cancelled, 3 handlers failed, 3 handshakes failed, 3 bytes unsent"
             ),
         ),
     ],
 )
 def test_a_report_is_one_line_for_a_log(count: int, line: str) -> None:
     outcomes = {CloseOutcome.CLEAN: count}
-    report = DrainReport(count, outcomes, count, count, count, reports=(), elapsed=2.0)
+    report = DrainReport(
+        count,
+        outcomes,
+        count,
+        count,
+        count,
+        reports=(),
+        elapsed=2.0,
+        failed_handshakes=count,
+        failed_handlers=count,
+    )
 
     assert str(report) == line
 

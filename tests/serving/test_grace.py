@@ -223,12 +223,9 @@ async def test_the_grace_holds_for_handlers_that_do_not_come_out(
         server.drain.start()
     assert 10 <= trio.current_time() - began < 10.76
     report = server.report
-    # One that ends a truncated stream itself is through in time, and its report is its own.
-    closes_itself = handler is Own.graceful
-    assert report.outcomes == ({} if closes_itself else {outcome: 1})
+    assert report.outcomes == {outcome: 1}
     assert [each.outcome for each in report.reports] == list(report.outcomes)
-    counts = (report.connections, report.cancelled, report.closed_by_handler)
-    assert counts == (1, 1, int(closes_itself))
+    assert (report.connections, report.cancelled, report.closed_by_handler) == (1, 1, 0)
     if outcome is PEER_SILENT:
         assert await read_all(stream) == (b"answer" if handler is Own.close_buffered else b"")
     else:
@@ -309,8 +306,75 @@ async def test_a_handler_that_closes_when_it_is_cancelled_is_counted_once(
     await trio.aclose_forcefully(stream)
     report = server.report
     assert report.cancelled == 1
-    assert report.closed_by_handler == (takes < 0.25)
-    assert report.outcomes == ({} if takes < 0.25 else {TRUNCATED: 1})
+    assert report.closed_by_handler == 0
+    assert report.outcomes == {TRUNCATED: 1}
+    assert len(report.reports) == 1
+
+
+@both
+async def test_a_client_that_never_stops_sending_is_bounded_by_the_grace(
+    *, tls: bool, autojump_clock: MockClock
+) -> None:
+    """Its handler always finds a request that has arrived, so it never waits."""
+    server = Server(tls=tls, grace=3)
+    answered = 0
+
+    async def flood(stream: AsyncReadWrite) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            while True:
+                await stream.send_all(bytes(10_000))
+                await trio.sleep(0.001)
+
+    async def handler(stream: AsyncReadWrite) -> None:
+        nonlocal answered
+        while True:
+            with server.drain.until_started() as scope:
+                await stream.receive_some(10)
+            if scope.cancelled_caught:
+                return
+            answered += 1
+            await trio.sleep(0.01)  # to answer takes longer than to ask
+
+    async with trio.open_nursery() as nursery:
+        await server.run(handler, nursery)
+        stream = await server.connect()
+        nursery.start_soon(flood, stream)
+        await trio.sleep(0.1)
+        server.drain.start()
+    assert answered > 250
+    assert server.report.cancelled == 1
+    assert server.report.outcomes == {TRUNCATED: 1}
+    assert 3 <= server.report.elapsed < 3.76
+    await trio.aclose_forcefully(stream)
+
+
+@both
+@pytest.mark.parametrize(("linger_bytes", "seconds"), [(50_000, 0.5), (10_000_000_000, 2)])
+async def test_a_client_that_never_stops_sending_is_lingered_for_within_limits(
+    linger_bytes: int, seconds: float, *, tls: bool, autojump_clock: MockClock
+) -> None:
+    """When its handler has returned: some seconds, or some bytes, whatever is over first."""
+    server = Server(tls=tls, grace=30, linger=2, linger_bytes=linger_bytes)
+
+    async def flood(stream: AsyncReadWrite) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            while True:
+                await stream.send_all(bytes(10_000))
+                await trio.sleep(0.01)
+
+    async def handler(stream: AsyncReadWrite) -> None:
+        await stream.receive_some()
+        await server.drain.wait_started()
+
+    async with trio.open_nursery() as nursery:
+        await server.run(handler, nursery)
+        stream = await server.connect()
+        nursery.start_soon(flood, stream)
+        await trio.sleep(1)
+        server.drain.start()
+    assert server.report.outcomes == {PEER_SILENT: 1}
+    assert server.report.elapsed <= seconds + 0.1
+    await trio.aclose_forcefully(stream)
 
 
 async def test_a_lack_of_resources_does_not_outlast_the_grace(

@@ -18,10 +18,13 @@ from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncReadWrite,
+    BufWriter,
     Drain,
     TcpListener,
     TcpStream,
+    close_gracefully,
     duplex,
+    graceful,
     open_tcp_stream,
     serve_listeners,
 )
@@ -232,6 +235,29 @@ async def test_what_handlers_close_is_only_counted() -> None:
     assert server.report.outcomes == {}
     assert server.report.closed_by_handler == 1
     assert str(server.report).endswith(": 1 connection, 1 closed by a handler")
+
+
+@pytest.mark.parametrize("close", [close_gracefully, graceful, "buffered"])
+async def test_what_handlers_close_gracefully_counts_by_its_outcome(close: Any) -> None:
+    async def handler(stream: AsyncReadWrite) -> None:
+        if close is graceful:
+            async with graceful(stream):
+                await stream.send_all(b"hello")
+        else:
+            writer = BufWriter(stream)
+            await writer.write_all(b"hello")
+            end = stream if close is close_gracefully else writer
+            assert (await close_gracefully(end)).outcome is CLEAN
+
+    server = Server(tls=False)
+    async with trio.open_nursery() as nursery:
+        await server.run(handler, nursery)
+        stream = await server.connect()
+        assert await read_all(stream) == b"hello"
+        await stream.aclose()
+        server.drain.start()
+    assert server.report.outcomes == {CLEAN: 1}
+    assert server.report.closed_by_handler == 0
 
 
 async def test_what_a_handler_raises_ends_the_server_and_truncates_the_connection() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import ssl
 import zlib
 from collections.abc import Awaitable, Callable
 
@@ -183,3 +184,30 @@ def polls(writer: aw.AsyncWrite) -> None:
 
 def half_closeable(stream: aw.AsyncReadWrite) -> trio.abc.HalfCloseableStream:
     return stream
+
+
+async def servers(context: ssl.SSLContext, drain: aw.Drain) -> None:
+    async def handler(stream: aw.TcpStream) -> None: ...
+    async def tls_handler(stream: aw.TlsStream[aw.TcpStream]) -> None: ...
+    async def wrong(stream: aw.BufWriter[aw.TcpStream]) -> None: ...
+    def on_error(exc: Exception, stream: aw.TcpStream) -> None: ...
+
+    report = await aw.serve_tcp(handler, 0, drain=drain, on_error=on_error, max_connections=5)
+    assert_type(report, aw.DrainReport)
+    assert_type(report.failed_handshakes, int)
+    await aw.serve_tls_over_tcp(
+        tls_handler, 0, context, drain=drain, on_error=aw.log_errors, handshake_timeout=5
+    )
+    await aw.serve_tcp(wrong, 0, drain=drain)  # type: ignore[arg-type]
+    await aw.serve_tls_over_tcp(tls_handler, 0, context, drain=drain, on_error=on_error)  # type: ignore[arg-type]
+    listeners = await trio.open_tcp_listeners(0)
+
+    async def foreign(stream: trio.SocketStream) -> None: ...
+
+    await aw.serve_listeners(foreign, listeners, on_error=aw.log_errors, handshake_timeout=None)
+
+
+def addresses(stream: aw.BufWriter[aw.TcpStream]) -> tuple[str, int]:
+    host: str = stream.peer_address[0]
+    port: int = stream.inner.local_address[1]
+    return host, port

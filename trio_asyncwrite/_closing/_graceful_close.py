@@ -118,6 +118,8 @@ class GracefulClose:
         self.unacknowledged: int | None = None
         self.sent = False
         self._sent_at_once = False
+        #: Whether a truncated stack has only to be closed.
+        self._has_arrived = False
         self.unwrapped = False
         #: Where the evidence is: the writer, or after an unwrap the transport below.
         self.current: AsyncWrite = writer
@@ -183,6 +185,9 @@ class GracefulClose:
             running_closes.reset(token)
             try:
                 self._report = self._make_report()
+                # A server counts what its handlers close.
+                for layer in close.layers:
+                    layer.lifecycle.report = self._report
             finally:
                 close.graceful = None
                 self.reported.set()
@@ -301,7 +306,10 @@ class GracefulClose:
             self._note(_failure_of(close))
         if not self.joins:
             # Where the waits do the sending, it is no matter of one poll.
-            self._sent_at_once = not writer.close_patience and close.try_at_once()
+            self._has_arrived = self.state is State.TRUNCATED and has_nothing_to_deliver(writer)
+            self._sent_at_once = self._has_arrived or (
+                not writer.close_patience and close.try_at_once()
+            )
             if not self._sent_at_once:
                 self._wake_foreign_readers()
 
@@ -400,7 +408,9 @@ class GracefulClose:
 
     async def _deliver(self) -> None:
         """Wait until the bytes that a truncated stack has accepted have arrived."""
-        if any(layer.lifecycle.failure is not None for layer in self.close.layers):
+        if self._has_arrived or any(
+            layer.lifecycle.failure is not None for layer in self.close.layers
+        ):
             return
         with self._lingering():
             since = trio.current_time()
@@ -598,6 +608,17 @@ class GracefulClose:
         if ended and (self.delivered or self.unacknowledged == (0 if self.is_tcp else None)):
             return CloseOutcome.CLEAN
         return CloseOutcome.PEER_SILENT
+
+
+def has_nothing_to_deliver(writer: AsyncWrite) -> bool:
+    """Whether all that a stack has accepted is known to have arrived.
+
+    Then a truncated one has only to be closed, and there is nothing to wait for.
+    """
+    return (
+        all(held_by(one) == 0 for one in (*writers_above(writer), *writing_chain(writer)))
+        and _answer(writer, "unacknowledged_bytes") == 0
+    )
 
 
 def _tighten(closes: list[Close], limits: Limits) -> None:

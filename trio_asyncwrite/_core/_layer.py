@@ -68,6 +68,12 @@ def _ask(layer: Layer, name: str, *, otherwise: Any) -> Any:
     return otherwise if inner is None else getattr(inner, name)
 
 
+def _ask_below(layer: Layer, name: str) -> Any:
+    """What the first layer directly below that knows answers; None if none knows."""
+    answers = (getattr(one, name, None) for one in layer.layers_below)
+    return next((one for one in answers if one is not None), None)
+
+
 _NOTHING: Final = object()
 
 
@@ -255,6 +261,23 @@ class Layer(trio.abc.AsyncResource):
         """
         answer: int | None = _ask(self, "descriptor", otherwise=None)
         return answer
+
+    @answer
+    def peer_address(self) -> Any:
+        """The peer's address, as :meth:`socket.socket.getpeername` gives it.
+
+        ``(host, port)`` for IPv4, ``(host, port, flowinfo, scope_id)`` for IPv6, a path for a Unix
+        socket, and ``""`` for one without a name; None without a socket. The layer below answers.
+        """
+        return _ask_below(self, "peer_address")
+
+    @answer
+    def local_address(self) -> Any:
+        """This side's address, as :meth:`socket.socket.getsockname` gives it.
+
+        In the same forms as :attr:`peer_address`. The layer below answers.
+        """
+        return _ask_below(self, "local_address")
 
     @answer
     def carries_data(self) -> bool:

@@ -241,6 +241,8 @@ class Lifecycle:
     #: The close of a layer below that ends one of this layer's two sides.
     side_close: object = None
     released: bool = False
+    #: The report of the graceful close that has ended this layer.
+    report: object = None
     #: What a closed layer says, if there is more to say.
     closed_text: str = ""
     #: Accepted bytes that a close has lost without telling this layer's user, and the task that

@@ -205,7 +205,8 @@ class DrainReport:
     connections: int
     #: How they ended, by their reports: see :attr:`CloseReport.outcome`.
     outcomes: Mapping[CloseOutcome, int]
-    #: How many were closed by their handlers, which alone know how they ended.
+    #: How many were closed by their handlers, which alone know how they ended. One that was closed
+    #: by :func:`close_gracefully` or :class:`graceful` counts by its outcome instead.
     closed_by_handler: int
     #: How many handlers still ran when time was up: they were cancelled. The server closed the
     #: streams of those that did not return then.
@@ -217,6 +218,11 @@ class DrainReport:
     reports: tuple[CloseReport, ...] = field(repr=False)
     #: How long the drain took, in seconds of Trio's clock.
     elapsed: float
+    #: TLS: how many connections failed in their handshake, or were too slow. Their handlers were
+    #: not called, and nothing else counts them.
+    failed_handshakes: int = 0
+    #: How many times ``on_error`` was called.
+    failed_handlers: int = 0
 
     def __str__(self) -> str:
         facts = [f"{count} {outcome.value}" for outcome, count in self.outcomes.items()]
@@ -225,6 +231,8 @@ class DrainReport:
             for count, fact in (
                 (self.closed_by_handler, f"{self.closed_by_handler} closed by a handler"),
                 (self.cancelled, f"{counted(self.cancelled, 'handler')} cancelled"),
+                (self.failed_handlers, f"{counted(self.failed_handlers, 'handler')} failed"),
+                (self.failed_handshakes, f"{counted(self.failed_handshakes, 'handshake')} failed"),
                 (self.unsent_bytes, f"{counted(self.unsent_bytes, 'byte')} unsent"),
             )
             if count

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import trio
 import trio.abc
 
+from trio_asyncwrite._closing._limits import DEFAULT_TIMEOUT
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._tls._over_tcp import TlsListener, open_tls_over_tcp_listeners
 from trio_asyncwrite._transports._tcp_listener import TcpListener, open_tcp_listeners
 
-from ._drain import Drain
+from ._options import Options
 from ._server import Server
 
 if TYPE_CHECKING:
@@ -22,33 +23,23 @@ if TYPE_CHECKING:
     from trio_asyncwrite._tls._stream import TlsStream
     from trio_asyncwrite._transports._tcp import TcpStream
 
-    from ._drain import DrainReport
+    from ._drain import Drain, DrainReport
+
+#: As much as a graceful close gives a peer to take what is sent.
+DEFAULT_HANDSHAKE_TIMEOUT: Final = DEFAULT_TIMEOUT
 
 S = TypeVar("S", bound=AsyncWrite)
 R = TypeVar("R", bound=trio.abc.AsyncResource)
 
 
-def _check(drain: Drain | None) -> None:
-    """Refuse one of another run, or none at all, before anything is opened."""
-    if drain is not None:
-        if not isinstance(drain, Drain):
-            raise TypeError(f"drain must be a Drain or None, got {type(drain).__name__}")
-        with drain.until_started():
-            pass
-
-
-async def _serve(  # noqa: ASYNC128 - serve_listeners and run do it
-    handler: Callable[[S], Awaitable[object]],
-    listeners: Sequence[Any],
-    drain: Drain | None,
+async def _serve(  # noqa: ASYNC128 - run does it
+    handler: Callable[[Any], Awaitable[object]],
+    listeners: Sequence[trio.abc.Listener[Any]],
+    options: Options,
     handler_nursery: trio.Nursery | None,
     status: trio.TaskStatus[Any],
 ) -> DrainReport:
-    if drain is None:
-        await trio.serve_listeners(
-            handler, list(listeners), handler_nursery=handler_nursery, task_status=status
-        )
-    return await Server(handler, drain).run(listeners, handler_nursery, status)
+    return await Server(handler, options).run(listeners, handler_nursery, status)
 
 
 @overload
@@ -60,6 +51,8 @@ async def serve_tcp(
     backlog: int | None = ...,
     handler_nursery: trio.Nursery | None = ...,
     drain: None = ...,
+    on_error: Callable[[Exception, TcpStream], object] | None = ...,
+    max_connections: int | None = ...,
     task_status: trio.TaskStatus[list[TcpListener]] = ...,
 ) -> NoReturn: ...
 
@@ -73,11 +66,13 @@ async def serve_tcp(
     backlog: int | None = ...,
     handler_nursery: trio.Nursery | None = ...,
     drain: Drain,
+    on_error: Callable[[Exception, TcpStream], object] | None = ...,
+    max_connections: int | None = ...,
     task_status: trio.TaskStatus[list[TcpListener]] = ...,
 ) -> DrainReport: ...
 
 
-async def serve_tcp(  # noqa: ASYNC128 - serve_listeners and run do it
+async def serve_tcp(  # noqa: ASYNC128 - run does it
     handler: Callable[[TcpStream], Awaitable[object]],
     port: int,
     *,
@@ -85,25 +80,35 @@ async def serve_tcp(  # noqa: ASYNC128 - serve_listeners and run do it
     backlog: int | None = None,
     handler_nursery: trio.Nursery | None = None,
     drain: Drain | None = None,
+    on_error: Callable[[Exception, TcpStream], object] | None = None,
+    max_connections: int | None = None,
     task_status: trio.TaskStatus[list[TcpListener]] = trio.TASK_STATUS_IGNORED,
 ) -> DrainReport:
     """Serve a TCP port: start ``handler(stream)`` for each connection.
 
     Without ``drain`` it serves for ever, as :func:`trio.serve_tcp` does, and forcefully closes a
-    stream that a handler leaves open. With ``drain``, it closes each connection as
+    stream that a handler leaves open (after an exception, the bytes that it had written have half a
+    second to arrive). With ``drain``, it closes each connection as
     :func:`close_gracefully` does, when the handler returns or is cancelled. So the bytes that a
     handler wrote are not cut off. When the drain starts, the listeners are closed (connections
     that wait there are still accepted). Handlers may finish; those that still run after the grace
     are cancelled. When all connections are closed, it returns.
 
     Args:
-        handler: an async callable that takes the stream. What it raises ends the server, and
-            truncates that connection.
+        handler: an async callable that takes the stream. What it raises truncates that connection,
+            and goes to ``on_error`` or ends the server.
         port: the port number; 0 lets the system choose one.
         host: the address to listen on; ``None`` for all of them.
         backlog: how many connections may wait to be accepted; ``None`` for a good default.
         handler_nursery: where the handlers run; by default in a nursery of this call.
         drain: what ends the server.
+        on_error: what is told of an exception that a handler raises, as ``on_error(exc, stream)``,
+            before the stream is closed; for example :func:`log_errors`. That connection is
+            truncated, and the server goes on. A plain function; what it raises ends the server. It
+            is not told of :exc:`trio.Cancelled`, Ctrl-C and :exc:`SystemExit`. Without it, an
+            exception ends the server.
+        max_connections: how many connections may be served at once; ``None`` for no limit. At the
+            limit the server stops accepting, and clients wait in the listener's backlog.
         task_status: with ``nursery.start``, it returns the listeners.
 
     Returns:
@@ -112,15 +117,17 @@ async def serve_tcp(  # noqa: ASYNC128 - serve_listeners and run do it
     Raises:
         OSError: if the port cannot be listened on.
         RuntimeError: if ``drain`` belongs to another ``trio.run``.
+        TypeError: if ``handler`` is no async function, or ``on_error`` no plain one.
+        ValueError: if a number is too small.
 
     Cancellation: nothing happened, except that the server and its handlers end. With ``drain``,
         buffered bytes that the kernel takes at once are still sent.
 
     Source: :func:`trio.serve_tcp`.
     """
-    _check(drain)
+    options = Options(handler, drain, on_error, max_connections, None)
     listeners = await open_tcp_listeners(port, host=host, backlog=backlog)
-    return await _serve(handler, listeners, drain, handler_nursery, task_status)
+    return await _serve(handler, listeners, options, handler_nursery, task_status)
 
 
 @overload
@@ -134,6 +141,9 @@ async def serve_tls_over_tcp(
     backlog: int | None = ...,
     handler_nursery: trio.Nursery | None = ...,
     drain: None = ...,
+    on_error: Callable[[Exception, TlsStream[TcpStream]], object] | None = ...,
+    max_connections: int | None = ...,
+    handshake_timeout: float = ...,
     task_status: trio.TaskStatus[list[TlsListener[TcpStream]]] = ...,
 ) -> NoReturn: ...
 
@@ -149,11 +159,14 @@ async def serve_tls_over_tcp(
     backlog: int | None = ...,
     handler_nursery: trio.Nursery | None = ...,
     drain: Drain,
+    on_error: Callable[[Exception, TlsStream[TcpStream]], object] | None = ...,
+    max_connections: int | None = ...,
+    handshake_timeout: float = ...,
     task_status: trio.TaskStatus[list[TlsListener[TcpStream]]] = ...,
 ) -> DrainReport: ...
 
 
-async def serve_tls_over_tcp(  # noqa: ASYNC128 - serve_listeners and run do it
+async def serve_tls_over_tcp(  # noqa: ASYNC128 - run does it
     handler: Callable[[TlsStream[TcpStream]], Awaitable[object]],
     port: int,
     ssl_context: ssl.SSLContext,
@@ -163,15 +176,19 @@ async def serve_tls_over_tcp(  # noqa: ASYNC128 - serve_listeners and run do it
     backlog: int | None = None,
     handler_nursery: trio.Nursery | None = None,
     drain: Drain | None = None,
+    on_error: Callable[[Exception, TlsStream[TcpStream]], object] | None = None,
+    max_connections: int | None = None,
+    handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
     task_status: trio.TaskStatus[list[TlsListener[TcpStream]]] = trio.TASK_STATUS_IGNORED,
 ) -> DrainReport:
     """Serve a TCP port with TLS: start ``handler(stream)`` for each connection.
 
-    With ``drain`` it ends as :func:`serve_tcp` does.
+    The handshake is done before the handler is called. With ``drain`` it ends as :func:`serve_tcp`
+    does.
 
     Args:
-        handler: an async callable that takes the stream. What it raises ends the server, and
-            truncates that connection.
+        handler: an async callable that takes the stream. What it raises truncates that connection,
+            and goes to ``on_error`` or ends the server.
         port: the port number; 0 lets the system choose one.
         ssl_context: the context for all connections.
         host: the address to listen on; ``None`` for all of them.
@@ -180,6 +197,13 @@ async def serve_tls_over_tcp(  # noqa: ASYNC128 - serve_listeners and run do it
         handler_nursery: where the handlers run; by default in a nursery of this call.
         drain: what ends the server. Without it, a stream that a handler leaves open is closed
             forcefully.
+        on_error: see :func:`serve_tcp`.
+        max_connections: see :func:`serve_tcp`. A connection counts from before its handshake.
+        handshake_timeout: how long the handshake may take, in seconds; ``math.inf`` for no limit.
+            It is done before the handler is called. One that fails, or takes too long, is counted
+            in :attr:`DrainReport.failed_handshakes` and logged (level INFO, logger
+            ``"trio_asyncwrite"``); the handler and ``on_error`` hear nothing of it. When the drain
+            starts, those under way may take one more second.
         task_status: with ``nursery.start``, it returns the listeners.
 
     Returns:
@@ -188,17 +212,19 @@ async def serve_tls_over_tcp(  # noqa: ASYNC128 - serve_listeners and run do it
     Raises:
         OSError: if the port cannot be listened on.
         RuntimeError: if ``drain`` belongs to another ``trio.run``.
+        TypeError: if ``handler`` is no async function, or ``on_error`` no plain one.
+        ValueError: if a number is too small.
 
     Cancellation: nothing happened, except that the server and its handlers end. With ``drain``,
         buffered bytes that the kernel takes at once are still sent.
 
     Source: :func:`trio.serve_ssl_over_tcp`.
     """
-    _check(drain)
+    options = Options(handler, drain, on_error, max_connections, handshake_timeout)
     listeners = await open_tls_over_tcp_listeners(
         port, ssl_context, host=host, https_compatible=https_compatible, backlog=backlog
     )
-    return await _serve(handler, listeners, drain, handler_nursery, task_status)
+    return await _serve(handler, listeners, options, handler_nursery, task_status)
 
 
 @overload
@@ -208,6 +234,9 @@ async def serve_listeners(
     *,
     drain: None = ...,
     handler_nursery: trio.Nursery | None = ...,
+    on_error: Callable[[Exception, R], object] | None = ...,
+    max_connections: int | None = ...,
+    handshake_timeout: float | None = ...,
     task_status: trio.TaskStatus[Sequence[trio.abc.Listener[R]]] = ...,
 ) -> NoReturn: ...
 
@@ -219,16 +248,22 @@ async def serve_listeners(
     *,
     drain: Drain,
     handler_nursery: trio.Nursery | None = ...,
+    on_error: Callable[[Exception, S], object] | None = ...,
+    max_connections: int | None = ...,
+    handshake_timeout: float | None = ...,
     task_status: trio.TaskStatus[Sequence[trio.abc.Listener[S]]] = ...,
 ) -> DrainReport: ...
 
 
-async def serve_listeners(  # noqa: ASYNC128 - serve_listeners and run do it
+async def serve_listeners(  # noqa: ASYNC128 - run does it
     handler: Callable[[Any], Awaitable[object]],
     listeners: Sequence[trio.abc.Listener[Any]],
     *,
     drain: Drain | None = None,
     handler_nursery: trio.Nursery | None = None,
+    on_error: Callable[[Exception, Any], object] | None = None,
+    max_connections: int | None = None,
+    handshake_timeout: float | None = None,
     task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
 ) -> DrainReport:
     """Serve listeners of your own, for ever or until they are drained, as :func:`serve_tcp` does.
@@ -236,13 +271,17 @@ async def serve_listeners(  # noqa: ASYNC128 - serve_listeners and run do it
     A Unix socket, for example: ``TcpListener(sock)``.
 
     Args:
-        handler: an async callable that takes the stream. What it raises ends the server, and
-            truncates that connection.
+        handler: an async callable that takes the stream. What it raises truncates that connection,
+            and goes to ``on_error`` or ends the server.
         listeners: what to accept connections from; with ``drain``, as streams of this library.
             They are closed.
         drain: what ends the server. Without it, a stream that a handler leaves open is closed
             forcefully.
         handler_nursery: where the handlers run; by default in a nursery of this call.
+        on_error: see :func:`serve_tcp`.
+        max_connections: see :func:`serve_tcp`.
+        handshake_timeout: as for :func:`serve_tls_over_tcp`, for streams that have a
+            ``do_handshake``; ``None`` leaves the handshake to the handler.
         task_status: with ``nursery.start``, it returns ``listeners``.
 
     Returns:
@@ -251,11 +290,13 @@ async def serve_listeners(  # noqa: ASYNC128 - serve_listeners and run do it
     Raises:
         OSError: if accepting fails, for more than a lack of resources.
         RuntimeError: if ``drain`` belongs to another ``trio.run``.
+        TypeError: if ``handler`` is no async function, or ``on_error`` no plain one.
+        ValueError: if a number is too small.
 
     Cancellation: nothing happened, except that the server and its handlers end. With ``drain``,
         buffered bytes that the kernel takes at once are still sent.
 
     Source: :func:`trio.serve_listeners`.
     """
-    _check(drain)
-    return await _serve(handler, listeners, drain, handler_nursery, task_status)
+    options = Options(handler, drain, on_error, max_connections, handshake_timeout)
+    return await _serve(handler, listeners, options, handler_nursery, task_status)

@@ -18,37 +18,53 @@ under load there would be no end.
 it has looked: the waits of :meth:`Drain.until_started` have a deadline, which the run loop looks at
 after it has looked for input, and are not cancelled.
 
+**Without a drain** it serves for ever, and closes by force what a handler leaves open, as Trio
+does. For the rest it is the same server, with a drain that never starts.
+
+**Who is served.** A connection waits, in its own task, until there is room for it, then for its TLS
+handshake; then its handler is called. Whatever is raised up to there is the peer's doing, and is
+counted. From there on an exception is the handler's, and goes to ``on_error``.
+
 **Ctrl-C** is held off from these lines, and not from the handlers.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 
 import trio
 import trio.abc
 
-from trio_asyncwrite._closing._graceful_close import GracefulClose, end_stream
+from trio_asyncwrite._closing._graceful_close import (
+    GracefulClose,
+    end_stream,
+    has_nothing_to_deliver,
+    writer_of,
+)
+from trio_asyncwrite._closing._limits import DEFAULT_LINGER_BYTES, Limits
+from trio_asyncwrite._closing._report import CloseReport
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import consists_of
 from trio_asyncwrite._core._close import Close, Hardness
 from trio_asyncwrite._core._lifecycle import ENDED
 
 from . import _backlog
-from ._drain import DrainReport
+from ._callbacks import call_handler, call_on_error, split_exception
+from ._drain import Drain, DrainReport
+from ._log_errors import LOGGER, peer_of
+from ._room import Room
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from trio_asyncwrite._closing._limits import Limits
-    from trio_asyncwrite._closing._report import CloseOutcome, CloseReport
+    from trio_asyncwrite._closing._report import CloseOutcome
 
-    from ._drain import Drain
+    from ._options import Options
 
-S = TypeVar("S", bound=AsyncWrite)
+S = TypeVar("S", bound=trio.abc.AsyncResource)
 
 #: Out of descriptors or memory, which may pass; and how long to wait for that, in seconds. Both
 #: as in trio.serve_listeners.
@@ -62,50 +78,89 @@ _TIME_TO_RETURN: Final = 0.25
 #: How long the bytes of a truncated stream have to arrive after the grace, in seconds.
 _TIME_TO_DELIVER: Final = 0.5
 
+#: How long the handshakes that are under way when the drain starts may still take, in seconds.
+_LAST_HANDSHAKES: Final = 1.0
+
+#: What the peer of a failed handshake gets.
+_AT_ONCE: Final = Limits(0, 0, 0)
+
+#: Without a drain: how a stream ends whose handler has raised.
+_AFTER_AN_ERROR: Final = Limits(_TIME_TO_DELIVER, _TIME_TO_DELIVER, DEFAULT_LINGER_BYTES)
+
 # What a handler may raise when its stream was taken from it.
 _STREAM_IS_GONE: Final = (trio.Cancelled, trio.ClosedResourceError, trio.BrokenResourceError)
-
-
-# The server's own lines are protected from Ctrl-C, and a protection covers what is called from
-# there, too; but a handler that never awaits must be interruptible.
-@trio.lowlevel.disable_ki_protection
-async def _call_handler(handler: Callable[[S], Awaitable[object]], stream: S) -> None:
-    await handler(stream)
 
 
 @final
 class _Connection(Generic[S]):
     """A stream, and how far its handler and its close have come."""
 
-    __slots__ = ("closing", "is_handled", "scope", "stream")
+    __slots__ = (
+        "_writer",
+        "closing",
+        "handshake",
+        "is_handled",
+        "is_running",
+        "is_served",
+        "scope",
+        "stream",
+    )
 
     def __init__(self, stream: S) -> None:
         self.stream = stream
+        # What was made of a stream of another library: it keeps what it is told of its end.
+        self._writer: AsyncWrite | None = None
         #: Around the handler.
         self.scope = trio.CancelScope()
         #: Whether the handler has neither returned nor lost the stream.
         self.is_handled = True
+        #: Whether there was room for it; and whether the handler was called.
+        self.is_served = self.is_running = False
+        #: Around the handshake.
+        self.handshake: trio.CancelScope | None = None
         #: The server's own close of it.
         self.closing: GracefulClose | None = None
 
+    def writer(self) -> AsyncWrite | None:
+        """The stream as a writer; None if it is none, or is closed and cannot be asked."""
+        stream: object = self.stream
+        if isinstance(stream, AsyncWrite):
+            return stream
+        if self._writer is None and isinstance(stream, trio.abc.SendStream):
+            # The handler may have closed it, and then nobody can tell what it was.
+            with contextlib.suppress(Exception):
+                self._writer = writer_of(stream)
+        return self._writer
+
     def is_closed(self) -> bool:
         """Whether somebody has closed the stream, or is closing it."""
-        lifecycle = self.stream.lifecycle
-        return lifecycle.released or lifecycle.close is not None
+        writer = self.writer()
+        return writer is None or writer.lifecycle.released or writer.lifecycle.close is not None
 
     def mark_truncated(self) -> None:
         """Whatever ends the stream now must show that a message was cut short."""
-        lifecycle = self.stream.lifecycle
-        lifecycle.marked_truncated = lifecycle.phase is not ENDED
+        writer = self.writer()
+        if writer is not None:
+            writer.lifecycle.marked_truncated = writer.lifecycle.phase is not ENDED
+
+
+def _writer(connection: _Connection[S]) -> AsyncWrite:
+    writer = connection.writer()
+    assert writer is not None
+    return writer
 
 
 @final
 class Server(Generic[S]):
     """The connections of one server."""
 
-    def __init__(self, handler: Callable[[S], Awaitable[object]], drain: Drain) -> None:
+    def __init__(self, handler: Callable[[S], Awaitable[object]], options: Options) -> None:
         self._handler = handler
-        self._drain = drain
+        self._options = options
+        #: Whether connections are closed gracefully, and the server has an end.
+        self._is_graceful = options.drain is not None
+        self._drain = options.drain or Drain()
+        self._room = Room(options.max_connections)
         self._open_connections: dict[int, _Connection[S]] = {}
         #: How many listeners and connections there are, and when there are none any more.
         self._open = 0
@@ -113,6 +168,8 @@ class Server(Generic[S]):
         self._connections = 0
         self._closed_by_handler = 0
         self._cancelled = 0
+        self._failed_handshakes = 0
+        self._failed_handlers = 0
         self._unsent_bytes = 0
         self._outcomes: Counter[CloseOutcome] = Counter()
         self._reports: list[CloseReport] = []
@@ -126,6 +183,7 @@ class Server(Generic[S]):
             async with listener:
                 with self._drain.until_started():
                     while True:
+                        await self._room.wait_to_accept()
                         await self._accept_one(listener, nursery)
                 with trio.move_on_at(self._drain.deadline):
                     await self._last_call(listener, nursery)
@@ -136,6 +194,7 @@ class Server(Generic[S]):
         sock = _backlog.socket_of(listener)
         waiting = 0 if sock is None else _backlog.queue_length(sock)
         while sock is not None and waiting and _backlog.has_waiting(sock):
+            await self._room.wait_to_accept()
             # Another process that shares the socket may be faster.
             with trio.move_on_after(_RESOURCES_PAUSE):
                 waiting -= await self._accept_one(listener, nursery)
@@ -146,14 +205,14 @@ class Server(Generic[S]):
         except OSError as exc:
             if exc.errno not in _OUT_OF_RESOURCES:
                 raise
-            logging.getLogger(__name__).exception(
+            LOGGER.exception(
                 "accept returned %s; trying again in %s seconds",
                 errno.errorcode[exc.errno],
                 _RESOURCES_PAUSE,
             )
             await trio.sleep(_RESOURCES_PAUSE)
             return False
-        if not isinstance(stream, AsyncWrite):
+        if self._is_graceful and not isinstance(stream, AsyncWrite):
             await trio.aclose_forcefully(stream)
             raise TypeError(
                 f"a server with a drain needs listeners that accept streams of this library, got "
@@ -161,6 +220,7 @@ class Server(Generic[S]):
             )
         self._connections += 1
         self._open += 1
+        self._room.accepted += 1
         nursery.start_soon(self._serve, stream)
         return True
 
@@ -174,6 +234,7 @@ class Server(Generic[S]):
             await self._handle(connection)
         finally:
             del self._open_connections[id(connection)]
+            self._room.leave(was_served=connection.is_served)
             self._count_closed()
 
     def _count_closed(self) -> None:
@@ -184,35 +245,107 @@ class Server(Generic[S]):
     async def _handle(self, connection: _Connection[S]) -> None:
         try:
             with connection.scope:
-                await _call_handler(self._handler, connection.stream)
-        except BaseException as exc:  # noqa: ASYNC103 - the task ends here
-            if not connection.is_handled:
+                await self._room.wait_to_serve()
+                connection.is_served = True
+                if await self._shake_hands(connection):
+                    connection.is_running = True
+                    await call_handler(self._handler, connection.stream)
+        except BaseException as exc:  # noqa: ASYNC103 - what nobody is told of is raised
+            if not connection.is_handled and consists_of(exc, _STREAM_IS_GONE):
                 # The stream was taken from it; what it says of that is our doing.
-                if not consists_of(exc, _STREAM_IS_GONE):
-                    raise
                 return  # noqa: ASYNC104
-            connection.is_handled = False
-            if not consists_of(exc, (trio.Cancelled,)):
-                # A message may be half-sent.
-                connection.mark_truncated()
-            # It has limits of its own.
-            await self._end(connection)  # noqa: ASYNC102
-            raise
+            if await self._fail(connection, exc):  # noqa: ASYNC102
+                raise
+            return  # noqa: ASYNC104
         if connection.is_handled:
             connection.is_handled = False
-            await self._end(connection)
+            if connection.handshake is not None and not connection.is_running:
+                self._failed_handshakes += 1
+                # Nobody waits for more than the alert, which the handshake has sent.
+                await end_stream(_writer(connection), _AT_ONCE)
+            else:
+                await self._end(connection)
 
-    async def _end(self, connection: _Connection[S]) -> None:
+    async def _shake_hands(self, connection: _Connection[S]) -> bool:
+        """Do the TLS handshake, if there is one to be done here; whether it has succeeded."""
+        timeout = self._options.handshake_timeout
+        do_handshake = getattr(connection.stream, "do_handshake", None)
+        if timeout is None or do_handshake is None:
+            return True
+        timeout = min(timeout, _LAST_HANDSHAKES) if self._drain.started else timeout
+        said: object = f"no handshake within {timeout:g} seconds"
+        with trio.move_on_after(timeout) as scope:  # noqa: ASYNC912 - a handshake is one
+            connection.handshake = scope
+            try:
+                await do_handshake()
+            except trio.BrokenResourceError as exc:
+                said = exc.__cause__ or exc
+            else:
+                return True
+        LOGGER.info("TLS handshake with %s failed: %s", peer_of(connection.stream), said)
+        return False
+
+    async def _fail(self, connection: _Connection[S], exc: BaseException) -> bool:
+        """Close the stream of a handler that has raised; whether that is to be raised."""
+        was_taken = not connection.is_handled
+        connection.is_handled = False
+        is_cancelled = consists_of(exc, (trio.Cancelled,))
+        if not (was_taken or is_cancelled):
+            # A message may be half-sent.
+            connection.mark_truncated()
+        try:
+            rest = self._tell(exc, connection.stream)
+        finally:
+            if not was_taken:
+                # It has limits of its own.
+                await self._end(connection, failed=not is_cancelled)  # noqa: ASYNC102
+        if rest is not None and rest is not exc:
+            raise rest
+        return rest is not None
+
+    def _tell(self, exc: BaseException, stream: S) -> BaseException | None:
+        """Tell ``on_error`` what concerns one connection; what is left is to be raised."""
+        on_error = self._options.on_error
+        if on_error is None:
+            return exc
+        told, rest = split_exception(exc)
+        if told is not None:
+            self._failed_handlers += 1
+            call_on_error(on_error, told, stream)
+        return rest
+
+    async def _end(self, connection: _Connection[S], *, failed: bool = False) -> None:
         """Close a stream that its handler has left."""
-        if connection.is_closed():
-            self._closed_by_handler += 1
+        writer = connection.writer() if self._is_graceful or failed else None
+        if writer is None:
+            await self._close_by_force(connection)
             return
-        connection.closing = closing = GracefulClose(connection.stream, self._limits())
+        if connection.is_closed():
+            report = writer.lifecycle.report
+            if isinstance(report, CloseReport):
+                self._note(report)
+            else:
+                self._closed_by_handler += 1
+            return
+        limits = self._limits() if self._is_graceful else _AFTER_AN_ERROR
+        connection.closing = closing = GracefulClose(writer, limits)
+        if writer.lifecycle.marked_truncated and has_nothing_to_deliver(writer):
+            # At once, so nobody need watch for a cancellation meanwhile.
+            self._note(await closing.run())
+            return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._hurry_when_cancelled, closing)
             report = await closing.run()
             self._note(report)
             nursery.cancel_scope.cancel()
+
+    async def _close_by_force(self, connection: _Connection[S]) -> None:
+        """Close it as Trio's servers do."""
+        try:
+            await trio.aclose_forcefully(connection.stream)
+        except Exception as exc:
+            if self._tell(exc, connection.stream) is not None:
+                raise
 
     @trio.lowlevel.enable_ki_protection
     async def _hurry_when_cancelled(self, closing: GracefulClose) -> None:
@@ -245,7 +378,7 @@ class Server(Generic[S]):
         await trio.sleep_until(self._drain.deadline)
         for connection in list(self._open_connections.values()):
             if connection.is_handled:
-                self._cancelled += 1
+                self._cancelled += connection.is_running
                 if not connection.is_closed():
                     connection.mark_truncated()
                 connection.scope.cancel()
@@ -255,12 +388,13 @@ class Server(Generic[S]):
         await trio.sleep(_TIME_TO_RETURN)
         async with trio.open_nursery() as nursery:
             for connection in list(self._open_connections.values()):
-                if connection.is_handled and not connection.stream.lifecycle.released:
+                writer = _writer(connection)
+                if connection.is_handled and not writer.lifecycle.released:
                     connection.is_handled = False
-                    nursery.start_soon(self._take, connection.stream)
+                    nursery.start_soon(self._take, writer)
 
     @trio.lowlevel.enable_ki_protection
-    async def _take(self, stream: S) -> None:
+    async def _take(self, stream: AsyncWrite) -> None:
         """Close a stream that its handler is still using, or closing."""
         running = stream.lifecycle.close
         if isinstance(running, Close):
@@ -282,6 +416,12 @@ class Server(Generic[S]):
                 nursery.start_soon(self._accept, listener, handler_nursery or nursery)
             status.started(listeners)
             await drain.wait_started()
+            for connection in self._open_connections.values():
+                if connection.handshake is not None:
+                    # Harmless where it is over.
+                    connection.handshake.deadline = min(
+                        connection.handshake.deadline, drain.started_at + _LAST_HANDSHAKES
+                    )
             nursery.start_soon(self._enforce)
             if self._open:
                 await self._all_closed.wait()
@@ -294,4 +434,6 @@ class Server(Generic[S]):
             unsent_bytes=self._unsent_bytes,
             reports=tuple(self._reports),
             elapsed=trio.current_time() - drain.started_at,
+            failed_handshakes=self._failed_handshakes,
+            failed_handlers=self._failed_handlers,
         )

@@ -9,7 +9,7 @@ import socket as stdlib_socket
 import stat
 import sys
 import warnings
-from typing import Protocol, final
+from typing import TYPE_CHECKING, Any, Protocol, final
 
 import trio
 import trio.abc
@@ -18,9 +18,13 @@ from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._close import close_at_once
 from trio_asyncwrite._core._stack import begin_shutdown
 
+from ._address import address
 from ._blocking_mode import NonBlockingMode
 from ._borrowed_socket import BorrowedSocket
 from ._fd import FdWriter, check_byte_stream, prepare_close
+
+if TYPE_CHECKING:
+    from typing import Literal
 
 if sys.platform != "win32":  # pragma: no branch
     import fcntl
@@ -127,6 +131,23 @@ class PollEvented(FdWriter):
         except OSError as exc:
             self._raise(exc)
         self._shut_down(sock)
+
+    @answer
+    def peer_address(self) -> Any:
+        """Of a socket, while it is open and connected; see :attr:`Layer.peer_address`."""
+        return self._address("getpeername")
+
+    @answer
+    def local_address(self) -> Any:
+        """Of a socket, while it is open; see :attr:`Layer.local_address`."""
+        return self._address("getsockname")
+
+    def _address(self, name: Literal["getpeername", "getsockname"]) -> Any:
+        if not self.is_socket:
+            return None
+        with contextlib.suppress(OSError, ValueError):
+            return address(BorrowedSocket(self.fileno()), name)
+        return None
 
     @answer
     def half_closes(self) -> bool:

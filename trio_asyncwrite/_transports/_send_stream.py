@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 import trio.abc
@@ -26,6 +26,7 @@ from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._errors import CutShort, NotReady
 from trio_asyncwrite._core._stack import arm_reset, begin_shutdown, fail, is_layer, writing_chain
 
+from ._address import foreign_address
 from ._borrowed_socket import BorrowedSocket
 from ._fd import prepare_close, swap_linger
 from ._tcp_info import is_gone, unacknowledged_bytes
@@ -92,6 +93,16 @@ class SendStreamWriter(AsyncWrite):
     def foreign_below(self) -> tuple[object, ...]:
         """The stream."""
         return (self.stream,)
+
+    @answer
+    def peer_address(self) -> Any:
+        """That of the Trio socket below the stream, while it is open and connected."""
+        return foreign_address(self.stream, "getpeername")
+
+    @answer
+    def local_address(self) -> Any:
+        """That of the Trio socket below the stream, while it is open."""
+        return foreign_address(self.stream, "getsockname")
 
     @answer
     def half_closes(self) -> bool:

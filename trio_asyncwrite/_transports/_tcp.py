@@ -6,7 +6,7 @@ import contextlib
 import functools
 import socket as stdlib_socket
 import sys
-from typing import TYPE_CHECKING, final, overload
+from typing import TYPE_CHECKING, Any, final, overload
 
 import trio
 
@@ -16,6 +16,7 @@ from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._shell import claim, drive, leave
 from trio_asyncwrite._core._stack import begin_shutdown
 
+from ._address import address
 from ._fd import FdWriter, check_byte_stream, prepare_close
 from ._send_queue import (
     NOT_OURS,
@@ -67,6 +68,15 @@ class TcpStream(FdWriter):
     Source: ``tokio::net::TcpStream``.
     """
 
+    #: The peer's address, as :meth:`socket.socket.getpeername` gives it; see
+    #: :attr:`Layer.peer_address`. It is kept, so a log of errors has it when the peer has reset the
+    #: connection, and when this stream is closed. None if the peer had gone before this stream was
+    #: made; a :class:`TcpListener` knows it even then.
+    peer_address: Any
+
+    # Kept once somebody has asked for it.
+    _local_address: Any = None
+
     def __init__(self, stream: trio.SocketStream | trio.socket.SocketType) -> None:
         if sys.platform == "win32":  # pragma: no cover
             raise NotImplementedError(
@@ -85,9 +95,21 @@ class TcpStream(FdWriter):
         self.socket: trio.socket.SocketType = stream.socket
         with contextlib.suppress(Exception):  # a socket of a test may know nothing
             self.is_known_as_tcp: bool = is_tcp(self.socket)
+        # Now: the kernel forgets it when the peer resets the connection.
+        self.peer_address = address(self.socket, "getpeername")
         self._mark = first_mark(self.socket) if self.is_known_as_tcp else NOT_OURS
         #: How long waits were, in seconds, that were cut short before there was room.
         self._waited = 0.0
+
+    @answer
+    def local_address(self) -> Any:
+        """This side's address; see :attr:`Layer.local_address`.
+
+        Once asked for, it stays known after the close; None if it was never asked for before.
+        """
+        if self._local_address is None:
+            self._local_address = address(self.socket, "getsockname")
+        return self._local_address
 
     def fileno(self) -> int:
         """The socket's file descriptor, or -1 once it is closed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
 import trio
 import trio.abc
@@ -11,6 +11,29 @@ from trio_asyncwrite._core._checks import inherits
 
 from ._fd import check_byte_stream
 from ._tcp import TcpStream
+
+
+@final
+class _Accepting:
+    """One accept, in the place of a SocketListener and its socket, that keeps the peer's address.
+
+    SocketListener.accept() drops it, and if the peer has reset the connection meanwhile, the kernel
+    has forgotten it.
+    """
+
+    __slots__ = ("_listening", "address")
+
+    def __init__(self, listening: trio.socket.SocketType) -> None:
+        self._listening = listening
+        self.address: Any = None
+
+    @property
+    def socket(self) -> _Accepting:
+        return self
+
+    async def accept(self) -> tuple[trio.socket.SocketType, Any]:
+        sock, self.address = await self._listening.accept()
+        return sock, self.address
 
 
 @final
@@ -55,7 +78,11 @@ class TcpListener(trio.abc.Listener[TcpStream]):
 
         Source: :meth:`trio.abc.Listener.accept`.
         """
-        return TcpStream(await self._listener.accept())
+        accepting = _Accepting(self.socket)
+        # Trio's own code decides which errors are waited out.
+        stream = TcpStream(await trio.SocketListener.accept(accepting))  # type: ignore[arg-type]
+        stream.peer_address = accepting.address
+        return stream
 
     async def aclose(self) -> None:
         """Stop listening. Connections already accepted stay open.
