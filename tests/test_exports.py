@@ -95,11 +95,12 @@ def test_all_is_a_sorted_tuple_of_what_the_module_offers(module: ModuleType) -> 
 
 def test_all_is_what_the_reference_documents() -> None:
     module, documented = "", []
-    for line in (DOCS / "reference.rst").read_text().splitlines():
-        if found := re.match(r"\.\. (?:current)?module:: (\S+)", line):
-            module = found[1]
-        elif found := re.match(r"\.\. auto(?:class|exception|function):: (\w+)", line):
-            documented.append(f"{module}.{found[1]}")
+    for page in sorted(DOCS.glob("reference/*.rst")):
+        for line in page.read_text().splitlines():
+            if found := re.match(r"\.\. public-names:: (\S+)$", line):
+                module = found[1]
+            elif found := re.match(r"   (\w+)(?: :.+)?$", line):
+                documented.append(f"{module}.{found[1]}")
 
     assert sorted(documented) == sorted(PUBLIC)
 
