@@ -36,6 +36,7 @@ extensions = [
     "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
     "public_names",
+    "cancellation",
 ]
 exclude_patterns = ["_build"]
 source_suffix = {".rst": "restructuredtext"}
@@ -43,6 +44,8 @@ nitpicky = True
 default_role = "any"
 html_theme = "furo"
 html_title = "trio_asyncwrite"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 
 # What the library's own parts tell each other: classes of layers, and a drain its servers.
 NOT_SHOWN = (

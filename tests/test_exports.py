@@ -156,33 +156,3 @@ def test_raises_names_exceptions_and_says_when(path: str) -> None:
         found = [getattr(place, bare) for place in places if hasattr(place, bare)]
         assert issubclass(found[0], BaseException)
         assert when
-
-
-def table_of_promises() -> dict[str, str]:
-    """What the page on cancellation says: names of the first column -> word of the second."""
-    page = (DOCS / "cancellation.rst").read_text()
-    row = re.compile(r"^   \* - ((?:.+\n)+?)     - (.+)$", re.MULTILINE)
-    return {
-        path: word
-        for names, word in row.findall(page)
-        for path in re.findall(r":(?:meth|func):`~(trio_asyncwrite\.[\w.]+)`", names)
-    }
-
-
-def test_the_table_of_promises_is_what_the_docstrings_say() -> None:
-    table = table_of_promises()
-
-    assert table == {path: promise(path) for path in table}
-
-
-@pytest.mark.parametrize("path", ASYNC)
-def test_the_table_of_promises_has_every_call(path: str) -> None:
-    """... but for an override that promises what its base does."""
-    table = table_of_promises()
-    owner, _, name = path.rpartition(".")
-    bases = CLASSES[owner].__mro__[1:] if owner in CLASSES else ()
-    rows = [path, *(f"{base.__module__}.{base.__name__}.{name}" for base in bases)]
-    found = next((row for row in rows if row in table), None)
-
-    assert found is not None
-    assert table[found] == promise(path)
