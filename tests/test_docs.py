@@ -39,6 +39,13 @@ def test_python_on_a_page_is_executed(page: Path) -> None:
     assert not re.search(r"\.\. (?:code|code-block|sourcecode):: *(?:python|$)", page.read_text())
 
 
+def test_the_table_from_tokio_has_every_public_name() -> None:
+    page = (DOCS / "tokio.rst").read_text()
+    named = set(re.findall(r":\w+:`~trio_asyncwrite\.(\w+)[\w.]*`", page))
+
+    assert named >= set(trio_asyncwrite.__all__)
+
+
 def test_every_recipe_is_on_its_page() -> None:
     page = (DOCS / "recipes.rst").read_text()
     included = re.findall(r"^\.\. literalinclude:: (recipes/\w+\.py)$", page, re.MULTILINE)
