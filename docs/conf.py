@@ -26,7 +26,7 @@ sys.path.insert(0, str(HERE / "_ext"))
 logger = sphinx.util.logging.getLogger(__name__)
 
 project = "trio_asyncwrite"
-author = "The trio_asyncwrite contributors"
+author = project_copyright = "The trio_asyncwrite contributors"
 version = release = __version__
 
 extensions = [
