@@ -110,6 +110,8 @@ def lint(session: nox.Session) -> None:
         ("ruff", "format", "--check"),
         ("flake8-async", "--enable=ASYNC", "--disable=ASYNC910", startable, *sources),
         ("towncrier", "build", "--draft", "--version=next"),
+        # As an index renders it.
+        ("python", "-m", "readme_renderer", "README.md", "-o", os.devnull),
         *news,
     )
 
