@@ -60,7 +60,7 @@ def venv_python(env: Mapping[str, str]) -> str:
     if not installed.exists():
         print(f"dev.py: making {VENV.name} with {NOX}", flush=True)
         subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
-        pip = [python, "-m", "pip", "install", "--quiet", NOX]
+        pip = [str(python), "-m", "pip", "install", "--quiet", NOX]
         if subprocess.run(pip, check=False, env=env).returncode:
             sys.exit(NO_NOX)
         installed.touch()

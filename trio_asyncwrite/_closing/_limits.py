@@ -7,7 +7,7 @@ from typing import Final, final
 
 import trio.abc
 
-from trio_asyncwrite._core._checks import not_negative
+from trio_asyncwrite._core._checks import connection_advice, not_negative
 
 DEFAULT_TIMEOUT: Final = 30.0
 #: The pause that nginx allows in its lingering close ("lingering_timeout").
@@ -55,4 +55,5 @@ def check_stream(stream: object) -> None:
         name = type(stream).__name__
         is_several = name in ("list", "tuple", "set")
         instead = ": close_all_gracefully() takes several" if is_several else ""
+        instead = instead or connection_advice(stream)
         raise TypeError(f"expected a trio.abc.SendStream, got {name}{instead}")
