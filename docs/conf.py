@@ -49,9 +49,9 @@ html_css_files = ["pages.css"]
 
 # What the library's own parts tell each other: classes of layers, and a drain its servers.
 NOT_SHOWN = (
-    "announces_held_bytes", "lifecycle", "limits", "overrides_held_bytes",
+    "announces_held_bytes", "lifecycle", "limits", "overrides_held_bytes", "overrides_inner",
     "overrides_keeps_messages", "overrides_layers_below", "overrides_owns_below",
-    "overrides_poll_close", "overrides_release", "started_at",
+    "overrides_poll_close", "overrides_poll_write", "overrides_release", "started_at",
 )  # fmt: skip
 names_not_shown = NOT_SHOWN
 
