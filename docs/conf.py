@@ -37,6 +37,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "public_names",
     "cancellation",
+    "recipes",
 ]
 exclude_patterns = ["_build"]
 source_suffix = {".rst": "restructuredtext"}
