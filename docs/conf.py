@@ -50,6 +50,7 @@ html_css_files = ["pages.css"]
 
 # What the library's own parts tell each other: classes of layers, and a drain its servers.
 NOT_SHOWN = (
+    "append", "encode_whole", "locate_all", "size_of_first",  # what our own layers use
     "announces_held_bytes", "lifecycle", "limits", "overrides_held_bytes", "overrides_inner",
     "overrides_keeps_messages", "overrides_layers_below", "overrides_owns_below",
     "overrides_poll_close", "overrides_poll_write", "overrides_release", "started_at",
@@ -113,7 +114,7 @@ nitpick_ignore_regex = [
     # What stands in a private module is not for users: type variables, protocols.
     ("py:(class|obj)", r"trio_asyncwrite(\.\w+)*\._.*"),
     # Type variables, in annotations that autodoc shows as they are written.
-    ("py:class", "[A-Z]"),
+    ("py:class", "[A-Z]|Ts"),
 ]
 
 # ---- Docstrings -------------------------------------------------------------------------------
@@ -187,7 +188,7 @@ def show_public_bases(
             public = (get_origin(public) or public).__bases__[0]
         if public is base or public is not object:
             public_bases.append(public)
-    bases[:] = public_bases
+    bases[:] = public_bases or [object]
 
 
 def setup(app: Sphinx) -> None:

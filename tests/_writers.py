@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import tempfile
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ from trio_asyncwrite import (
     split,
     wrap_stream,
 )
+from trio_asyncwrite._transports._nowait import OwnDescriptor
+from trio_asyncwrite._transports._stdout import StandardWriter
 from trio_asyncwrite.testing import (
     BrokenAfterWriter,
     NeverReadyTwiceWriter,
@@ -133,6 +136,29 @@ async def raw_pipe() -> tuple[AllowStdIo, PollEvented]:
     return AllowStdIo(io.FileIO(writing, "wb")), PollEvented(reading)
 
 
+async def stdout_pipe(*, named: bool = False) -> tuple[AsyncWrite, PollEvented]:
+    """The writer has the only descriptor that is left, so the reader sees its end."""
+    if named:
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/pipe"
+            os.mkfifo(path)
+            reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            writing = os.open(path, os.O_WRONLY)
+    else:
+        reading, writing = os.pipe()
+    try:
+        return StandardWriter(writing, "stdout"), PollEvented(reading)
+    finally:
+        os.close(writing)
+
+
+async def stdout_file() -> tuple[AsyncWrite, Callable[[], bytes]]:
+    number, path = tempfile.mkstemp()
+    os.remove(path)  # noqa: PTH107
+    descriptor = OwnDescriptor(number)
+    return StandardWriter(number, "stdout"), lambda: os.pread(descriptor.fileno(), ROOM, 0)
+
+
 async def write_half() -> tuple[AsyncWrite, Any]:
     left, right = await unix_pair()
     reader, writer = split(left)
@@ -208,6 +234,9 @@ ROWS = {
     "AllowStdIo": Row(memory(bytes_io), clogs=False),
     "AllowStdIo, offload": Row(offloaded, clogs=False),
     "AllowStdIo, raw pipe": Row(raw_pipe, swept=100_000),
+    "stdout, pipe": Row(stdout_pipe, swept=100_000),
+    "stdout, named pipe": Row(partial(stdout_pipe, named=True), swept=100_000),
+    "stdout, file": Row(stdout_file, clogs=False),
     "Cursor": Row(memory(growable), clogs=False),
     "Cursor, fixed": Row(memory(lambda: fixed(bytearray(ROOM))), clogs=False),
     "Cursor, view": Row(memory(lambda: fixed(memoryview(bytearray(ROOM)))), clogs=False),

@@ -206,6 +206,28 @@ def test_relays_and_reading_are_measured() -> None:
         assert f"\n{name} " in process.stdout
 
 
+@pytest.mark.slow
+def test_threads_and_standard_output_are_measured() -> None:
+    command = [sys.executable, "-W", "error", RUN.with_name("threads.py"), "--smoke"]
+
+    process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+
+    for name in ("zip of 1 MiB, stored", "10 writes of 100 B", "stdout().write_all"):
+        assert f"\n{name} " in process.stdout
+
+
+@pytest.mark.slow
+def test_frames_are_measured() -> None:
+    """The verdicts of so few frames are noise."""
+    command = [sys.executable, "-W", "error", RUN.with_name("frames.py"), "--smoke"]
+
+    process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+
+    for name in ("FramedWriter over BufWriter", "FramedReader", "asyncio readexactly twice"):
+        assert f"\n{name} " in process.stdout
+    assert "FramedReader is " in process.stdout
+
+
 # ---- Comparing two checkouts ---------------------------------------------------------------
 
 

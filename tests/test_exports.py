@@ -14,11 +14,17 @@ from typing import Any
 import pytest
 
 import trio_asyncwrite
+import trio_asyncwrite.codecs
 import trio_asyncwrite.compat
 import trio_asyncwrite.testing
 
 DOCS = Path(__file__).parent.parent / "docs"
-MODULES = (trio_asyncwrite, trio_asyncwrite.compat, trio_asyncwrite.testing)
+MODULES = (
+    trio_asyncwrite,
+    trio_asyncwrite.codecs,
+    trio_asyncwrite.compat,
+    trio_asyncwrite.testing,
+)
 SECTIONS = ("Args", "Returns", "Yields", "Raises", "Cancellation", "Checkpoints", "Source")
 WORDS = ("nothing happened", "resumable", "lost")
 

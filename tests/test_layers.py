@@ -27,6 +27,7 @@ LAYERS = {
     "_wrappers": "writers over writers",
     "_tls": "TLS over any stream",
     "_relay": "bytes from one stream to another",
+    "codecs": "whole messages over a stream: frames",
     "_closing": "endings that lose nothing, and their reports",
     "_serving": "servers that end like that",
     "": "the public face",

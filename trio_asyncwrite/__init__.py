@@ -53,6 +53,7 @@ from ._transports._duplex import (
 from ._transports._poll_evented import HasFileno as HasFileno, PollEvented as PollEvented
 from ._transports._sink import Sink as Sink
 from ._transports._std_file import BinaryFile as BinaryFile
+from ._transports._stdout import stderr as stderr, stdout as stdout
 from ._transports._tcp import (
     TcpStream as TcpStream,
     open_tcp_stream as open_tcp_stream,
@@ -69,6 +70,7 @@ from ._wrappers._read_write_pair import ReadWritePair as ReadWritePair
 from ._wrappers._shared_writer import SharedWriter as SharedWriter
 from ._wrappers._split import ReadHalf as ReadHalf, WriteHalf as WriteHalf, split as split
 from ._wrappers._timeout_writer import TimeoutWriter as TimeoutWriter
+from ._wrappers._write_from_thread import write_from_thread as write_from_thread
 
 __all__ = (
     "AllowStdIo",
@@ -127,7 +129,10 @@ __all__ = (
     "simplex",
     "split",
     "start_tls",
+    "stderr",
+    "stdout",
     "wrap_stream",
+    "write_from_thread",
 )
 
 

@@ -50,7 +50,7 @@ def own_coroutines(cls: type) -> Iterator[str]:
         yield name
 
 
-def qualified(text: str, cls: type | None, module: str) -> str:
+def qualified(text: str, cls: type | None) -> str:
     """A docstring's text with its references to members of its own class spelt in full."""
 
     def spell(found: re.Match[str]) -> str:
@@ -58,7 +58,7 @@ def qualified(text: str, cls: type | None, module: str) -> str:
         owner, _, last = name.rpartition(".")
         holder = getattr(importlib.import_module(PACKAGE), owner, None) if owner else cls
         if holder is not None and hasattr(holder, last):
-            return f":{role}:`~{module}.{holder.__name__}.{last}`"
+            return f":{role}:`~{holder.__module__}.{holder.__name__}.{last}`"
         return f":{role}:`~{PACKAGE}.{name}`" if "." not in name else found[0]
 
     return re.sub(r":(meth|attr|func|class):`([\w.]+)`", spell, text)
@@ -105,7 +105,7 @@ class CancellationTable(SphinxDirective):
             yield f"   * - :{role}:`{title}() <{module}.{title}>`"
             yield f"     - {word}"
             cls = value if inspect.isclass(value) else None
-            yield f"     - {qualified(rest, cls, module)}".rstrip()
+            yield f"     - {qualified(rest, cls)}".rstrip()
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

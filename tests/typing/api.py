@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -9,6 +10,7 @@ import trio.abc
 from typing_extensions import assert_type
 
 import trio_asyncwrite as aw
+from trio_asyncwrite import codecs
 
 
 class Counting(aw.AsyncWrite):
@@ -54,6 +56,30 @@ async def readers_know_what_they_wrap(
     reader.unread(memoryview(b""))
 
 
+class Byte:
+    """A codec of one's own, which derives from nothing."""
+
+    def encode(self, frame: bytes | memoryview) -> list[bytes | memoryview]:
+        return [frame]
+
+    def locate(self, buffer: bytearray, start: int) -> codecs.Frame | int:
+        return codecs.Frame(0, 1, 1) if buffer else 1
+
+
+async def frames_are_bytes(stream: aw.TcpStream, foreign: trio.abc.ReceiveStream) -> None:
+    sending = codecs.FramedWriter(aw.BufWriter(stream), Byte())
+    send_channel: trio.abc.SendChannel[bytes] = sending
+    await send_channel.send(b"")
+    await sending.send(memoryview(b""))
+    assert_type(sending.writer, aw.SharedWriter[aw.AsyncWrite])
+    for codec in (codecs.LengthDelimitedCodec(), codecs.LinesCodec(), codecs.DelimiterCodec(b"")):
+        receiving = codecs.FramedReader(foreign, codec)
+        receive_channel: trio.abc.ReceiveChannel[bytes] = receiving
+        assert_type(await receive_channel.receive(), bytes)
+        assert_type(receiving.reader, aw.BufReader[aw.AsyncRead])
+        assert_type(receiving.receive_nowait(), bytes)
+
+
 async def bytes_move(a: trio.SocketStream, b: aw.TlsStream[aw.TcpStream]) -> None:
     assert_type(await aw.copy(a, b), int)
     relay = await aw.copy_bidirectional(a, b, half_open=1)
@@ -62,6 +88,19 @@ async def bytes_move(a: trio.SocketStream, b: aw.TlsStream[aw.TcpStream]) -> Non
     assert_type(relay.b_to_a.bytes, int)
     assert_type(relay.b_to_a.error, Exception | None)
     assert relay.b_to_a.outcome is aw.LaneOutcome.ENDED
+
+
+def write_rows(file: io.BufferedWriter, count: int) -> str:
+    return str(file.write(bytes(count)))
+
+
+async def threads_and_standard_output(stream: trio.SocketStream, writer: aw.Sink) -> None:
+    assert_type(await aw.write_from_thread(stream, write_rows, 1), str)
+    assert_type(await aw.write_from_thread(writer, lambda file: file.write(b""), limiter=None), int)
+    await aw.write_from_thread(writer, write_rows, "1")  # type: ignore[arg-type]
+    assert_type(aw.stdout(), aw.AsyncWrite)
+    async with aw.BufWriter(aw.stderr()) as err:
+        await err.write_all(b"")
 
 
 async def foreign_streams_become_writers(stream: trio.abc.SendStream) -> None:

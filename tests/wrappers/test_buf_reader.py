@@ -127,7 +127,7 @@ async def test_a_message_that_comes_byte_by_byte_is_searched_once() -> None:
 
     data = bytes(1000) + b"\n"
     reader = BufReader(Source(*bytewise(data)))
-    reader._data = Counting()
+    reader.buffer.data = Counting()
     assert await reader.receive_until(b"\n", 2000) == data
     assert searched == len(data)
 
@@ -192,7 +192,7 @@ async def test_an_empty_reader_holds_no_memory() -> None:
     reader.advance(60_000)
     after = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    assert reader._data.__alloc__() == 0
+    assert reader.buffer.data.__alloc__() == 0
     assert after - before < 1000
 
 

@@ -55,5 +55,7 @@ def check_stream(stream: object) -> None:
         name = type(stream).__name__
         is_several = name in ("list", "tuple", "set")
         instead = ": close_all_gracefully() takes several" if is_several else ""
+        if isinstance(getattr(stream, "writer", None), trio.abc.SendStream):
+            instead = ": give its .writer"  # a channel of frames, for example
         instead = instead or connection_advice(stream)
         raise TypeError(f"expected a trio.abc.SendStream, got {name}{instead}")

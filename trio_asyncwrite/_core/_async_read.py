@@ -7,12 +7,13 @@ and the next polls give that out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast, final
+from typing import TYPE_CHECKING, TypeVar, cast, final
 
 import trio
 import trio.abc
 
 from ._answer import answer
+from ._budget import spend
 from ._checks import RECEIVE_SIZE, describe_answer, positive_int, writable_view
 from ._errors import BrokenRefusal, BusyRefusal, NotReady
 from ._layer import Layer
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVarTuple, Unpack
 
     Ts = TypeVarTuple("Ts")
+
+T = TypeVar("T")
 
 
 class AsyncRead(Layer, trio.abc.ReceiveStream):
@@ -202,6 +205,34 @@ async def drive_read(reader: AsyncRead, size: int) -> bytes:
         if not waited:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return data
+    finally:
+        lifecycle.reading = False
+
+
+@trio.lowlevel.enable_ki_protection
+async def drive_buffered(
+    reader: AsyncRead, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]
+) -> T:
+    """Poll, and wait if it is not ready; what is ready at once costs a unit of the budget.
+
+    Args:
+        reader: the reader that was called; it has a buffer.
+        poll: a poll that reads from it.
+        *args: its arguments.
+    """
+    lifecycle = reader.lifecycle
+    lifecycle.budget = await spend(lifecycle.budget)
+    lift = claim_reading(reader)
+    try:
+        while True:
+            try:
+                if lift is None:
+                    return poll(*args)
+                with lifted(lift):
+                    return poll(*args)
+            except NotReady as not_ready:
+                wait = not_ready.wait
+            await lifecycle.wait(reader, wait, reading=True)
     finally:
         lifecycle.reading = False
 

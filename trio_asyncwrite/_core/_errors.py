@@ -87,6 +87,10 @@ class CannotSplice(Refusal):
     """The system does not move bytes inside the kernel between these two descriptors."""
 
 
+class CannotWriteNowait(Refusal):
+    """The system has no write to this descriptor that does not block for this call only."""
+
+
 class CutShort(trio.BrokenResourceError):
     """A send was ended in its middle, by a cancellation of which its caller knows."""
 

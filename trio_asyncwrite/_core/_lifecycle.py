@@ -117,12 +117,21 @@ class Call:
 
     __slots__ = ("accepted", "buf", "flushing", "goes_on", "sends", "size")
 
+    #: Whether a layer that keeps messages whole goes on with a message of which a part is accepted.
+    is_kept = True
+
     def __init__(self, size: int, *, sends: bool = False) -> None:
         self.size = size
         self.sends = sends
         self.accepted = 0
         self.flushing = self.goes_on = False
         self.buf: Buf | FilePart | None = None
+
+    def cut_text(self) -> str:
+        """What a layer says that is torn by this call; "" if the call tears nothing."""
+        if 0 < self.accepted < self.size:
+            return f"only {self.accepted} of the {self.size} bytes of a message were accepted"
+        return ""
 
 
 class Unfinished:

@@ -71,6 +71,7 @@ async def drive(
     lift: object = None,
     is_full: bool = True,
     wait: Callable[[], Awaitable[object]] | None = None,
+    has_turn: bool = False,
 ) -> T:
     """Poll until it is ready. For who has claimed ``layer``.
 
@@ -81,12 +82,13 @@ async def drive(
         lift: whose refusals to lift for the polls; see ``_lifecycle.py``.
         is_full: whether it is a full checkpoint in any case; else the budget decides.
         wait: what a first poll has said to wait for, if one was made.
+        has_turn: whether the caller stands in the line itself, if there is one.
     """
     lifecycle = layer.lifecycle
     budget = lifecycle.budget
     if not budget.left:
         budget = lifecycle.budget = current_budget()
-    line = lifecycle.line
+    line = None if has_turn else lifecycle.line
     # Before any checkpoint, or others could overtake during it.
     turn = None if line is None else line.enter()
     is_spent = wait is None and not budget.left and not is_full

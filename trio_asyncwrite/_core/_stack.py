@@ -524,7 +524,7 @@ def poll_below(layer: Layer, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts])
 # ---- Tears -------------------------------------------------------------------------------------
 
 
-def tear(layer: Layer, text: str, *, ours: Sequence[Layer] = ()) -> None:
+def tear(layer: Layer, text: str, *, ours: Sequence[Layer] = (), is_kept: bool = True) -> None:
     """A message that was begun on ``layer`` will not be finished.
 
     The tear reaches down to the first layer that encodes (a record or block that was begun there
@@ -536,12 +536,14 @@ def tear(layer: Layer, text: str, *, ours: Sequence[Layer] = ()) -> None:
         layer: the layer.
         text: what a torn layer says.
         ours: those above that are being closed, and know.
+        is_kept: whether ``layer`` finishes the message if it is one that keeps messages whole.
     """
     reached: list[Layer] = []
     todo = [layer]
     for one in todo:
         says_itself = one.overrides_keeps_messages or "keeps_messages" in vars(one)
-        if (says_itself and one.keeps_messages) or not one.can_be_torn:
+        finishes = says_itself and one.keeps_messages and (is_kept or one is not layer)
+        if finishes or not one.can_be_torn:
             continue
         reached.append(one)
         if not one.encodes:
@@ -589,8 +591,9 @@ def settle(layer: Layer, call: Call, *, closed: bool) -> None:
             set_unfinished(layer, Unfinished(buf))
             arm_reset(layer)
         return
-    if 0 < call.accepted < call.size:
-        tear(layer, f"only {call.accepted} of the {call.size} bytes of a message were accepted")
+    text = call.cut_text()
+    if text:
+        tear(layer, text, is_kept=call.is_kept)
     if call.sends and not closed and any(held_by(one) != 0 for one in writing_chain(layer)):
         lifecycle.abandoned = True
 

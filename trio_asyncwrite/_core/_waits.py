@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, final
 
 import trio
 
-from ._errors import NotReady
+from ._errors import BusyRefusal, NotReady
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -108,17 +108,34 @@ async def first_of(
 class Line:
     """Tasks that use one writer, in the order of their coming: only the first in the line polls."""
 
-    __slots__ = ("turns",)
+    __slots__ = ("holder", "turns")
 
     def __init__(self) -> None:
+        #: The task that keeps the first place over several polls.
+        self.holder: trio.lowlevel.Task | None = None
         #: The places that are taken, in order.
         self.turns: OrderedDict[trio.Event, None] = OrderedDict()
 
     def enter(self) -> trio.Event:
-        """Take the last place; the event is set when its turn has come."""
+        """Take the last place; the event is set when its turn has come.
+
+        Raises:
+            trio.BusyResourceError: if the task would wait for itself.
+        """
+        if self.holder is not None and self.holder is trio.lowlevel.current_task():
+            raise BusyRefusal("this task is in the middle of a message to this writer")
         turn = trio.Event()
         self.turns[turn] = None
         return turn
+
+    def check(self, turn: trio.Event) -> None:
+        """Return if it is the place's turn.
+
+        Raises:
+            NotReady: if it is not.
+        """
+        if next(iter(self.turns)) is not turn:
+            raise NotReady(turn.wait)
 
     def poll(self, turn: trio.Event, poll: Callable[[], T]) -> T:
         """Poll, if it is the place's turn; and leave once that has succeeded.
@@ -126,8 +143,7 @@ class Line:
         Raises:
             NotReady: as the poll does, or because it is not the turn.
         """
-        if next(iter(self.turns)) is not turn:
-            raise NotReady(turn.wait)
+        self.check(turn)
         result = poll()
         # Not only after the caller's checkpoint: while one task is in it, all the others would
         # come to stand in line, and from then on each of their messages would cost one.

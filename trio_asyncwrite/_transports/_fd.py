@@ -148,7 +148,7 @@ class FdWriter(AsyncReadWrite):
     _readable: OneForAll | None = None
     #: Whether the descriptor is a socket, and whether that of a TCP connection for certain.
     is_socket = True
-    is_known_as_tcp = False
+    is_known_as_tcp: bool = False
 
     def fileno(self) -> int:
         """The descriptor, or -1 once it is closed."""

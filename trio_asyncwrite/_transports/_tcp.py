@@ -87,7 +87,7 @@ class TcpStream(FdWriter):
         #: The Trio socket.
         self.socket: trio.socket.SocketType = stream.socket
         with contextlib.suppress(Exception):  # a socket of a test may know nothing
-            self.is_known_as_tcp = is_tcp(self.socket)
+            self.is_known_as_tcp: bool = is_tcp(self.socket)
         self._mark = first_mark(self.socket) if self.is_known_as_tcp else NOT_OURS
         #: How long waits were, in seconds, that were cut short before there was room.
         self._waited = 0.0

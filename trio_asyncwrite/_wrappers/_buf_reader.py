@@ -13,8 +13,7 @@ import trio
 import trio.abc
 
 from trio_asyncwrite._core._answer import answer
-from trio_asyncwrite._core._async_read import AsyncRead, claim_reading, poll_reader
-from trio_asyncwrite._core._budget import SPENT, spend
+from trio_asyncwrite._core._async_read import AsyncRead, drive_buffered, poll_reader
 from trio_asyncwrite._core._checks import (
     RECEIVE_SIZE,
     byte_view,
@@ -23,32 +22,21 @@ from trio_asyncwrite._core._checks import (
     positive_int,
 )
 from trio_asyncwrite._core._errors import BusyRefusal, NotReady
-from trio_asyncwrite._core._lifecycle import lifted
 from trio_asyncwrite._core._shell import POLLS_PER_TURN
 from trio_asyncwrite._transports._wrap_reader import wrap_reader
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from ._read_buffer import ReadBuffer
 
-    from typing_extensions import Buffer, TypeVarTuple, Unpack
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
     from trio_asyncwrite._transports._poll_evented import PollEvented
     from trio_asyncwrite._transports._tcp import TcpStream
-
-    Ts = TypeVarTuple("Ts")
-
-T = TypeVar("T")
 
 R = TypeVar("R", bound=AsyncRead)
 
 #: As much as Trio's streams receive at once.
 DEFAULT_CAPACITY: Final = RECEIVE_SIZE
-
-# To look for b"\n" in 64 KiB takes 0.6 us, for b"\r\n" 56 to 124. So the last byte is looked for,
-# and then the others are compared, unless a peer sends the last byte alone again and again.
-_LONE_LAST_BYTES: Final = 32
-
-_WORTH_A_VIEW: Final = 4096
 
 # Why receive_until() found no delimiter: the stream has ended, or there are too many bytes.
 _ENDED: Final = -1
@@ -116,15 +104,9 @@ class BufReader(AsyncRead, Generic[R]):
 
     def __init__(self, inner: trio.abc.ReceiveStream, capacity: int = DEFAULT_CAPACITY) -> None:
         self._capacity = positive_int(capacity, "capacity")
-        # Deleting from the front of a bytearray moves no bytes.
-        self._data = bytearray()
-        self._position = 0
+        # For layers of this library that look for messages in it.
+        self.buffer: Final = ReadBuffer()
         self._ended = False
-        # How many bytes hold no ``_delimiter``: or a message that comes byte by byte is searched
-        # all over again for each.
-        self._searched = 0
-        self._delimiter = b""
-        self._budget = SPENT
         self.inner = wrap_reader(inner)  # type: ignore[assignment]
 
     @property
@@ -135,19 +117,19 @@ class BufReader(AsyncRead, Generic[R]):
     @property
     def remaining(self) -> int:
         """How many bytes are in the buffer."""
-        return len(self._data)
+        return len(self.buffer.data)
 
     @property
     def position(self) -> int:
         """How many bytes were consumed since the start, less those that were put back."""
-        return self._position
+        return self.buffer.position
 
     def peek(self) -> bytes:
         """All bytes in the buffer, as a copy; they stay in it.
 
         After a close, it shows what nobody has read.
         """
-        return bytes(self._data)
+        return bytes(self.buffer.data)
 
     @trio.lowlevel.enable_ki_protection
     def advance(self, count: int) -> None:
@@ -165,12 +147,12 @@ class BufReader(AsyncRead, Generic[R]):
         Source: ``AsyncBufRead::consume``.
         """
         count = int_at_least(0, count, "count")
-        if count > len(self._data):
+        if count > self.remaining:
             raise ValueError(
-                f"cannot consume {counted(count, 'byte')}: {len(self._data)} are in the buffer"
+                f"cannot consume {counted(count, 'byte')}: {self.remaining} are in the buffer"
             )
         self._check_idle()
-        self._consume(count)
+        self.buffer.consume(count)
 
     @trio.lowlevel.enable_ki_protection
     def unread(self, data: Buffer) -> None:
@@ -190,9 +172,7 @@ class BufReader(AsyncRead, Generic[R]):
         """
         with byte_view(data) as view:
             self._check_idle()
-            self._data[:0] = view
-            self._position -= len(view)
-            self._searched = 0
+            self.buffer.put_back(view)
             if len(view):
                 # What is below says again that it has ended, or failed.
                 self.lifecycle.at_end = False
@@ -223,11 +203,11 @@ class BufReader(AsyncRead, Generic[R]):
         count = int_at_least(0, count, "count")
         self._check_open()
         for _ in range(POLLS_PER_TURN):
-            if len(self._data) >= count:
+            if len(self.buffer.data) >= count:
                 return True
             if not self._poll_more(count):
                 return False
-        if len(self._data) >= count:
+        if len(self.buffer.data) >= count:
             return True
         raise NotReady(trio.lowlevel.checkpoint)
 
@@ -235,18 +215,18 @@ class BufReader(AsyncRead, Generic[R]):
         """Take what is in the buffer, or else what has arrived. See :meth:`AsyncRead.poll_read`."""
         size = positive_int(size, "size")
         self._check_open()
-        if not self._data:
+        if not self.buffer.data:
             if size >= self._capacity:
                 return self._poll_past(size)
             if not self._poll_more(1):
                 return b""
-        return self._take(min(size, len(self._data)))
+        return self._take(min(size, self.remaining))
 
     def _poll_past(self, size: int) -> bytes:
         """Read past the empty buffer, since as much is wanted as that may hold."""
         data = b"" if self._ended else poll_reader(self.inner, size)
         self._ended = not data
-        self._position += len(data)
+        self.buffer.position += len(data)
         return data
 
     @trio.lowlevel.enable_ki_protection
@@ -258,49 +238,28 @@ class BufReader(AsyncRead, Generic[R]):
         """
         if self._ended:
             return False
-        room = max(self._capacity, wanted) - len(self._data)
+        room = max(self._capacity, wanted) - len(self.buffer.data)
         chunk = poll_reader(self.inner, min(room, max(self._capacity, RECEIVE_SIZE)))
         self._ended = not chunk
-        self._data += chunk
+        self.buffer.append(chunk)
         return not self._ended
 
     def _poll_exactly(self, size: int) -> bytes | None:
-        if len(self._data) < size and not self.poll_fill(size):
+        if len(self.buffer.data) < size and not self.poll_fill(size):
             return None
         return self._take(size)
 
     def _poll_until(self, delimiter: bytes, max_bytes: int) -> bytes | int:
         """The message, or why there is none."""
-        if delimiter != self._delimiter:
-            self._delimiter = delimiter
-            self._searched = 0
         for _ in range(POLLS_PER_TURN):
-            size = self._find(delimiter)
-            if size > max_bytes or (not size and len(self._data) >= max_bytes):
+            size = self.buffer.find(delimiter)
+            if size > max_bytes or (not size and len(self.buffer.data) >= max_bytes):
                 return _TOO_LONG
             if size:
                 return self._take(size)
             if not self._poll_more(max_bytes):
-                return _ENDED if self._data else b""
+                return _ENDED if self.buffer.data else b""
         raise NotReady(trio.lowlevel.checkpoint)
-
-    def _find(self, delimiter: bytes) -> int:
-        """How long the first message is, its delimiter included; 0 if it is not complete."""
-        data, last, size = self._data, delimiter[-1], len(delimiter)
-        start = max(self._searched, size - 1)
-        for _ in range(_LONE_LAST_BYTES):
-            found = data.find(last, start)
-            if found < 0:
-                break
-            start = found + 1
-            if size == 1 or data.startswith(delimiter, start - size):
-                return start
-        else:
-            found = data.find(delimiter, start - size + 1)
-            if found >= 0:
-                return found + size
-        self._searched = len(data)
-        return 0
 
     # ---- Awaits ----------------------------------------------------------------------------
 
@@ -327,7 +286,7 @@ class BufReader(AsyncRead, Generic[R]):
 
         Source: ``AsyncBufReadExt::fill_buf``.
         """
-        return await self._drive(self.poll_fill, int_at_least(0, count, "count"))
+        return await drive_buffered(self, self.poll_fill, int_at_least(0, count, "count"))
 
     async def receive_exactly(self, size: int) -> bytes:
         """Receive exactly ``size`` bytes.
@@ -353,10 +312,10 @@ class BufReader(AsyncRead, Generic[R]):
         """
         if type(size) is not int or size < 0:
             size = int_at_least(0, size, "size")
-        data = await self._drive(self._poll_exactly, size)
+        data = await drive_buffered(self, self._poll_exactly, size)
         if data is None:
             raise trio.BrokenResourceError(
-                f"{self!r} has ended after {len(self._data)} of {counted(size, 'byte')}"
+                f"{self!r} has ended after {len(self.buffer.data)} of {counted(size, 'byte')}"
             )
         return data
 
@@ -392,56 +351,17 @@ class BufReader(AsyncRead, Generic[R]):
         if not delimiter:
             raise ValueError("the delimiter must have at least one byte")
         max_bytes = int_at_least(len(delimiter), max_bytes, "max_bytes")
-        data = await self._drive(self._poll_until, delimiter, max_bytes)
+        data = await drive_buffered(self, self._poll_until, delimiter, max_bytes)
         if type(data) is bytes:
             return data
         if data == _ENDED:
-            text = f"has ended after {counted(len(self._data), 'byte')} without {delimiter!r}"
+            text = f"has ended after {counted(len(self.buffer.data), 'byte')} without {delimiter!r}"
         else:
             text = f"has no {delimiter!r} in {counted(max_bytes, 'byte')}, as many as max_bytes"
         raise trio.BrokenResourceError(f"{self!r} {text}")
 
-    @trio.lowlevel.enable_ki_protection
-    async def _drive(self, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
-        """Poll, and wait if it is not ready; what is ready at once costs a call of the budget."""
-        self._budget = await spend(self._budget)
-        lift = claim_reading(self)
-        try:
-            while True:
-                try:
-                    if lift is None:
-                        return poll(*args)
-                    with lifted(lift):
-                        return poll(*args)
-                except NotReady as not_ready:
-                    wait = not_ready.wait
-                await self.lifecycle.wait(self, wait, reading=True)
-        finally:
-            self.lifecycle.reading = False
-
-    # ---- The buffer ------------------------------------------------------------------------
-
     def _take(self, size: int) -> bytes:
-        # One copy too many, unless it is large: a view costs more than to copy a line.
-        data = self._data
-        if size == len(data):
-            taken = bytes(data)
-        elif size < _WORTH_A_VIEW:
-            taken = bytes(data[:size])
-        else:
-            with memoryview(data) as view:
-                taken = bytes(view[:size])
-        self._consume(size)
-        return taken
-
-    def _consume(self, count: int) -> None:
-        if count == len(self._data):
-            self._data = bytearray()
-        else:
-            del self._data[:count]
-        self._position += count
-        if self._searched:
-            self._searched = max(self._searched - count, 0)
+        return self.buffer.take(0, size, size)
 
     def _check_open(self) -> None:
         lifecycle = self.lifecycle

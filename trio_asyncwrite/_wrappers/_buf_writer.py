@@ -133,7 +133,7 @@ class BufWriter(AsyncWrite, Generic[W]):
             room = self.spare_capacity - size
             if room > 0 and size < FAST_SIZE:
                 budget.left -= 1
-                self._append(data)
+                self.append(data)
                 self.spare_capacity = room
                 return size
         return await super().write(data)
@@ -149,7 +149,7 @@ class BufWriter(AsyncWrite, Generic[W]):
         if type(data) is bytes and self.lifecycle.refusal is None:
             room = self.spare_capacity - len(data)
             if room > 0:
-                size = self._append(data)
+                size = self.append(data)
                 self.spare_capacity = room
                 return size
         with byte_view(data) as view:
@@ -216,15 +216,20 @@ class BufWriter(AsyncWrite, Generic[W]):
             poll_step(self.inner, "poll_ready")
 
     @trio.lowlevel.enable_ki_protection
-    def _append(self, data: bytes | memoryview) -> int:
+    def append(self, data: bytes | memoryview) -> int:
+        """Put ``data`` into the buffer; for a layer above that sends many small messages.
+
+        The layer has seen that the lifecycle's ``fast`` is not spent, and that ``data`` is shorter
+        than :attr:`spare_capacity`. It lowers that by the length of ``data`` afterwards.
+        """
         # Shadowed by the store's own write() while there are bytes in it.
         if not data:
             return 0
         hold(self)
         if self._store is None:
             self._store = io.BytesIO()
-        self._append = self._store.write  # type: ignore[assignment, method-assign]
-        return self._append(data)
+        self.append = self._store.write  # type: ignore[assignment, method-assign]
+        return self.append(data)
 
     def _take(self, views: list[memoryview]) -> int:
         """Accept ``views`` as one write."""
@@ -236,7 +241,7 @@ class BufWriter(AsyncWrite, Generic[W]):
             self._push([])
         self._compact(size)
         for view in views:
-            self._append(view)
+            self.append(view)
         self.spare_capacity -= size
         return size
 
@@ -271,7 +276,7 @@ class BufWriter(AsyncWrite, Generic[W]):
             self._start = 0
             store.seek(0)
             self.spare_capacity = self._capacity
-            del self._append
+            del self.append
             let_go(self)
         return max(count - waiting, 0)
 
