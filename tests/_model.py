@@ -26,13 +26,20 @@ from trio_asyncwrite import (
     ByRef,
     CloseOutcome,
     CloseReport,
+    Cursor,
+    InspectWriter,
+    LineWriter,
+    MeteredWriter,
     PollEvented,
     ReadHalf,
     ReadWritePair,
     SharedWriter,
     TcpStream,
+    TeeWriter,
+    ThrottledWriter,
     TimeoutWriter,
     TlsStream,
+    TokenBucket,
     abort,
     close_gracefully,
     duplex,
@@ -41,10 +48,13 @@ from trio_asyncwrite import (
     split,
     wrap_stream,
 )
+from trio_asyncwrite.compression import CompressWriter
+from trio_asyncwrite.testing import NeverReadyTwiceWriter
 
 from ._model_laws import TRAILERS, check
 from ._streams import small_buffers, tcp_sockets
 from ._tls_helpers import HOST, client_context, server_context
+from .compression._codecs import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -219,6 +229,8 @@ class Stack:
     has_timeout: bool = False
     #: Whether a close that must not wait takes no time.
     ends_at_once: bool = True
+    #: What layers that copy have written elsewhere.
+    copies: list[Cursor] = field(default_factory=list)
     #: Writers of which a send_all was given up with bytes unsent, and nothing was flushed since.
     abandoned: set[AsyncWrite] = field(default_factory=set)
 
@@ -233,6 +245,8 @@ async def make_stack(run: Run) -> Stack:
     for number in range(choice([0, 1, 1, 2, 2, 3])):
         below = stack.layers[-1]
         kinds = ["buffer", "buffer", "timeout", "trailer", "encoding trailer", "plain", "shared"]
+        kinds += ["metered", "inspecting", "throttled", "lines", "tee"]
+        kinds.append("compression")
         if is_duplex:
             kinds += ["pair"] + ["split"] * (number == 0)
         name = choice(kinds)
@@ -246,10 +260,30 @@ async def make_stack(run: Run) -> Stack:
         elif "trailer" in name:
             layer = Trailer(below, number, encodes=name != "trailer")
             stack.trailer = layer.trailer + stack.trailer
+        elif name == "compression":
+            encoder = Stored(bytes([TRAILERS + number, 254, 255]))
+            layer = CompressWriter(below, encoder)
+            stack.trailer = encoder.trailer + stack.trailer
+            # It counts what was passed on in part.
+            stack.counts = False
         elif name == "plain":
             layer = Plain(below)
         elif name == "shared":
             layer = SharedWriter(below)
+        elif name == "metered":
+            layer = MeteredWriter(below)
+        elif name == "inspecting":
+            layer = InspectWriter(below, bytearray().extend)
+        elif name == "lines":
+            # The letters have newlines among them, for some tasks.
+            layer = LineWriter(below, choice([1, 10, 100]))
+        elif name == "tee":
+            stack.copies.append(Cursor())
+            copy = choice([BufWriter, Plain, NeverReadyTwiceWriter])(stack.copies[-1])
+            layer = TeeWriter(below, copy, on_failure=choice(["raise", "detach"]))
+        elif name == "throttled":
+            # As slow as a peer that pauses, or only in pieces.
+            layer = ThrottledWriter(below, choice([TokenBucket(100), TokenBucket(1e9, burst=7)]))
         elif name == "pair":
             layer = ReadWritePair(base, below)
             stack.reader = layer

@@ -30,9 +30,7 @@ class Findings:
     def __init__(self, run: Run, stack: Stack) -> None:
         self.run = run
         self.stack = stack
-        received = bytes(run.received)
-        start = next((i for i, byte in enumerate(received) if byte >= TRAILERS), len(received))
-        self.data, self.trailer = received[:start], received[start:]
+        self.data, self.trailer = parts_of(bytes(run.received))
         self.held = sum(layer.held_bytes for layer in stack.layers)
         arrived = [self._arrived(number) for number in range(len(run.messages))]
         self.has_all = all(arrived)
@@ -52,6 +50,12 @@ class Findings:
         if not is_prefix:
             self.run.fault(f"what arrived is not what writer {number} wrote, in order and whole")
         return is_all
+
+
+def parts_of(received: bytes) -> tuple[bytes, bytes]:
+    """The data, and the trailers that follow them."""
+    start = next((i for i, byte in enumerate(received) if byte >= TRAILERS), len(received))
+    return received[:start], received[start:]
 
 
 def arrived(messages: list[Message], data: bytes, cuts: set[int]) -> tuple[bool, bool]:
@@ -92,6 +96,13 @@ def check(run: Run, stack: Stack) -> None:
     _check_reports(run, stack, found)
     _check_counts(run, stack, found)
     _check_table(run, stack, found)
+    for copy in stack.copies:
+        data, _ = parts_of(copy.getvalue())
+        if not (data.startswith(found.data) or found.data.startswith(data)):
+            run.fault("a copy is not what was written")
+        is_whole = found.looks_complete and found.has_all and run.end == "proper"
+        if is_whole and data != found.data and not run.events & _CAUSES:
+            run.fault("a copy is not complete")
     if not run.sent_by_peer.startswith(run.read):
         run.fault("what was read is not what the peer has sent")
     if "BrokenResourceError" in run.events and not run.events & {*_CAUSES, "graceful body"}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import tempfile
@@ -18,12 +19,18 @@ from trio_asyncwrite import (
     BufReader,
     BufWriter,
     Cursor,
+    InspectWriter,
+    LineWriter,
+    MeteredWriter,
     NotReady,
     PollEvented,
     ReadWritePair,
     SharedWriter,
     Sink,
+    TeeWriter,
+    ThrottledWriter,
     TimeoutWriter,
+    TokenBucket,
     duplex,
     simplex,
     split,
@@ -31,6 +38,7 @@ from trio_asyncwrite import (
 )
 from trio_asyncwrite._transports._nowait import OwnDescriptor
 from trio_asyncwrite._transports._stdout import StandardWriter
+from trio_asyncwrite.compression import CompressWriter
 from trio_asyncwrite.testing import (
     BrokenAfterWriter,
     NeverReadyTwiceWriter,
@@ -44,6 +52,7 @@ from ._streams import (
     tcp_pair,
     unix_pair,
 )
+from .compression._codecs import CODECS, Decoding
 from .core._fakes import Layer
 
 if TYPE_CHECKING:
@@ -83,6 +92,20 @@ def over(maker: Maker, layer: Callable[[Any], AsyncWrite]) -> Maker:
         return layer(writer), other
 
     if maker in IN_MEMORY:
+        IN_MEMORY.add(layered)
+    return layered
+
+
+def compressed(maker: Maker, name: str, *, offload: bool = False) -> Maker:
+    """A maker of a CompressWriter over what ``maker`` makes, and a reader that decodes."""
+    codec = CODECS[name]
+
+    async def layered() -> tuple[AsyncWrite, Any]:
+        writer, other = await maker()
+        layer = CompressWriter(writer, codec.encoder(), offload=offload)
+        return layer, Decoding(other, codec.decoder())
+
+    if maker in IN_MEMORY and not offload:
         IN_MEMORY.add(layered)
     return layered
 
@@ -209,6 +232,44 @@ class Borrower(AsyncWrite):
             await trio.aclose_forcefully(self.original)
 
 
+def buffered_meter(stream: Any) -> AsyncWrite:
+    return MeteredWriter(BufWriter(stream, 7))
+
+
+def inspected(stream: Any) -> AsyncWrite:
+    return InspectWriter(stream, hashlib.sha256().update)
+
+
+def inspected_buffer(stream: Any) -> AsyncWrite:
+    return inspected(BufWriter(stream, 7))
+
+
+def throttled(stream: Any) -> AsyncWrite:
+    """It never has to wait long, on whatever clock."""
+    return ThrottledWriter(stream, TokenBucket(1e9, burst=1e5))
+
+
+def in_pieces(stream: Any) -> AsyncWrite:
+    """Each write of more than 5 bytes goes in pieces."""
+    return ThrottledWriter(BufWriter(stream, 7), TokenBucket(1e9, burst=5))
+
+
+def short_lines(stream: Any) -> AsyncWrite:
+    return LineWriter(stream, 7)
+
+
+def teed(stream: Any) -> AsyncWrite:
+    return TeeWriter(stream, Cursor())
+
+
+def buffered_tee(stream: Any) -> AsyncWrite:
+    return TeeWriter(BufWriter(stream, 7), BufWriter(Cursor(), 5))
+
+
+def detaching(stream: Any) -> AsyncWrite:
+    return TeeWriter(stream, BufWriter(Cursor(), 5), on_failure="detach")
+
+
 ROOM = 1 << 20
 
 ROWS = {
@@ -276,6 +337,35 @@ ROWS = {
             ("BufWriter", unix_pair, lambda s: TimeoutWriter(BufWriter(s, 7), idle=60), 0),
         )
     },
+    **{
+        f"{name} over {below}": Row(over(maker, layer), swept=swept)
+        for name, below, maker, layer, swept in (
+            ("MeteredWriter", "TcpStream", tcp_pair, MeteredWriter, 100_000),
+            ("MeteredWriter", "BufWriter", memory(partial(simplex, 50)), buffered_meter, 500),
+            ("InspectWriter", "TcpStream", tcp_pair, inspected, 100_000),
+            ("InspectWriter", "BufWriter", memory(partial(simplex, 50)), inspected_buffer, 500),
+            ("ThrottledWriter", "TcpStream", tcp_pair, throttled, 100_000),
+            ("LineWriter", "TcpStream", tcp_pair, partial(LineWriter, capacity=100), 100_000),
+            ("LineWriter, 7,", "simplex", memory(partial(simplex, 10)), short_lines, 100),
+            ("TeeWriter", "TcpStream", tcp_pair, teed, 100_000),
+            ("TeeWriter", "simplex", memory(partial(simplex, 50)), buffered_tee, 200),
+            ("TeeWriter, detaching,", "simplex", memory(partial(simplex, 50)), detaching, 200),
+            ("ThrottledWriter", "BufWriter", memory(partial(simplex, 50)), in_pieces, 200),
+        )
+    },
+    **{
+        f"CompressWriter, {name}, over {below}": Row(
+            # An encoder that collects, or a thread, makes room later.
+            compressed(maker, name, offload=name == "gzip"),
+            clogs=name == "eager zlib",
+            swept=swept,
+        )
+        for name, below, maker, swept in (
+            ("eager zlib", "simplex", memory(partial(simplex, 100)), 1000),
+            ("gzip", "a socket", unix_pair, 200_000),
+            ("zstd", "simplex", memory(partial(simplex, 100)), 0),
+        )
+    },
     # Hostile writers, and layers over them.
     **{
         f"{name} over simplex": Row(over(memory(partial(simplex, 100)), hostile), swept=swept)
@@ -304,5 +394,10 @@ LAYERS_ABOVE: dict[str, Callable[[Any], AsyncWrite]] = {
     "below a buffer": lambda writer: BufWriter(writer, 7),
     "below a SharedWriter": SharedWriter,
     "below a TimeoutWriter": lambda writer: TimeoutWriter(writer, idle=60),
+    "below a LineWriter": short_lines,
+    "below a MeteredWriter": MeteredWriter,
+    "below an InspectWriter": inspected,
+    "below a TeeWriter": teed,
+    "below a ThrottledWriter": throttled,
     "below a pair": lambda writer: ReadWritePair(simplex(1)[1], writer),
 }

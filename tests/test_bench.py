@@ -307,6 +307,15 @@ def test_a_comparison_that_cannot_be_made_is_refused_before_anything_is_measured
     assert complaint in process.stderr
 
 
+def test_compression_is_measured() -> None:
+    command = [sys.executable, "-W", "error", HERE / "bench" / "compression.py", "--smoke"]
+
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    rows = [line for line in printed.splitlines() if "x" in line and not line.startswith(" ")]
+    assert len(rows) == 5
+
+
 @pytest.mark.parametrize(
     ("before", "ratio", "verdict"),
     [

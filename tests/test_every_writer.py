@@ -58,8 +58,9 @@ async def test_it_keeps_the_contract(row: Row, clock: trio.testing.MockClock | N
     await check_async_write(row.maker, row.clogged_maker, exclusive=row.exclusive)
 
 
-#: Of these the other end is no stream.
-WRITE_ONLY = ("AllowStdIo", "Cursor", "Sink", "by_ref", "stdout, file")
+#: Of these the other end is no stream, or does not end properly when both ends close at once: the
+#: peer of a CompressWriter may have missed its trailer, which Trio's checks do not bear.
+WRITE_ONLY = ("AllowStdIo", "CompressWriter", "Cursor", "Sink", "by_ref", "stdout, file")
 
 
 # They close clogged streams forcefully, and what is lost by that is reported.

@@ -16,6 +16,7 @@ import pytest
 import trio_asyncwrite
 import trio_asyncwrite.codecs
 import trio_asyncwrite.compat
+import trio_asyncwrite.compression
 import trio_asyncwrite.testing
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -23,6 +24,7 @@ MODULES = (
     trio_asyncwrite,
     trio_asyncwrite.codecs,
     trio_asyncwrite.compat,
+    trio_asyncwrite.compression,
     trio_asyncwrite.testing,
 )
 SECTIONS = ("Args", "Returns", "Yields", "Raises", "Cancellation", "Checkpoints", "Source")

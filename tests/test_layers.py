@@ -28,6 +28,7 @@ LAYERS = {
     "_tls": "TLS over any stream",
     "_relay": "bytes from one stream to another",
     "codecs": "whole messages over a stream: frames",
+    "compression": "encoders, and the writer over them",
     "_closing": "endings that lose nothing, and their reports",
     "_serving": "servers that end like that",
     "": "the public face",
@@ -42,11 +43,17 @@ OUTSIDE = {
     "trio": "everywhere",
     "idna": "_tls",  # Trio depends on it
     "trustme": "_demo",
+    "backports": "compression",  # an extra
+    "brotli": "compression",  # an extra
+    "compression": "compression",  # the standard library's, from Python 3.14 on
     "typing_extensions": "type checking",
 }
 
 #: Imports inside functions: (module, imported) -> why it cannot stand at the top.
 LATE = {
+    ("compression", "backports"): "an extra; the function that needs it says so",
+    ("compression", "brotli"): "an extra; the function that needs it says so",
+    ("compression", "compression"): "in the standard library from Python 3.14 on",
     ("_demo", "trustme"): "an extra; the demo says how to install it",
     ("_tls", "ipaddress"): "on Python 3.10, Trio does not import it",
     ("__main__", "trio_asyncwrite._demo"): "not for --help and --version",

@@ -66,10 +66,16 @@ from ._transports._tcp_listener import (
 from ._transports._wrap_stream import wrap_stream as wrap_stream
 from ._wrappers._buf_reader import BufReader as BufReader
 from ._wrappers._buf_writer import BufWriter as BufWriter
+from ._wrappers._inspect_writer import InspectWriter as InspectWriter
+from ._wrappers._line_writer import LineWriter as LineWriter
+from ._wrappers._metered_writer import MeteredWriter as MeteredWriter
 from ._wrappers._read_write_pair import ReadWritePair as ReadWritePair
 from ._wrappers._shared_writer import SharedWriter as SharedWriter
 from ._wrappers._split import ReadHalf as ReadHalf, WriteHalf as WriteHalf, split as split
+from ._wrappers._tee_writer import TeeWriter as TeeWriter
+from ._wrappers._throttled_writer import ThrottledWriter as ThrottledWriter
 from ._wrappers._timeout_writer import TimeoutWriter as TimeoutWriter
+from ._wrappers._token_bucket import TokenBucket as TokenBucket
 from ._wrappers._write_from_thread import write_from_thread as write_from_thread
 
 __all__ = (
@@ -91,9 +97,12 @@ __all__ = (
     "Epilogue",
     "FilePart",
     "HasFileno",
+    "InspectWriter",
     "Lane",
     "LaneOutcome",
     "Layer",
+    "LineWriter",
+    "MeteredWriter",
     "NotReady",
     "PollEvented",
     "ReadHalf",
@@ -106,9 +115,12 @@ __all__ = (
     "SupportsFileno",
     "TcpListener",
     "TcpStream",
+    "TeeWriter",
+    "ThrottledWriter",
     "TimeoutWriter",
     "TlsListener",
     "TlsStream",
+    "TokenBucket",
     "WriteHalf",
     "WriteZeroError",
     "abort",

@@ -17,9 +17,15 @@ from trio_asyncwrite import (
     AsyncWrite,
     Buf,
     BufWriter,
+    InspectWriter,
+    LineWriter,
+    MeteredWriter,
     SharedWriter,
     Sink,
+    TeeWriter,
+    ThrottledWriter,
     TimeoutWriter,
+    TokenBucket,
     duplex,
     simplex,
 )
@@ -262,6 +268,12 @@ COSTS: list[tuple[Callable[[], AsyncWrite], int, int]] = [
     (lambda: BufWriter(Slow(), 100), 1000, 18),
     (lambda: TimeoutWriter(Slow(), idle=60), 1000, 18),
     (lambda: SharedWriter(Slow()), 1000, 18),
+    (lambda: LineWriter(Slow()), 1000, 18),
+    (lambda: TeeWriter(Slow(), Sink()), 1000, 28),
+    (lambda: MeteredWriter(Slow()), 1000, 18),
+    (lambda: ThrottledWriter(Slow(), TokenBucket(1e12)), 1000, 18),
+    (lambda: InspectWriter(Slow(), bytes), 1000, 18),
+    (lambda: InspectWriter(Transport(), bytes), 4 * KIB, 12),
     (lambda: Slow().by_ref(), 1000, 18),
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -11,6 +12,12 @@ from typing_extensions import assert_type
 
 import trio_asyncwrite as aw
 from trio_asyncwrite import codecs
+from trio_asyncwrite.compression import (
+    Compressor,
+    CompressWriter,
+    gzip_compressor,
+    zstd_compressor,
+)
 
 
 class Counting(aw.AsyncWrite):
@@ -33,6 +40,12 @@ async def wrappers_know_what_they_wrap(stream: aw.TcpStream) -> None:
     assert_type(writer.by_ref(), aw.ByRef[aw.BufWriter[aw.TcpStream]])
     assert_type(aw.BufWriter(writer).inner.inner, aw.TcpStream)
 
+    compressing = CompressWriter(stream, gzip_compressor(zlib=zlib), offload=True)
+    assert_type(compressing, CompressWriter[aw.TcpStream])
+    assert_type(compressing.inner, aw.TcpStream)
+    encoder: Compressor = zstd_compressor(3)
+    assert_type(encoder.flush(), bytes)
+
     pair = aw.ReadWritePair(stream, writer)
     assert_type(pair, aw.ReadWritePair[aw.TcpStream, aw.BufWriter[aw.TcpStream]])
 
@@ -40,6 +53,28 @@ async def wrappers_know_what_they_wrap(stream: aw.TcpStream) -> None:
     assert_type(reader, aw.ReadHalf[aw.TcpStream])
     assert_type(half, aw.WriteHalf[aw.TcpStream])
     assert_type(reader.unsplit(half), aw.TcpStream)
+
+
+def small_wrappers_know_what_they_wrap(
+    stream: aw.TcpStream, socket: trio.SocketStream, foreign: trio.abc.SendStream
+) -> None:
+    bucket = aw.TokenBucket(1e6, burst=1000)
+    bucket.rate = 10
+    assert_type(bucket.burst, float)
+    assert_type(aw.ThrottledWriter(stream, bucket), aw.ThrottledWriter[aw.TcpStream])
+    assert_type(aw.ThrottledWriter(foreign, bucket), aw.ThrottledWriter[aw.AsyncWrite])
+    assert_type(aw.ThrottledWriter(socket, bucket).bucket, aw.TokenBucket)
+    assert_type(aw.MeteredWriter(socket), aw.MeteredWriter[aw.TcpStream])
+    assert_type(aw.MeteredWriter(foreign).inner, aw.AsyncWrite)
+    assert_type(aw.MeteredWriter(stream).seconds_waited, float)
+    assert_type(aw.InspectWriter(socket, bytes), aw.InspectWriter[aw.TcpStream])
+    assert_type(aw.InspectWriter(stream, bytes), aw.InspectWriter[aw.TcpStream])
+    assert_type(aw.InspectWriter(foreign, bytearray().extend), aw.InspectWriter[aw.AsyncWrite])
+    assert_type(aw.LineWriter(socket), aw.LineWriter[aw.TcpStream])
+    assert_type(aw.LineWriter(foreign, 10), aw.LineWriter[aw.AsyncWrite])
+    assert_type(aw.TeeWriter(stream, foreign), aw.TeeWriter[aw.TcpStream])
+    assert_type(aw.TeeWriter(socket, socket, on_failure="detach"), aw.TeeWriter[aw.TcpStream])
+    assert_type(aw.TeeWriter(foreign, stream).copy_failure, Exception | None)
 
 
 async def readers_know_what_they_wrap(

@@ -31,6 +31,11 @@ class Everything:
     buffered: aw.BufWriter[aw.TcpStream]
     shared: aw.SharedWriter[aw.TcpStream]
     timed: aw.TimeoutWriter[aw.TcpStream]
+    metered: aw.MeteredWriter[aw.TcpStream]
+    inspected: aw.InspectWriter[aw.TcpStream]
+    throttled: aw.ThrottledWriter[aw.TcpStream]
+    lines: aw.LineWriter[aw.TcpStream]
+    teed: aw.TeeWriter[aw.TcpStream]
     handle: aw.ByRef[aw.TcpStream]
     pair: aw.ReadWritePair[aw.TcpStream, aw.BufWriter[aw.TcpStream]]
     read_half: aw.ReadHalf[aw.TcpStream]
@@ -56,6 +61,11 @@ def each_is_what_trio_calls_it(every: Everything) -> None:
         every.buffered,
         every.shared,
         every.timed,
+        every.metered,
+        every.inspected,
+        every.throttled,
+        every.lines,
+        every.teed,
         every.handle,
         every.pair,
         every.write_half,

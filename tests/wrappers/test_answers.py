@@ -13,11 +13,18 @@ import trio.testing
 from trio_asyncwrite import (
     AsyncWrite,
     BufWriter,
+    InspectWriter,
+    LineWriter,
+    MeteredWriter,
     NotReady,
     ReadWritePair,
     SharedWriter,
+    Sink,
     TcpStream,
+    TeeWriter,
+    ThrottledWriter,
     TimeoutWriter,
+    TokenBucket,
     duplex,
     simplex,
     split,
@@ -48,10 +55,22 @@ class Over(trio.abc.Stream):
         await self.transport_stream.aclose()
 
 
+PLAIN: list[Any] = [
+    BufWriter,
+    SharedWriter,
+    partial(TimeoutWriter, idle=1),
+    LineWriter,
+    MeteredWriter,
+    partial(TeeWriter, copy=Sink()),
+    partial(InspectWriter, function=bytes),
+    partial(ThrottledWriter, bucket=TokenBucket(1)),
+]
+
+
 def test_epilogues() -> None:
     """None of the library's plain layers writes one; of a foreign duplex stream, nobody knows."""
     writer, _ = simplex(1)
-    for layer in (writer, BufWriter(writer), SharedWriter(writer), TimeoutWriter(writer, idle=1)):
+    for layer in (writer, *(make(writer) for make in PLAIN)):
         assert layer.epilogue is Epilogue.NOTHING
     memory, _ = trio.testing.memory_stream_pair()
     assert wrap_stream(memory).epilogue is Epilogue.NOTHING
@@ -86,7 +105,7 @@ async def test_a_wait_to_read_that_starts_late_does_not_miss_the_bytes() -> None
     assert reader.poll_read(1) == b"x"
 
 
-@pytest.mark.parametrize("make", [SharedWriter, partial(TimeoutWriter, idle=1), BufWriter])
+@pytest.mark.parametrize("make", PLAIN, ids=range(len(PLAIN)))
 def test_a_shutdown_that_is_complete_may_be_polled_again(make: Any) -> None:
     layer: AsyncWrite = make(simplex(1)[0])
     for _ in range(2):

@@ -12,7 +12,15 @@ import trio
 import trio.abc
 import trio.testing
 
-from trio_asyncwrite import AsyncRead, BufReader, NotReady, duplex, simplex
+from trio_asyncwrite import (
+    AsyncRead,
+    BufReader,
+    NotReady,
+    ReadWritePair,
+    close_gracefully,
+    duplex,
+    simplex,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -437,6 +445,22 @@ async def test_it_is_as_good_a_stream_as_the_one_below() -> None:
     assert reader.peer_ended is True
     await reader.aclose()
     assert left.closed
+    await right.aclose()
+
+
+@pytest.mark.parametrize("closes", ["the stream below", "a pair above"])
+async def test_a_report_counts_what_nobody_has_read_of_its_buffer(closes: str) -> None:
+    left, right = duplex(100)
+    reader = BufReader(left)
+    await right.send_all(b"abcdef")
+    assert await reader.fill(6)
+    assert await reader.receive_exactly(2) == b"ab"
+    await right.send_all(b"gh")
+    await right.send_eof()
+    report = await close_gracefully(
+        left if closes == "the stream below" else ReadWritePair(reader, left)
+    )
+    assert report.discarded_bytes == len(b"cdef") + len(b"gh")
     await right.aclose()
 
 

@@ -19,10 +19,13 @@ from trio_asyncwrite import (
     AsyncWrite,
     BufWriter,
     FilePart,
+    MeteredWriter,
     NotReady,
     ReadWritePair,
     SharedWriter,
+    ThrottledWriter,
     TimeoutWriter,
+    TokenBucket,
     simplex,
     split,
 )
@@ -67,6 +70,8 @@ class Kernel(Wire):
 WRAPPERS: dict[str, Callable[[Any], AsyncWrite]] = {
     "BufWriter": BufWriter,
     "TimeoutWriter": lambda writer: TimeoutWriter(writer, idle=60),
+    "MeteredWriter": MeteredWriter,
+    "ThrottledWriter": lambda writer: ThrottledWriter(writer, TokenBucket(1e15)),
     "ByRef": lambda writer: writer.by_ref(),
     "ReadWritePair": lambda writer: ReadWritePair(simplex(1)[1], writer),
     "SharedWriter": SharedWriter,

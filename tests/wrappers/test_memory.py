@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from trio_asyncwrite import BufWriter, ReadWritePair, SharedWriter, TimeoutWriter, duplex, split
+from trio_asyncwrite import (
+    BufWriter,
+    InspectWriter,
+    LineWriter,
+    MeteredWriter,
+    ReadWritePair,
+    SharedWriter,
+    Sink,
+    TeeWriter,
+    ThrottledWriter,
+    TimeoutWriter,
+    TokenBucket,
+    duplex,
+    split,
+)
 from trio_asyncwrite._core._stack import above
 from trio_asyncwrite.testing import (
     BrokenAfterWriter,
@@ -26,6 +40,8 @@ if TYPE_CHECKING:
 
     Make = Callable[[DuplexStream], Any]
 
+BUCKET = TokenBucket(1e12)
+
 WRAPPERS: dict[str, Make] = {
     "BufWriter": BufWriter,
     "BufWriter over BufWriter": lambda stream: BufWriter(BufWriter(stream), 7),
@@ -33,6 +49,12 @@ WRAPPERS: dict[str, Make] = {
     "ReadWritePair over BufWriter": lambda stream: ReadWritePair(stream, BufWriter(stream)),
     "SharedWriter": SharedWriter,
     "TimeoutWriter": lambda stream: TimeoutWriter(stream, idle=60),
+    "LineWriter": LineWriter,
+    "MeteredWriter": MeteredWriter,
+    "InspectWriter": lambda stream: InspectWriter(stream, bytes),
+    "ThrottledWriter": lambda stream: ThrottledWriter(stream, BUCKET),
+    "TeeWriter": lambda stream: TeeWriter(stream, Sink()),
+    "TeeWriter, detaching": lambda stream: TeeWriter(stream, Sink(), on_failure="detach"),
     "WriteHalf": lambda stream: split(stream)[1],
     "by_ref": lambda stream: stream.by_ref(),
     "OneByteWriter": OneByteWriter,

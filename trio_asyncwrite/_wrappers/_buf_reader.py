@@ -380,6 +380,11 @@ class BufReader(AsyncRead, Generic[R]):
         """Whether the peer has ended its direction, as far as was seen."""
         return self.inner.peer_ended
 
+    @answer
+    def discarded_bytes(self) -> int:
+        """The bytes in the buffer that nobody has read before the close."""
+        return self.remaining if self.closed else 0
+
     def drain_source(self) -> trio.abc.ReceiveStream | None:
         """This reader, unless the one below is left to somebody else."""
         return None if self.inner.drain_source() is None else self

@@ -1,0 +1,93 @@
+"""zlib, and the modules that replace it."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, Final, Protocol, final
+
+from ._compressor import TAKES_VIEWS
+
+
+class ZlibModule(Protocol):
+    """A module with zlib's ``compressobj``: ``zlib``, ``isal.isal_zlib``, ``zlib_ng.zlib_ng``."""
+
+    @property
+    def Z_SYNC_FLUSH(self) -> int:  # noqa: N802 - zlib's name
+        """The mode of a flush that ends a block, and not the stream."""
+        ...
+
+    @property
+    def compressobj(self) -> Any:
+        """Make an encoder, as :func:`zlib.compressobj` does."""
+        ...
+
+
+#: The window that zlib has by default, as compressobj() wants it.
+ZLIB_WINDOW: Final = 15
+
+#: The same, with the header and trailer of gzip around it.
+GZIP_WINDOW: Final = 16 + ZLIB_WINDOW
+
+#: How many microseconds of encoding pay for what :ref:`the budget <budget>` takes for one. A piece
+#: takes zlib 0.8 ms, so that other tasks have to wait for as long in any case; with a checkpoint
+#: for every 0.1 ms, a fast encoder would spend a third of its time in them.
+PATIENCE: Final = 6
+
+# Bytes in a microsecond, at the default level: measured with JSON in pieces of 32 KiB.
+_RATES: Final = {"zlib": 40, "zlib_ng.zlib_ng": 60, "isal.isal_zlib": 360}
+
+
+@final
+class Deflate:
+    """An encoder of one of these modules.
+
+    Args:
+        module: the module.
+        level: what its ``compressobj`` takes; None for its default.
+        window: what its ``compressobj`` takes as ``wbits``.
+
+    Raises:
+        TypeError: if ``module`` is no such module, or ``level`` no integer.
+        ValueError: if the module does not know the level.
+    """
+
+    takes_views = TAKES_VIEWS
+
+    def __init__(self, module: ZlibModule, level: int | None, window: int) -> None:
+        name = getattr(module, "__name__", type(module).__name__)
+        if not hasattr(module, "compressobj") or not hasattr(module, "Z_SYNC_FLUSH"):
+            raise TypeError(
+                f"zlib must be a module with compressobj(), such as zlib, isal.isal_zlib or "
+                f"zlib_ng.zlib_ng, got {name}"
+            )
+        if level is None:
+            encoder = module.compressobj(wbits=window)
+        else:
+            level = integer(level, "level")
+            try:
+                encoder = module.compressobj(level, wbits=window)
+            except ValueError as exc:
+                raise ValueError(f"{name} has no level {level}: {exc}") from None
+        #: Without a function of ours in between.
+        self.compress = encoder.compress
+        #: It ends the stream by default.
+        self.finish = encoder.flush
+        self._sync = module.Z_SYNC_FLUSH
+        self.bytes_per_budget_unit = PATIENCE * _RATES.get(name, _RATES["zlib"])
+
+    def flush(self) -> bytes:
+        """End a block."""
+        output: bytes = self.finish(self._sync)
+        return output
+
+
+def integer(value: int, name: str) -> int:
+    """``value``, if it is an integer.
+
+    Raises:
+        TypeError: if it is not.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
