@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import tarfile
 from pathlib import Path
 
 import nox
+import nox.command
 
 nox.needs_version = ">=2026.10.20"  # parallel sessions
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -31,10 +33,38 @@ def group(name: str) -> tuple[str, ...]:
     return nox.project.dependency_groups(PYPROJECT, name)
 
 
+def install(session: nox.Session, *args: str) -> None:
+    """Install, without the network where this environment has had the same before."""
+    stamp = Path(session.virtualenv.location, "installed-by-nox")
+    wanted = "\n".join([*args, (HERE / "pyproject.toml").read_text()])
+    digest = hashlib.sha256(wanted.encode()).hexdigest()
+    if stamp.exists() and stamp.read_text() == digest:
+        try:
+            session.install(*args, env={"UV_OFFLINE": "1"}, silent=True)
+        except nox.command.CommandFailed:
+            session.log("uv's cache does not have all of it: asking the index")
+        else:
+            return
+    session.install(*args)
+    stamp.write_text(digest)
+
+
+def run_all(session: nox.Session, *commands: tuple[str, ...]) -> None:
+    """Run every command, and then fail if one of them has failed."""
+    failed = []
+    for command in commands:
+        try:
+            session.run(*command, silent=command[0] == "towncrier")
+        except nox.command.CommandFailed:
+            failed.append(" ".join(command[:2]))
+    if failed:
+        session.error("failed: " + ", ".join(failed))
+
+
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests; the oldest Python must cover every branch by itself."""
-    session.install("--editable", ".[demo]", *group("test"))
+    """Run the tests; the oldest Python must cover every branch by itself. `--`: for pytest."""
+    install(session, "--editable", ".[demo]", *group("test"))
     if session.python != SUPPORTED[0]:
         # In two thirds of the time. A selection that is asked for comes last, and counts.
         session.run("pytest", "-m", "not slow and not once", *session.posargs)
@@ -52,43 +82,50 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def slow(session: nox.Session) -> None:
-    """Run the tests that are too slow for every day."""
-    session.install("--editable", ".[demo]", *group("test"))
+    """Run the tests that are too slow for every day. `--`: for pytest."""
+    install(session, "--editable", ".[demo]", *group("test"))
     session.run("pytest", "-m", "slow", "-o", "faulthandler_timeout=900", *session.posargs)
 
 
 @nox.session(python=SUPPORTED[0], venv_backend="uv", default=False)
 def lowest(session: nox.Session) -> None:
-    """Run the tests with the oldest direct dependencies that pyproject.toml admits."""
-    session.install("--resolution=lowest-direct", "--editable", ".[demo]", *group("test"))
+    """Run the tests with the oldest direct dependencies that we admit. `--`: for pytest."""
+    install(session, "--resolution=lowest-direct", "--editable", ".[demo]", *group("test"))
     session.run("pytest", *session.posargs)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, async rules and news fragments; `-- REV`: is there news since REV?"""
-    session.install(*group("lint"))
-    session.run("ruff", "check")
-    session.run("ruff", "format", "--check")
+    install(session, *group("lint"))
     # ASYNC910 (a checkpoint on every path) contradicts the contract, which is finer; the tests
     # hold each method to its own promise.
     sources = map(str, sorted(Path(PACKAGE).rglob("*.py")))
     names = "serve_listeners,serve_tcp,serve_tls_over_tcp,start_on_signal"
     startable = f"--startable-in-context-manager={names}"
-    session.run("flake8-async", "--enable=ASYNC", "--disable=ASYNC910", startable, *sources)
-    session.run("towncrier", "build", "--draft", "--version=next", silent=True)
-    if session.posargs:
-        session.run("towncrier", "check", f"--compare-with={session.posargs[0]}")
+    news = [("towncrier", "check", f"--compare-with={rev}") for rev in session.posargs[:1]]
+    run_all(
+        session,
+        ("ruff", "check"),
+        ("ruff", "format", "--check"),
+        ("flake8-async", "--enable=ASYNC", "--disable=ASYNC910", startable, *sources),
+        ("towncrier", "build", "--draft", "--version=next"),
+        # As an index renders it.
+        ("python", "-m", "readme_renderer", "README.md", "-o", os.devnull),
+        *news,
+    )
 
 
 @nox.session
 def typing(session: nox.Session) -> None:
     """Type-check the package and its public face, with mypy and pyright."""
-    session.install(".[demo]", *group("typing"))
-    for version in (SUPPORTED[0], SUPPORTED[-1]):
-        session.run("mypy", f"--python-version={version}")
-    session.run("pyright")
-    session.run("pyright", "--ignoreexternal", "--verifytypes", PACKAGE)
+    install(session, ".[demo]", *group("typing"))
+    run_all(
+        session,
+        *(("mypy", f"--python-version={version}") for version in (SUPPORTED[0], SUPPORTED[-1])),
+        ("pyright",),
+        ("pyright", "--ignoreexternal", "--verifytypes", PACKAGE),
+    )
 
 
 @nox.session
@@ -102,7 +139,7 @@ def typing(session: nox.Session) -> None:
 )
 def typing_trio_typing(session: nox.Session, mypy: str, config: str) -> None:
     """Type-check our API as those see it who still have trio-typing installed."""
-    session.install(".", mypy, *group("trio-typing"))
+    install(session, ".", mypy, *group("trio-typing"))
     tmp = Path(session.create_tmp()).resolve()
     (tmp / "mypy.ini").write_text(config)
     example = shutil.copy(HERE / "tests/typing/with_trio_typing.py", tmp)
@@ -114,18 +151,19 @@ def typing_trio_typing(session: nox.Session, mypy: str, config: str) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; run its examples. Every warning is an error."""
-    session.install(".", *group("docs"))
+    install(session, ".", *group("docs"))
     for builder in ("html", "doctest"):
         session.run(
             "sphinx-build", "--nitpicky", "--fail-on-warning", "--keep-going", "--fresh-env",
             "--quiet", "--builder", builder, "docs", f"docs/_build/{builder}",
         )  # fmt: skip
+    session.log(f"the pages: {(HERE / 'docs/_build/html/index.html').as_uri()}")
 
 
 @nox.session(default=False, allow_parallel=False)
 def bench(session: nox.Session) -> None:
-    """Measure, with peers in the same run; without arguments, for the documentation."""
-    session.install(".", *group("bench"))
+    """Measure, with peers; without arguments, for the documentation. `-- --help` has more."""
+    install(session, ".", *group("bench"))
     static = HERE / "docs" / "_static"
     static.mkdir(exist_ok=True)
     for_docs = [f"--json={static / 'bench.json'}", f"--svg={static / 'bench.svg'}"]
@@ -134,15 +172,15 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(default=False, allow_parallel=False)
 def demo(session: nox.Session) -> None:
-    """Send real files over loopback, cancel the sender at random, verify every byte."""
-    session.install(".[demo]")
+    """Send real files over loopback, cancel the sender, verify every byte. `-- --help` has more."""
+    install(session, ".[demo]")
     session.run("python", "-m", PACKAGE, "demo", *session.posargs)
 
 
 @nox.session(default=False)
 def downstream(session: nox.Session) -> None:
     """Run Trio's and other projects' tests, and live programs, on our streams."""
-    session.install("--editable", ".", *group("downstream"))
+    install(session, "--editable", ".", *group("downstream"))
     session.run("python", "downstream/suites.py", os.fspath(Path(session.create_tmp(), "suites")))
     live = ["--config-file=downstream/pytest.ini", "-p", "in_place_of_trio"]
     session.run("pytest", *live, "downstream", *session.posargs, env={"PYTHONPATH": "downstream"})

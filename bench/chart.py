@@ -26,8 +26,7 @@ STYLE = (
     ".rate{fill:#666;font-size:10px}"
 )
 # In pixels. A panel: the peers' names, their bars, and room for the rate behind the longest.
-MARGIN, NAMES, BARS, RATES, ROW, HEADING = 20, 160, 240, 130, 17, 44
-PANEL = NAMES + BARS + RATES
+MARGIN, NAMES, BARS, RATES, ROW, HEADING = 20, 160, 320, 140, 17, 44
 
 
 def text(x: float, y: float, content: str, kind: str = "") -> str:
@@ -66,15 +65,13 @@ def panel(workload: Workload, of_workload: Sequence[Series], x: float, y: float)
 
 
 def svg(results: Results) -> str:
-    """The whole chart; two panels beside each other."""
-    panels = [(one, results.of(one)) for one in results.workloads]
+    """The whole chart; one panel below the other, so that a page can show the labels."""
     lines, y = [], HEADING + 24
-    for first in range(0, len(panels), 2):
-        row = panels[first : first + 2]
-        for number, (workload, of_workload) in enumerate(row):
-            lines += panel(workload, of_workload, MARGIN + PANEL * number, y)
-        y += ROW * max(len(of_workload) for _, of_workload in row) + HEADING
-    width, height = MARGIN + PANEL * min(2, len(panels)), y - 24
+    for workload in results.workloads:
+        of_workload = results.of(workload)
+        lines += panel(workload, of_workload, MARGIN, y)
+        y += ROW * len(of_workload) + HEADING
+    width, height = MARGIN + NAMES + BARS + RATES, y - 24
     found = versions()
     where = f"Python {found['python']}, {found['system']}"
     head = [

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import pkgutil
 import re
+import sys
 import zlib
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, get_origin
 
 import sphinx.util.logging
-from sphinx.pycode import ModuleAnalyzer
 
-import trio_asyncwrite
-import trio_asyncwrite.compression
-import trio_asyncwrite.testing
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._version import __version__
 
@@ -24,10 +22,11 @@ if TYPE_CHECKING:
     from sphinx.environment import BuildEnvironment
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "_ext"))
 logger = sphinx.util.logging.getLogger(__name__)
 
 project = "trio_asyncwrite"
-author = "The trio_asyncwrite contributors"
+author = project_copyright = "The trio_asyncwrite contributors"
 version = release = __version__
 
 extensions = [
@@ -36,6 +35,9 @@ extensions = [
     "sphinx.ext.doctest",
     "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
+    "public_names",
+    "cancellation",
+    "recipes",
 ]
 exclude_patterns = ["_build"]
 source_suffix = {".rst": "restructuredtext"}
@@ -43,13 +45,17 @@ nitpicky = True
 default_role = "any"
 html_theme = "furo"
 html_title = "trio_asyncwrite"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 
 # What the library's own parts tell each other: classes of layers, and a drain its servers.
 NOT_SHOWN = (
-    "announces_held_bytes", "lifecycle", "limits", "overrides_held_bytes",
+    "append", "encode_whole", "locate_all", "size_of_first", "tokens",  # our layers
+    "announces_held_bytes", "lifecycle", "limits", "overrides_held_bytes", "overrides_inner",
     "overrides_keeps_messages", "overrides_layers_below", "overrides_owns_below",
-    "overrides_poll_close", "overrides_release", "started_at",
+    "overrides_poll_close", "overrides_poll_write", "overrides_release", "started_at",
 )  # fmt: skip
+names_not_shown = NOT_SHOWN
 
 autodoc_default_options = {
     "members": True,
@@ -118,28 +124,6 @@ nitpick_ignore_regex = [
 FIELDS = {name: name for name in ("Cancellation", "Checkpoints", "Source")} | {"Returns": "returns"}
 
 
-def read_sources() -> None:
-    """Give autodoc the ``#:`` comments and the order of what the package shows as its own.
-
-    It looks for them in the module that a class names, and ours all name a public one.
-    """
-    for module in (trio_asyncwrite, trio_asyncwrite.compression, trio_asyncwrite.testing):
-        shown = ModuleAnalyzer.for_module(module.__name__)
-        shown.analyze()
-        for file in sorted(HERE.parent.joinpath(project).rglob("_*.py")):
-            source = ModuleAnalyzer.for_file(file, file.stem)
-            source.analyze()
-            for theirs, ours in (
-                (source.attr_docs, shown.attr_docs),
-                (source.annotations, shown.annotations),
-            ):
-                ours.update({key: v for key, v in theirs.items() if key[0] in module.__all__})
-            first = len(shown.tagorder)
-            for name, number in source.tagorder.items():
-                if name.split(".")[0] in module.__all__:
-                    shown.tagorder[name] = first + number
-
-
 #: Stands for a colon while napoleon looks at a docstring.
 COLON = "\ue000"
 
@@ -154,6 +138,8 @@ def process_docstring(
         # Napoleon takes a colon in the first line for the end of a type.
         lines[0] = lines[0].replace(":", COLON)
     for number, line in enumerate(lines):
+        # A page is named from the root, because the reference's pages are in a folder.
+        line = lines[number] = re.sub(r":doc:`(?=\w+`)", ":doc:`/", line)
         heading, colon, text = line.partition(":")
         if colon and heading in FIELDS:
             lines[number] = f":{FIELDS[heading]}:{text}"
@@ -179,7 +165,7 @@ def show_answer(cls: type, name: str, *default: object) -> object:
 def look_in_package(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: nodes.Element
 ) -> nodes.Element | None:
-    """Resolve bare names: the package's everywhere, the traits' in their subclasses."""
+    """Resolve bare names: the package's in ``testing``, the traits' in their subclasses."""
     if node["refdomain"] != "py":
         return None
     resolve = env.domains.python_domain.resolve_xref
@@ -202,7 +188,7 @@ def show_public_bases(
             public = (get_origin(public) or public).__bases__[0]
         if public is base or public is not object:
             public_bases.append(public)
-    bases[:] = public_bases
+    bases[:] = public_bases or [object]
 
 
 def setup(app: Sphinx) -> None:
@@ -211,5 +197,5 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", restore_colons, priority=600)
     app.connect("autodoc-process-bases", show_public_bases)
     app.add_autodoc_attrgetter(type, show_answer)
-    read_sources()
+    import_module("public_names").read_sources(HERE.parent / project)
     app.connect("missing-reference", look_in_package)

@@ -6,7 +6,12 @@ Nothing is accepted then, and the stream can be used as before.
 from __future__ import annotations
 
 import array
+import asyncio
+import io
+import socket
 import ssl
+import sys
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,10 +19,16 @@ import trio
 import trio.testing
 
 from trio_asyncwrite import (
+    AllowStdIo,
+    AsyncWrite,
     Buf,
+    BufReader,
     BufWriter,
     Cursor,
     Drain,
+    ReadWritePair,
+    Sink,
+    TcpStream,
     TimeoutWriter,
     TlsStream,
     close_all_gracefully,
@@ -78,6 +89,148 @@ async def test_what_is_no_sequence_of_buffers(buffers: Any, text: str) -> None:
     await cursor.write_all_vectored(iter([b"as ", b"before"]))  # type: ignore[arg-type]
     assert cursor.getvalue() == b"as before"
 
+
+# ---- What is no stream of ours -----------------------------------------------------------------
+
+STREAM = "expected a trio.abc.SendStream, got "
+READER = "expected a trio.abc.ReceiveStream, got "
+ASYNCIO = (
+    "StreamReader, which works under asyncio only and cannot be wrapped: open the connection with "
+    "open_tcp_stream()"
+)
+PATH = ', which is a path: use AllowStdIo(open(it, "wb"))'
+
+
+def text_file() -> Any:
+    return io.TextIOWrapper(io.BytesIO())
+
+
+def asyncio_stream() -> Any:
+    return object.__new__(asyncio.StreamReader)
+
+
+@pytest.mark.parametrize(
+    ("call", "make", "text"),
+    [
+        (AllowStdIo, lambda: "a", "expected an object with write() and flush(), got str" + PATH),
+        (AllowStdIo, lambda: PurePosixPath("a"), f"flush(), got PurePosixPath{PATH}"),
+        (BufWriter, lambda: PurePosixPath("a"), STREAM + "PurePosixPath" + PATH),
+        (BufWriter, io.BytesIO, STREAM + "BytesIO: use AllowStdIo(it)"),
+        (
+            AllowStdIo,
+            lambda: io.TextIOWrapper(io.BytesIO()),
+            "a text file: use AllowStdIo(it.buffer)",
+        ),
+        (BufWriter, asyncio_stream, STREAM + ASYNCIO),
+        (AllowStdIo, asyncio_stream, "write() and flush(), got " + ASYNCIO),
+        (BufReader, asyncio_stream, READER + ASYNCIO),
+        (split, asyncio_stream, "expected a trio.abc.Stream, got " + ASYNCIO),
+        (TcpStream, asyncio_stream, "a Trio socket, got " + ASYNCIO),
+        (BufWriter, socket.socket, STREAM + "socket: use PollEvented(it)"),
+        (BufReader, socket.socket, READER + "socket: use PollEvented(it)"),
+        (split, trio.socket.socket, "a trio.abc.Stream, got _SocketType: use TcpStream(it)"),
+        (BufReader, trio.socket.socket, READER + "_SocketType: use TcpStream(it)"),
+        (
+            TcpStream,
+            socket.socket,
+            "a Trio socket, got socket: use TcpStream(trio.socket.from_stdlib_socket(it))",
+        ),
+        (
+            lambda thing: ReadWritePair(thing, Sink()),
+            socket.socket,
+            READER + "socket (the order is reader, writer): use PollEvented(it)",
+        ),
+    ],
+)
+async def test_what_is_no_stream_of_ours(call: Any, make: Callable[[], Any], text: str) -> None:
+    thing = make()
+    with pytest.raises(TypeError) as caught:
+        call(thing)
+    assert str(caught.value).endswith(text)
+    if hasattr(thing, "close"):
+        thing.close()
+
+
+def test_a_program_without_asyncio_has_no_streams_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    thing = asyncio_stream()
+    monkeypatch.delitem(sys.modules, "asyncio")
+
+    with pytest.raises(TypeError, match="got StreamReader$"):
+        BufWriter(thing)
+
+
+async def test_a_socket_is_closed_gracefully_as_a_stream() -> None:
+    with trio.socket.socket() as plain, pytest.raises(TypeError, match=r"use TcpStream\(it\)$"):
+        await close_gracefully(plain)  # type: ignore[arg-type]
+
+
+# ---- A writer of your own ----------------------------------------------------------------------
+
+
+class Plain(AsyncWrite):
+    """Its poll answers what it was given."""
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    def poll_write(self, data: Any, /) -> Any:
+        return self._answer
+
+
+class Coroutine(AsyncWrite):
+    async def poll_write(self, data: Any, /) -> int:  # type: ignore[override]
+        return len(data)
+
+
+class Hidden(AsyncWrite):
+    def __init__(self) -> None:
+        self._inner = Cursor()
+
+
+class Empty(AsyncWrite):
+    pass
+
+
+POLLS = "poll_write() or poll_write_vectored() of "
+
+
+@pytest.mark.parametrize(
+    ("writer", "text"),
+    [
+        (Plain(None), POLLS + "Plain must return how many bytes it accepted, it returned None"),
+        (
+            Coroutine(),
+            POLLS + "Coroutine must return how many bytes it accepted, it returned a coroutine "
+            "(a poll is a plain function, without async)",
+        ),
+        (Empty(), "Empty must define poll_write(), or set self.inner to a writer"),
+        (
+            Hidden(),
+            (
+                "Hidden keeps a writer in self._inner: name it self.inner, so that poll_write() "
+                "is passed on to it, or define poll_write()"
+            ),
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_a_writer_that_was_written_wrong(writer: AsyncWrite, text: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        await writer.write_all(b"abc")
+    assert str(caught.value) == text
+
+
+async def test_two_tasks_are_told_of_the_writer_for_several() -> None:
+    stream, peer = duplex(4)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.write_all, b"too much")
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError, match="for several tasks there is SharedWriter"):
+            await stream.write_all(b"more")
+        assert await peer.receive_some() == b"too "
+
+
+# ---- Arguments of functions --------------------------------------------------------------------
 
 DUPLEX = (
     "expected a trio.abc.Stream, got BufWriter, which can only be written to: put it over what "

@@ -103,11 +103,12 @@ def test_all_is_a_sorted_tuple_of_what_the_module_offers(module: ModuleType) -> 
 
 def test_all_is_what_the_reference_documents() -> None:
     module, documented = "", []
-    for line in (DOCS / "reference.rst").read_text().splitlines():
-        if found := re.match(r"\.\. (?:current)?module:: (\S+)", line):
-            module = found[1]
-        elif found := re.match(r"\.\. auto(?:class|exception|function):: (\w+)", line):
-            documented.append(f"{module}.{found[1]}")
+    for page in sorted(DOCS.glob("reference/*.rst")):
+        for line in page.read_text().splitlines():
+            if found := re.match(r"\.\. public-names:: (\S+)$", line):
+                module = found[1]
+            elif found := re.match(r"   (\w+)(?: :.+)?$", line):
+                documented.append(f"{module}.{found[1]}")
 
     assert sorted(documented) == sorted(PUBLIC)
 
@@ -163,33 +164,3 @@ def test_raises_names_exceptions_and_says_when(path: str) -> None:
         found = [getattr(place, bare) for place in places if hasattr(place, bare)]
         assert issubclass(found[0], BaseException)
         assert when
-
-
-def table_of_promises() -> dict[str, str]:
-    """What the page on cancellation says: names of the first column -> word of the second."""
-    page = (DOCS / "cancellation.rst").read_text()
-    row = re.compile(r"^   \* - ((?:.+\n)+?)     - (.+)$", re.MULTILINE)
-    return {
-        path: word
-        for names, word in row.findall(page)
-        for path in re.findall(r":(?:meth|func):`~(trio_asyncwrite\.[\w.]+)`", names)
-    }
-
-
-def test_the_table_of_promises_is_what_the_docstrings_say() -> None:
-    table = table_of_promises()
-
-    assert table == {path: promise(path) for path in table}
-
-
-@pytest.mark.parametrize("path", ASYNC)
-def test_the_table_of_promises_has_every_call(path: str) -> None:
-    """... but for an override that promises what its base does."""
-    table = table_of_promises()
-    owner, _, name = path.rpartition(".")
-    bases = CLASSES[owner].__mro__[1:] if owner in CLASSES else ()
-    rows = [path, *(f"{base.__module__}.{base.__name__}.{name}" for base in bases)]
-    found = next((row for row in rows if row in table), None)
-
-    assert found is not None
-    assert table[found] == promise(path)

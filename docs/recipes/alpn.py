@@ -1,5 +1,8 @@
 """Agree on a protocol during the handshake (ALPN).
 
+The two contexts say what each side speaks, in the order of its liking, and the handshake finds what
+both have. If there is nothing, it goes on without a protocol: look before you send.
+
 Prints::
 
     offered ['h2', 'http/1.1']: the server chose h2

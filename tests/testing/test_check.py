@@ -1327,6 +1327,21 @@ async def test_a_hang_is_reported_after_the_given_time(autojump_clock: MockClock
     assert trio.current_time() - start == 2.5
 
 
+async def test_the_whole_has_a_bound_and_says_how_far_it_came(autojump_clock: MockClock) -> None:
+    rule = r"the whole check must end within 0 seconds .*: it had come to polls, part 1 of \d+$"
+    with pytest.raises(AssertionError, match=rule):
+        await check_async_write(**makers(Good), total=0)
+
+
+async def test_it_tells_its_progress(autojump_clock: MockClock) -> None:
+    told: list[str] = []
+
+    with pytest.raises(AssertionError, match="hung"):
+        await check_async_write(**makers(FlushesForEver), progress=told.append)
+
+    assert told == [f"polls, part 1 of {told[0].split()[-1]}"]
+
+
 async def test_it_closes_what_the_makers_made(autojump_clock: MockClock) -> None:
     made = []
 

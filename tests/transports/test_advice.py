@@ -70,6 +70,8 @@ TAKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "socket": (lambda _: connected_socket(stdlib_socket), "PollEvented(it)"),
     "file": (lambda path: path.open("wb"), "AllowStdIo(it)"),
     "memory": (lambda _: io.BytesIO(), "AllowStdIo(it)"),
+    "path": (lambda path: path, 'AllowStdIo(open(it, "wb"))'),
+    "path as text": (str, 'AllowStdIo(open(it, "wb"))'),
     "text file": (lambda path: path.open("w"), "AllowStdIo(it.buffer)"),
     "temporary text file": (
         lambda _: tempfile.NamedTemporaryFile("w"),  # noqa: SIM115

@@ -7,7 +7,7 @@ from typing import Final, final
 
 import trio.abc
 
-from trio_asyncwrite._core._checks import not_negative
+from trio_asyncwrite._core._checks import connection_advice, not_negative
 
 DEFAULT_TIMEOUT: Final = 30.0
 #: The pause that nginx allows in its lingering close ("lingering_timeout").
@@ -57,4 +57,5 @@ def check_stream(stream: object) -> None:
         instead = ": close_all_gracefully() takes several" if is_several else ""
         if isinstance(getattr(stream, "writer", None), trio.abc.SendStream):
             instead = ": give its .writer"  # a channel of frames, for example
+        instead = instead or connection_advice(stream)
         raise TypeError(f"expected a trio.abc.SendStream, got {name}{instead}")

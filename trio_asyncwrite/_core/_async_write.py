@@ -149,6 +149,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         if inner is None:
             if lifecycle.odd_inner is not None:
                 _refuse_inner(self, lifecycle.odd_inner)
+            _check_for_hidden_inner(self, "poll_write")
             raise TypeError(
                 f"{type(self).__name__} must define poll_write(), or set self.inner to a writer"
             )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import operator
+import socket as stdlib_socket
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
+import trio
 import trio.abc
 
 from ._errors import WriteZeroError
@@ -216,6 +219,24 @@ def consists_of(exc: BaseException, kinds: tuple[type[BaseException], ...]) -> b
     return all(consists_of(member, kinds) for member in members)
 
 
+def connection_advice(thing: object) -> str:
+    """The end of an error message: how to wrap a socket, and that asyncio's streams cannot be."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None:
+        kinds = (asyncio.StreamReader, asyncio.StreamWriter, asyncio.BaseTransport)
+        if isinstance(thing, kinds):
+            return (
+                ", which works under asyncio only and cannot be wrapped: open the connection "
+                "with open_tcp_stream()"
+            )
+    if isinstance(thing, (trio.socket.SocketType, stdlib_socket.socket)):
+        if sys.platform == "win32" or thing.type != trio.socket.SOCK_STREAM:
+            return ""
+        is_trios = isinstance(thing, trio.socket.SocketType)
+        return f": use {'TcpStream' if is_trios else 'PollEvented'}(it)"
+    return ""
+
+
 def check_duplex(stream: object) -> None:
     """Refuse everything but a stream to read from and to write to.
 
@@ -223,7 +244,7 @@ def check_duplex(stream: object) -> None:
         TypeError: if ``stream`` is not a :class:`trio.abc.Stream`.
     """
     if not isinstance(stream, trio.abc.Stream):
-        instead = ""
+        instead = connection_advice(stream)
         if isinstance(stream, trio.abc.SendStream):
             instead = (
                 ", which can only be written to: put it over what this returns, or make it duplex "

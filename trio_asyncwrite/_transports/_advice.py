@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import socket as stdlib_socket
-import sys
+import os
 from typing import Any, Final
 
 import trio
 import trio.abc
+
+from trio_asyncwrite._core._checks import connection_advice
 
 from ._std_file import check_file
 
@@ -17,6 +18,11 @@ _MAX_DEPTH: Final = 2
 
 def advice(thing: object) -> str:
     """The end of an error message: the expression to use for ``thing``, which it calls "it"."""
+    if isinstance(thing, (str, os.PathLike)):
+        return ', which is a path: use AllowStdIo(open(it, "wb"))'
+    connection = connection_advice(thing)
+    if connection:
+        return connection
     expression = _writer_of(thing, "it")
     return f": use {expression}" if expression else ""
 
@@ -27,11 +33,6 @@ def _writer_of(thing: Any, name: str) -> str:
         return f"wrap_stream({name})"
     if isinstance(thing, trio.abc.ReceiveStream):
         return f"ReadWritePair({name}, writer)"
-    if isinstance(thing, (trio.socket.SocketType, stdlib_socket.socket)):
-        if sys.platform == "win32" or thing.type != trio.socket.SOCK_STREAM:
-            return ""
-        is_trios = isinstance(thing, trio.socket.SocketType)
-        return f"TcpStream({name})" if is_trios else f"PollEvented({name})"
     try:
         check_file(thing)
     except (TypeError, ValueError):

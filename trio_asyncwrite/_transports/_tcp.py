@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, final, overload
 import trio
 
 from trio_asyncwrite._core._answer import answer
-from trio_asyncwrite._core._checks import inherits
+from trio_asyncwrite._core._checks import connection_advice, inherits
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._shell import claim, drive, leave
 from trio_asyncwrite._core._stack import begin_shutdown
@@ -85,8 +85,11 @@ class TcpStream(FdWriter):
             )
         if not inherits(stream, trio.SocketStream):
             if not isinstance(stream, trio.socket.SocketType):
+                plain = isinstance(stream, stdlib_socket.socket)
+                instead = ": use TcpStream(trio.socket.from_stdlib_socket(it))" if plain else ""
                 raise TypeError(
                     f"expected a trio.SocketStream or a Trio socket, got {type(stream).__name__}"
+                    f"{instead or connection_advice(stream)}"
                 )
             check_byte_stream(stream)
             stream = trio.SocketStream(stream)

@@ -11,7 +11,7 @@ import trio.abc
 
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_read import AsyncRead, poll_foreign_read
-from trio_asyncwrite._core._checks import inherits
+from trio_asyncwrite._core._checks import connection_advice, inherits
 from trio_asyncwrite._core._stack import is_layer, lifecycle_of, register
 
 from ._wrap_stream import ending_layer, wrap_stream
@@ -89,7 +89,10 @@ def wrap_reader(stream: trio.abc.ReceiveStream) -> AsyncRead:
         lifecycle_of(stream)  # a mock has none
         return stream
     if not isinstance(stream, trio.abc.ReceiveStream):
-        raise TypeError(f"expected a trio.abc.ReceiveStream, got {type(stream).__name__}")
+        raise TypeError(
+            f"expected a trio.abc.ReceiveStream, got {type(stream).__name__}"
+            f"{connection_advice(stream)}"
+        )
     if sys.platform != "win32" and not is_layer(stream):  # pragma: no branch
         if inherits(stream, trio.SocketStream):
             return wrap_stream(stream)

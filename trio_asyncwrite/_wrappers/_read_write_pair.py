@@ -10,7 +10,7 @@ import trio.abc
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_read import AsyncRead, poll_foreign_read, poll_reader
 from trio_asyncwrite._core._async_write import AsyncReadWrite, AsyncWrite
-from trio_asyncwrite._core._checks import inherits
+from trio_asyncwrite._core._checks import connection_advice, inherits
 from trio_asyncwrite._core._stack import register
 from trio_asyncwrite._transports._wrap_stream import ending_layer, wrap_stream
 
@@ -82,7 +82,7 @@ class ReadWritePair(  # pyright: ignore[reportIncompatibleVariableOverride]
         if not isinstance(reader, trio.abc.ReceiveStream):
             raise TypeError(
                 f"expected a trio.abc.ReceiveStream, got {type(reader).__name__} (the order is "
-                f"reader, writer)"
+                f"reader, writer){connection_advice(reader)}"
             )
         self.reader = reader  # type: ignore[assignment]
         self._ending = ending_layer(reader)

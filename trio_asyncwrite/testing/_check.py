@@ -34,6 +34,8 @@ from ._cancel import Sweep, cancel_everywhere, fair_scheduler
 from ._check_tools import Tools, fail, require, uses, writes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._check_tools import Call, Calls, Maker
 
 # Random, so that bytes lost, doubled or out of order are told from the right ones, and do not
@@ -61,6 +63,8 @@ async def check_async_write(
     *,
     exclusive: bool = True,
     hang_after: float = 60.0,
+    total: float = 600.0,
+    progress: Callable[[str], object] | None = None,
 ) -> None:
     """Check a writer against the contract of :class:`~trio_asyncwrite.AsyncWrite`.
 
@@ -91,6 +95,10 @@ async def check_async_write(
             :class:`~trio_asyncwrite.SharedWriter`: it must serve tasks in the order in which they
             come, and keep together what one call writes.
         hang_after: how many seconds a call may take by Trio's clock.
+        total: how many seconds the whole check may take, by the wall clock: what a mock clock
+            skips does not count. It is looked at before each writer that is made.
+        progress: called with a line of text before each of the parts of the check. ``print``
+            shows where it is.
 
     Raises:
         AssertionError: if the writer breaks a rule of the contract; it says which, in words.
@@ -101,8 +109,8 @@ async def check_async_write(
     with fair_scheduler:
         async with trio.open_nursery() as nursery:
             try:
-                checker = _Checker(maker, clogged_maker, hang_after, nursery)
-                await checker.check(exclusive=exclusive)
+                checker = _Checker(maker, clogged_maker, hang_after, total, nursery)
+                await checker.check(progress or (lambda _: None), exclusive=exclusive)
             except Exception as exc:  # noqa: BLE001 - raised below; here, a group would wrap it
                 failure = exc
             nursery.cancel_scope.cancel()
@@ -115,45 +123,66 @@ async def check_async_write(
 
 @final
 class _Checker(Tools):
-    async def check(self, *, exclusive: bool) -> None:
+    async def check(self, progress: Callable[[str], object], *, exclusive: bool) -> None:
         """Make all checks."""
-        await self._check_polls()
-        await self._check_counts()
-        await self._check_whole_writes()
-        await self._check_unsent_bytes()
-        await self._check_arguments()
-        await self._check_ownership()
-        await self._check_shutdown()
-        await self._check_aclose()
-        await self._check_cancelled_aclose()
-        await self._check_broken()
-        await self._check_failed_write()
-        await self._check_closing_below()
-        await self._check_checkpoints()
-        await self._check_budget()
-        await self._check_cancelled_writes()
-        await (self._check_two_tasks() if exclusive else self._check_sharing())
-        await self._check_closing_beside_others()
-        await self._check_by_ref()
+        parts = self._parts(exclusive=exclusive)
+        for number, (name, part) in enumerate(parts, 1):
+            self._part = f"{name}, part {number} of {len(parts)}"
+            progress(self._part)
+            await part()
+
+    def _parts(self, *, exclusive: bool) -> list[tuple[str, Call]]:
+        """The checks in their order, each with a name for those who wait."""
+        parts: list[tuple[str, Call]] = [
+            ("polls", self._check_polls),
+            ("counts", self._check_counts),
+            ("whole writes", self._check_whole_writes),
+            ("unsent_bytes", self._check_unsent_bytes),
+            ("arguments", self._check_arguments),
+            ("ownership of the data", self._check_ownership),
+            ("shutdown", self._check_shutdown),
+            ("aclose", self._check_aclose),
+            ("a cancelled aclose", self._check_cancelled_aclose),
+            ("a broken writer", self._check_broken),
+            ("a failed write", self._check_failed_write),
+            ("a close of the layer below", self._check_closing_below),
+            ("checkpoints", self._check_checkpoints),
+            ("the budget", self._check_budget),
+            ("cancelled writes", self._check_cancelled_writes),
+            ("two tasks", self._check_two_tasks if exclusive else self._check_sharing),
+            ("a close beside other tasks", self._check_closing_beside_others),
+            ("by_ref", self._check_by_ref),
+        ]
         if self._clogged_maker is not None:
-            await self._check_not_ready()
-            await self._check_waiting()
-            await (self._check_busy() if exclusive else self._check_line())
-            await self._check_cancelled_waits()
-            await self._check_failing_waits()
-            for data in _GROWING:
-                had_to_wait = await self._check_lossy_close(data)
-                if exclusive:
-                    await self._check_torn(data)
-                    await self._check_unfinished(data)
-                if had_to_wait:
-                    break
-            await self._check_closing_under_a_task()
-            await self._check_closing_while_closing()
+            parts += [
+                ("NotReady", self._check_not_ready),
+                ("waiting", self._check_waiting),
+                ("two tasks that wait", self._check_busy if exclusive else self._check_line),
+                ("cancelled waits", self._check_cancelled_waits),
+                ("failing waits", self._check_failing_waits),
+                ("losses", partial(self._check_losses, exclusive=exclusive)),
+                ("a close under a task", self._check_closing_under_a_task),
+                ("a close while another closes", self._check_closing_while_closing),
+            ]
         for clogged in (False, True) if self._clogged_maker is not None else (False,):
-            await cancel_everywhere(partial(self._resuming, clogged=clogged))
-            await cancel_everywhere(partial(self._counting, clogged=clogged))
-            await cancel_everywhere(partial(self._losing, clogged=clogged))
+            when = " while it waits" if clogged else ""
+            for name, sweep in (
+                ("resuming", self._resuming),
+                ("counting", self._counting),
+                ("losing", self._losing),
+            ):
+                swept = partial(cancel_everywhere, partial(sweep, clogged=clogged))
+                parts.append((f"cancelled everywhere{when}: {name}", swept))
+        return parts
+
+    async def _check_losses(self, *, exclusive: bool) -> None:
+        for data in _GROWING:
+            had_to_wait = await self._check_lossy_close(data)
+            if exclusive:
+                await self._check_torn(data)
+                await self._check_unfinished(data)
+            if had_to_wait:
+                break
 
     # ---- Any writer ------------------------------------------------------------------------
 

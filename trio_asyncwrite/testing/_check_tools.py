@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import time
 import types
 import warnings
 from functools import partial
@@ -231,11 +232,19 @@ class Tools:
     """What a check does to writers, and how it finds out what comes of it."""
 
     def __init__(
-        self, maker: Maker, clogged_maker: Maker | None, hang_after: float, nursery: trio.Nursery
+        self,
+        maker: Maker,
+        clogged_maker: Maker | None,
+        hang_after: float,
+        total: float,
+        nursery: trio.Nursery,
     ) -> None:
         self._maker = maker
         self._clogged_maker = clogged_maker
         self._hang_after = hang_after
+        self._total = total
+        self._started_at = time.monotonic()
+        self._part = ""
         self._nursery = nursery
         self._has_reader = True
 
@@ -245,6 +254,11 @@ class Tools:
     ) -> AsyncGenerator[Link, None]:
         maker = self._clogged_maker if clogged else self._maker
         assert maker is not None
+        require(
+            time.monotonic() - self._started_at < self._total,
+            f"the whole check must end within {counted(self._total, 'second')} (total=...): "
+            f"it had come to {self._part}",
+        )
         writer, receiver = await _made(maker, "clogged_maker" if clogged else "maker")
         link = Link(writer, receiver, clogged=clogged)
         require(isinstance(writer, AsyncWrite), f"a maker must return an AsyncWrite: {writer!r}")

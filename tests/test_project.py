@@ -1,0 +1,102 @@
+"""The files around the code agree with each other."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CI = (ROOT / ".ci/run").read_text()
+WORKFLOW = (ROOT / ".github/workflows/ci.yml").read_text()
+PYPROJECT = (ROOT / "pyproject.toml").read_text()
+PYTHONS = re.findall(r"Python :: (3\.\d+)", PYPROJECT)
+NOXFILE = (ROOT / "noxfile.py").read_text()
+SESSIONS = re.findall(r"^@nox\.session(?:.|\n)*?^def (\w+)", NOXFILE, re.MULTILINE)
+DEV = runpy.run_path(str(ROOT / "dev.py"))
+
+
+def test_the_hosted_workflow_runs_the_sessions_of_our_own_ci() -> None:
+    ours = set(" ".join(re.findall(r"^check (.+)$", CI, re.MULTILINE)).split())
+    (listed,) = re.findall(r"session: \[(.+)\]", WORKFLOW)
+
+    assert {"tests", *listed.split(", ")} >= ours
+    for session in listed.split(", "):
+        assert session in SESSIONS
+
+
+def test_the_hosted_workflow_tests_every_python_on_linux_and_macos() -> None:
+    (pythons,) = re.findall(r"python: \[(.+)\]", WORKFLOW)
+    (systems,) = re.findall(r"system: \[(.+)\]", WORKFLOW)
+
+    assert re.findall(r"[\d.]+", pythons) == PYTHONS
+    assert systems == "ubuntu-latest, macos-latest"
+
+
+def test_the_hook_before_a_commit_has_the_linter_of_the_session() -> None:
+    (pinned,) = re.findall(r"ruff~=([\d.]+)", PYPROJECT)
+
+    assert f"rev: v{pinned}\n" in (ROOT / ".pre-commit-config.yaml").read_text()
+
+
+@pytest.mark.parametrize("session", SESSIONS)
+def test_contributing_has_every_session(session: str) -> None:
+    assert f"`{session}`" in (ROOT / "CONTRIBUTING.md").read_text()
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING", "SECURITY", "RELEASING", "CODE_OF_CONDUCT"])
+def test_the_files_that_a_page_names_exist(page: str) -> None:
+    text = (ROOT / f"{page}.md").read_text()
+
+    for path in re.findall(r"`((?:docs|tests|\.ci|trio_asyncwrite)/[a-z_/.]+|[A-Z_]+\.md)`", text):
+        assert (ROOT / path).exists()
+    for module, names in re.findall(r"^\| (`\w+`.*?) \| `(_\w+/\w+\.py)` \|", text, re.MULTILINE):
+        source = (ROOT / "trio_asyncwrite" / names).read_text()
+        for name in re.findall(r"`(\w+)`", module):
+            assert re.search(rf"\b(?:class|def) {name}\b|\bclass Lifecycle\b", source)
+
+
+def test_a_sdist_has_what_its_tests_read() -> None:
+    assert {f"/{path.name}" for path in ROOT.glob("*.md")} - {"/README.md"} <= set(
+        re.findall(r'"(/[\w.-]+)"', PYPROJECT)
+    )
+
+
+# ---- dev.py ----------------------------------------------------------------------------------
+
+
+def test_every_program_learns_which_certificates_one_was_told_of() -> None:
+    env = DEV["with_certificates"]({"SSL_CERT_FILE": "a.pem", "PIP_CERT": "b.pem", "X": "y"})
+
+    assert env == {
+        "SSL_CERT_FILE": "a.pem",
+        "PIP_CERT": "b.pem",
+        "REQUESTS_CA_BUNDLE": "a.pem",
+        "NODE_EXTRA_CA_CERTS": "a.pem",
+        "X": "y",
+    }
+    assert DEV["with_certificates"]({"X": "y"}) == {"X": "y"}
+
+
+def test_a_machine_without_the_network_is_told_what_to_fetch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    failed = type("Failed", (), {"returncode": 1})
+    monkeypatch.setitem(DEV["venv_python"].__globals__, "VENV", tmp_path)
+    monkeypatch.setattr(DEV["subprocess"], "run", lambda *args, **kwargs: failed)
+
+    with pytest.raises(SystemExit, match=r'pip download "nox\[uv\]'):
+        DEV["venv_python"]({})
+    assert not (tmp_path / "nox-is-installed").exists()
+
+
+def test_help_says_what_may_follow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["dev.py", "--help"])
+
+    assert DEV["main"]() == 0
+    assert "pytest's arguments" in capsys.readouterr().out
