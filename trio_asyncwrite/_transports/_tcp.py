@@ -68,12 +68,6 @@ class TcpStream(FdWriter):
     Source: ``tokio::net::TcpStream``.
     """
 
-    #: The peer's address, as :meth:`socket.socket.getpeername` gives it; see
-    #: :attr:`Layer.peer_address`. It is kept, so a log of errors has it when the peer has reset the
-    #: connection, and when this stream is closed. None if the peer had gone before this stream was
-    #: made; a :class:`TcpListener` knows it even then.
-    peer_address: Any
-
     # Kept once somebody has asked for it.
     _local_address: Any = None
 
@@ -99,10 +93,27 @@ class TcpStream(FdWriter):
         with contextlib.suppress(Exception):  # a socket of a test may know nothing
             self.is_known_as_tcp: bool = is_tcp(self.socket)
         # Now: the kernel forgets it when the peer resets the connection.
-        self.peer_address = address(self.socket, "getpeername")
+        self._peer_address: Any = address(self.socket, "getpeername")
         self._mark = first_mark(self.socket) if self.is_known_as_tcp else NOT_OURS
         #: How long waits were, in seconds, that were cut short before there was room.
         self._waited = 0.0
+
+    def accepted_from(self, address: Any) -> None:
+        """Keep the address that the accept call has told, however early the peer has left.
+
+        :meta private:
+        """
+        self._peer_address = address
+
+    @answer
+    def peer_address(self) -> Any:
+        """The peer's address, as :meth:`socket.socket.getpeername` gives it.
+
+        See :attr:`Layer.peer_address`. It is kept, so a log of errors has it when the peer has
+        reset the connection, and when this stream is closed. None if the peer had gone before this
+        stream was made; a :class:`TcpListener` knows it even then.
+        """
+        return self._peer_address
 
     @answer
     def local_address(self) -> Any:

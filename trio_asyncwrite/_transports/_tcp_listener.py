@@ -81,7 +81,7 @@ class TcpListener(trio.abc.Listener[TcpStream]):
         accepting = _Accepting(self.socket)
         # Trio's own code decides which errors are waited out.
         stream = TcpStream(await trio.SocketListener.accept(accepting))  # type: ignore[arg-type]
-        stream.peer_address = accepting.address
+        stream.accepted_from(accepting.address)
         return stream
 
     async def aclose(self) -> None:
