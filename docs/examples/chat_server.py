@@ -25,6 +25,7 @@ from trio_asyncwrite import (
     Drain,
     TimeoutWriter,
     abort,
+    log_errors,
     serve_tls_over_tcp,
 )
 
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("chat_server")
 
-#: How many bytes a line may have, and how many an outbox holds.
+#: How many bytes a line may have, how many an outbox holds, and how many members there may be.
 LONGEST: Final = 1000
 OUTBOX: Final = 65536
+MEMBERS: Final = 1000
 
 #: How long a handshake and a name may take, and for how long a member may take nothing, in seconds.
 PATIENCE: Final = 30.0
@@ -147,14 +149,17 @@ async def receive_line(reader: BufReader[AsyncReadWrite]) -> str | None:
 async def run(port: int, context: ssl.SSLContext) -> None:
     """Serve until a signal comes."""
     drain = Drain(grace=10)
-    serve = partial(serve_tls_over_tcp, Room(drain).handle, port, context, host="127.0.0.1")
+    serve = partial(
+        serve_tls_over_tcp, Room(drain).handle, port, context, host="127.0.0.1", drain=drain,
+        handshake_timeout=PATIENCE, max_connections=MEMBERS, on_error=log_errors,
+    )  # fmt: skip
     async with trio.open_nursery() as nursery:
         await nursery.start(drain.start_on_signal)
 
         async def serve_and_report(
             task_status: trio.TaskStatus[list[TlsListener[TcpStream]]],
         ) -> None:
-            log.info("%s", await serve(drain=drain, task_status=task_status))
+            log.info("%s", await serve(task_status=task_status))
             nursery.cancel_scope.cancel()
 
         (listener,) = await nursery.start(serve_and_report)

@@ -2,8 +2,9 @@
 
     python http_server.py FOLDER [--port N] [--certificate FILE --key FILE]
 
-GET and HEAD send a file of the folder, or a part of it (``Range``). POST takes a body and answers
-with its SHA-256. A WebSocket at ``/echo`` sends back whatever it gets. SIGTERM and SIGINT drain it.
+GET and HEAD send a file of the folder, or a part of it (``Range``); text is compressed for those
+who take gzip. POST takes a body and answers with its SHA-256. A WebSocket at ``/echo`` sends back
+whatever it gets. SIGTERM and SIGINT drain it.
 
 It is complete where servers tend to be careless:
 
@@ -27,7 +28,7 @@ import ssl
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 import h11
@@ -44,9 +45,11 @@ from trio_asyncwrite import (
     TimeoutWriter,
     abort,
     close_gracefully,
+    log_errors,
     serve_tcp,
     serve_tls_over_tcp,
 )
+from trio_asyncwrite.compression import gzip_compressor
 
 if TYPE_CHECKING:
     from trio_asyncwrite import AsyncReadWrite
@@ -79,8 +82,9 @@ class Site:
     head_time: float = 10
     #: How long a client may take nothing, or send nothing of a body, in seconds.
     stall: float = 30
-    #: How many bytes a body may have.
+    #: How many bytes a body may have, and how many connections are served at once.
     largest_body: int = 1_000_000
+    connections: int = 1000
 
     def find(self, target: str) -> Path | None:
         """The file that a request asks for, if there is one inside the folder."""
@@ -115,6 +119,7 @@ class Connection:
     def __init__(self, stream: AsyncReadWrite, site: Site) -> None:
         self.stream = stream
         self.site = site
+        self.client = stream.peer_address
         self.h11 = h11.Connection(h11.SERVER)
         self.reader = BufReader(stream)
         # Heads wait in the buffer for the body behind them, and leave together with it.
@@ -128,10 +133,10 @@ class Connection:
             while await self.serve_one():
                 pass
         except trio.TooSlowError:
-            log.info("%s stalled", self.stream)
+            log.info("%s stalled", self.client)
             await abort(self.stream)  # what it got must not look complete
         except trio.BrokenResourceError as exc:
-            log.info("%s left: %s", self.stream, exc)
+            log.info("%s left: %s", self.client, exc)
 
     async def serve_one(self) -> bool:
         """Answer one request; whether another may follow."""
@@ -222,6 +227,10 @@ class Connection:
             size = os.fstat(file.fileno()).st_size
             kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
             headers = [("Content-Type", kind), ("Accept-Ranges", "bytes")]
+            if kind.startswith("text/") and takes_gzip(request):
+                length = await self.send_compressed(request, file, headers)
+                self.note(request, 200, length)
+                return
             try:
                 first, last = asked_for(dict(request.headers).get(b"range", b""), size)
             except ValueError:
@@ -239,6 +248,26 @@ class Connection:
                 await self.send(h11.Data(data=stand_in), FilePart(file, first, length))
             await self.send(h11.EndOfMessage())
         self.note(request, status, length)
+
+    async def send_compressed(self, request: h11.Request, file: BinaryIO, headers: Headers) -> int:
+        """Send a file in gzip; how many bytes that are, nobody knows before."""
+        headers += [("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding")]
+        await self.send(h11.Response(status_code=200, headers=headers, reason=REASONS[200]))
+        length = 0
+        if request.method != b"HEAD":
+            encoder = gzip_compressor()
+            # Read here, and not in a thread: texts are small, and mostly in memory.
+            while data := file.read(32768):
+                length += await self.send_chunk(encoder.compress(data))
+            length += await self.send_chunk(encoder.finish())
+        await self.send(h11.EndOfMessage())
+        return length
+
+    async def send_chunk(self, data: bytes) -> int:
+        """Send a part of a body of unknown length; how many bytes it has."""
+        if data:  # an empty chunk would be the last one
+            await self.send(h11.Data(data=data))
+        return len(data)
 
     async def send_answer(
         self, request: h11.Request, status: int, body: bytes, headers: Headers | None = None
@@ -271,7 +300,7 @@ class Connection:
         A close with unread input would reset the connection, and the client would never read the
         answer. So this sends it, and reads on for a while.
         """
-        log.info("%s %d", self.stream, status)
+        log.info("%s %d", self.client, status)
         if self.h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             await self.send_head(status, 0, [("Connection", "close")])
             await self.send(h11.EndOfMessage())
@@ -280,7 +309,7 @@ class Connection:
     def note(self, request: h11.Request, status: int, length: int) -> None:
         """Write the access log: the bytes are those that the connection has accepted."""
         line = f"{request.method.decode()} {request.target.decode()}"
-        log.info('%s "%s" %d %d', self.stream, line, status, length)
+        log.info('%s "%s" %d %d', self.client, line, status, length)
 
     # ---- Handing over ----------------------------------------------------------------------
 
@@ -300,6 +329,11 @@ class Connection:
                         break
                     await socket.send_message(message)
             await socket.aclose(1001)  # going away
+
+
+def takes_gzip(request: h11.Request) -> bool:
+    """Whether the client takes gzip. (``gzip;q=0`` is a way to say no that nobody uses.)"""
+    return b"gzip" in dict(request.headers).get(b"accept-encoding", b"")
 
 
 def asked_for(header: bytes, size: int) -> tuple[int, int]:
@@ -324,17 +358,21 @@ async def run(site: Site, port: int, context: ssl.SSLContext | None = None) -> N
     async def handler(stream: AsyncReadWrite) -> None:
         await Connection(stream, site).serve()
 
-    serve: Any = partial(serve_tcp, handler, port, host="127.0.0.1")
+    options: dict[str, Any] = {
+        "host": "127.0.0.1",
+        "drain": site.drain,
+        "max_connections": site.connections,
+        "on_error": log_errors,
+    }
+    serve: Any = partial(serve_tcp, handler, port, **options)
     if context is not None:
-        # Browsers do not wait for close_notify.
-        serve = partial(
-            serve_tls_over_tcp, handler, port, context, host="127.0.0.1", https_compatible=True
-        )
+        options["https_compatible"] = True  # browsers do not wait for close_notify
+        serve = partial(serve_tls_over_tcp, handler, port, context, **options)
     async with trio.open_nursery() as nursery:
         await nursery.start(site.drain.start_on_signal)
 
         async def serve_and_report(task_status: trio.TaskStatus[Any]) -> None:
-            log.info("%s", await serve(drain=site.drain, task_status=task_status))
+            log.info("%s", await serve(task_status=task_status))
             nursery.cancel_scope.cancel()
 
         (listener,) = await nursery.start(serve_and_report)

@@ -29,6 +29,7 @@ from trio_asyncwrite import (
     abort,
     copy_bidirectional,
     graceful,
+    log_errors,
     open_tcp_stream,
     serve_tls_over_tcp,
 )
@@ -47,6 +48,8 @@ class Proxy:
     port: int
     #: How long a handshake, and a connection to the server behind, may take, in seconds.
     patience: float = 10
+    #: How many clients are served at once; others wait to be accepted.
+    connections: int = 1000
     #: How long one side may be silent after the other one has ended, in seconds.
     half_open: float = 60
 
@@ -55,13 +58,11 @@ class Proxy:
         relay = None
         try:
             with trio.fail_after(self.patience):
-                # Before a connection is opened for it: it may be no TLS client at all.
-                await client.do_handshake()
                 server = await open_tcp_stream(self.host, self.port)
             async with graceful(server):
                 relay = await copy_bidirectional(client, server, half_open=self.half_open)
         except (OSError, trio.TooSlowError, trio.BrokenResourceError) as exc:
-            log.warning("%s: %s", client, str(exc) or type(exc).__name__)
+            log.warning("%s: %s", client.peer_address, str(exc) or type(exc).__name__)
             if relay is None:
                 await abort(client)  # no proper end: nothing was answered
         if relay is not None:
@@ -74,7 +75,8 @@ class Proxy:
         log.log(
             logging.INFO if whole else logging.WARNING,
             "%s: %d bytes up, %d bytes down%s",
-            client, up.bytes, down.bytes, "" if whole else f"; cut short: {up}, {down}",
+            client.peer_address, up.bytes, down.bytes,
+            "" if whole else f"; cut short: {up}, {down}",
         )  # fmt: skip
 
 
@@ -83,12 +85,16 @@ async def run(proxy: Proxy, port: int, context: ssl.SSLContext) -> None:
     drain = Drain(grace=20)
     async with trio.open_nursery() as nursery:
         await nursery.start(drain.start_on_signal)
-        serve = partial(serve_tls_over_tcp, proxy.handle, port, context, host="127.0.0.1")
+        serve = partial(
+            serve_tls_over_tcp, proxy.handle, port, context, host="127.0.0.1", drain=drain,
+            handshake_timeout=proxy.patience, max_connections=proxy.connections,
+            on_error=log_errors,
+        )  # fmt: skip
 
         async def serve_and_report(
             task_status: trio.TaskStatus[list[TlsListener[TcpStream]]],
         ) -> None:
-            log.info("%s", await serve(drain=drain, task_status=task_status))
+            log.info("%s", await serve(task_status=task_status))
             nursery.cancel_scope.cancel()
 
         (listener,) = await nursery.start(serve_and_report)

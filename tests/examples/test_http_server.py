@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import subprocess
 from functools import partial
@@ -32,6 +33,7 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "site"
     folder.mkdir()
     (folder / "hello.txt").write_text("hello\n")
+    (folder / "long.txt").write_text("all work and no play\n" * 10_000)
     (folder / "picture.png").write_bytes(PICTURE)
     (tmp_path / "secret").write_text("not for you")
     (folder / "link").symlink_to(tmp_path / "secret")
@@ -71,6 +73,14 @@ async def test_curl_gets_files_and_parts_of_them(folder: Path) -> None:
         one_connection = await curl("--verbose", "--stderr", "-", *[f"{url}/hello.txt"] * 2)
         assert b"Re-using existing connection" in one_connection
         assert one_connection.count(b"\nhello\n") == 2
+        text = (folder / "long.txt").read_bytes()
+        assert await curl("--compressed", f"{url}/long.txt") == text
+        assert await curl(f"{url}/long.txt") == text
+        packed = await curl("--header", "Accept-Encoding: gzip", f"{url}/long.txt")
+        assert len(packed) < len(text) / 10
+        assert gzip.decompress(packed) == text
+        head = await curl("--head", "--compressed", f"{url}/long.txt")
+        assert b"Content-Encoding: gzip\r\n" in head
     assert '"GET /picture.png" 200 1000000' in server.log
     assert '"HEAD /picture.png" 200 0' in server.log
 
