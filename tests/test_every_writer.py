@@ -25,6 +25,8 @@ from ._writers import IN_MEMORY, ROWS, Row
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.outer
+
 TLS = {"TlsStream over duplex": Row(open_tls, swept=20_000)}
 
 

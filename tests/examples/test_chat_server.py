@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
+pytestmark = pytest.mark.once
+
 chat = load("chat_server")
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
+pytestmark = pytest.mark.once
+
 http_server = load("http_server")
 PICTURE = bytes(number % 251 for number in range(1_000_000))
 

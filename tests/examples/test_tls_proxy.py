@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
+pytestmark = pytest.mark.once
+
 PICTURE = bytes(number % 251 for number in range(1_000_000))
 
 tls_proxy = load("tls_proxy")

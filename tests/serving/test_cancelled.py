@@ -40,6 +40,8 @@ from .._streams import clog
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
+pytestmark = pytest.mark.outer
+
 
 @both
 async def test_wherever_a_drain_is_cancelled_the_server_ends_and_what_was_sent_arrives(

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
+pytestmark = pytest.mark.outer
+
 
 class Good(AsyncWrite):
     """What somebody might write: collects 8 bytes before it hands them on."""

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     Tls = TlsStream[Any]
 
+pytestmark = pytest.mark.outer
+
 patience = st.one_of(st.none(), st.integers(0, 20))
 write_steps = st.one_of(
     st.tuples(st.just("write_all_buf"), st.sampled_from([0, 1, 10, 300]), patience),
