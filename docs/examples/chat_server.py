@@ -4,9 +4,9 @@ r"""A chat over TLS: the first line that you send is your name, every other one 
     openssl s_client -quiet -connect localhost:N
 
 To say something to the room never waits for a member. Each one has an outbox of 64 KiB, into which
-a line goes whole or not at all, and a task that empties it. Who does not keep up, so that a line
-does not fit any more, is out, and everybody else notices nothing. SIGTERM and SIGINT drain it: the
-last lines arrive, and then the connections end properly.
+a line goes whole or not at all, and a task that empties it. A member that does not keep up, so that
+a line does not fit any more, is removed, and everybody else notices nothing. SIGTERM and SIGINT
+drain it: the last lines arrive, and then the connections end properly.
 """
 
 from __future__ import annotations
@@ -56,13 +56,17 @@ class Member:
         self._news = trio.Event()
 
     def tell(self, line: bytes) -> None:
-        """Put a line into the outbox; it never waits."""
+        """Put a line into the outbox; it never waits, and its failures are the member's."""
         if len(line) >= self.outbox.spare_capacity:
             self.is_slow = True
             self.scope.cancel()
             return
-        self.outbox.poll_write(line)
-        self._news.set()
+        try:
+            self.outbox.poll_write(line)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self.scope.cancel()
+        else:
+            self._news.set()
 
     async def send(self) -> None:
         """Empty the outbox whenever there is something in it."""
@@ -95,6 +99,10 @@ class Room:
         """Serve one connection."""
         reader = BufReader(stream)
         try:
+            with self.drain.until_started() as scope, trio.fail_after(PATIENCE):
+                await reader.fill()
+            if scope.cancelled_caught:
+                return
             with trio.fail_after(PATIENCE):
                 name = await receive_line(reader)
             if not name or name in self.members:
@@ -106,8 +114,8 @@ class Room:
         member = Member(name, stream)
         with member.scope:
             self.members[name] = member
-            self.say(f"* {name} is here, and so are {len(self.members) - 1} others")
             try:
+                self.say(f"* {name} is here; members: {', '.join(self.members)}")
                 await self.listen(member, reader)
             finally:
                 del self.members[name]
@@ -128,12 +136,13 @@ class Room:
                     if scope.cancelled_caught:
                         member.tell(b"* the chat closes\r\n")
                         break
-                    line = await receive_line(reader)
+                    with trio.fail_after(PATIENCE):
+                        line = await receive_line(reader)
                     if line is None:
                         break
                     self.say(f"{member.name}: {line}")
-            except trio.BrokenResourceError as exc:
-                log.info("%s: %s", member.name, exc)
+            except (trio.BrokenResourceError, trio.TooSlowError) as exc:
+                log.info("%s: %s", member.name, str(exc) or "half a line, and no more")
             nursery.cancel_scope.cancel()
 
 

@@ -6,14 +6,14 @@ GET and HEAD send a file of the folder, or a part of it (``Range``); text is com
 who take gzip. POST takes a body and answers with its SHA-256. A WebSocket at ``/echo`` sends back
 whatever it gets. SIGTERM and SIGINT drain it.
 
-It is complete where servers tend to be careless:
+It shows the things that servers are often careless about:
 
 * A slow client costs one connection and no more: a head has to arrive in time, an answer has to
   move on, and an upload that is too large is refused before it has arrived.
 * An answer that failed half-way never looks complete.
 * A drain answers every request that has arrived, and ends idle connections at once.
 
-It needs h11, and for the WebSocket trio-websocket.
+It needs h11 and trio-websocket.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ import hashlib
 import logging
 import mimetypes
 import os
+import re
 import ssl
 from dataclasses import dataclass, field
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -58,18 +60,6 @@ log = logging.getLogger("http_server")
 
 Headers = list[tuple[str, str]]
 
-REASONS = {
-    200: "OK",
-    206: "Partial Content",
-    400: "Bad Request",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    413: "Content Too Large",
-    416: "Range Not Satisfiable",
-    431: "Request Header Fields Too Large",
-}
-
 
 @dataclass
 class Site:
@@ -80,8 +70,10 @@ class Site:
     #: How long an idle connection is kept, and how long a head may take, in seconds.
     keep_alive: float = 60
     head_time: float = 10
-    #: How long a client may take nothing, or send nothing of a body, in seconds.
+    #: How long a client may take nothing, or send nothing of a body, in seconds; and how long a
+    #: whole body may take.
     stall: float = 30
+    body_time: float = 300
     #: How many bytes a body may have, and how many connections are served at once.
     largest_body: int = 1_000_000
     connections: int = 1000
@@ -144,7 +136,8 @@ class Connection:
             request = await self.receive_request()
             if request is None:
                 return False
-            if dict(request.headers).get(b"upgrade", b"").lower() == b"websocket":
+            upgrade = dict(request.headers).get(b"upgrade", b"").lower()
+            if request.target == b"/echo" and upgrade == b"websocket":
                 await self.echo()
                 return False
             await self.answer(request)
@@ -164,8 +157,8 @@ class Connection:
 
     async def receive_request(self) -> h11.Request | None:
         """The next request; None if none comes."""
-        self.head.clear()
-        if not self.h11.trailing_data[0]:
+        self.head[:] = self.h11.trailing_data[0]  # it may have come with the request before
+        if not self.head:
             # The one place where a drain may break in: no request has begun.
             with self.site.drain.until_started(), trio.move_on_after(self.site.keep_alive):
                 await self.reader.fill()
@@ -194,13 +187,14 @@ class Connection:
         """The whole body of a request, if it is not too large."""
         body = bytearray()
         announced = int(dict(request.headers).get(b"content-length", b"0"))
-        while len(body) + announced <= self.site.largest_body:
-            with trio.fail_after(self.site.stall):
-                event = await self.receive_event()
-            if not isinstance(event, h11.Data):
-                return bytes(body)
-            body += event.data
-            announced = 0
+        with trio.fail_after(self.site.body_time):
+            while len(body) + announced <= self.site.largest_body:
+                with trio.fail_after(self.site.stall):
+                    event = await self.receive_event()
+                if not isinstance(event, h11.Data):
+                    return bytes(body)
+                body += event.data
+                announced = 0
         raise Refusal(413)
 
     # ---- Answering -------------------------------------------------------------------------
@@ -223,45 +217,55 @@ class Connection:
 
     async def send_file(self, request: h11.Request, path: Path) -> None:
         """Send a file, or the part of it that was asked for."""
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
+        try:
+            file = path.open("rb")
+        except OSError:
+            await self.send_answer(request, 403, b"not readable\n")
+            return
+        with file:
             kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-            headers = [("Content-Type", kind), ("Accept-Ranges", "bytes")]
-            if kind.startswith("text/") and takes_gzip(request):
-                length = await self.send_compressed(request, file, headers)
-                self.note(request, 200, length)
-                return
-            try:
-                first, last = asked_for(dict(request.headers).get(b"range", b""), size)
-            except ValueError:
-                await self.send_answer(request, 416, b"", [("Content-Range", f"bytes */{size}")])
-                return
-            length = last - first + 1
-            status = 200 if length == size else 206
-            if status == 206:
-                headers.append(("Content-Range", f"bytes {first}-{last}/{size}"))
-            await self.send_head(status, length, headers)
-            if request.method == b"HEAD":
-                length = 0
-            else:
-                stand_in: Any = Length(length)
-                await self.send(h11.Data(data=stand_in), FilePart(file, first, length))
-            await self.send(h11.EndOfMessage())
+            headers = [("Content-Type", kind)]
+            if kind.startswith("text/"):
+                headers.append(("Vary", "Accept-Encoding"))
+                if takes_gzip(request):
+                    await self.send_compressed(request, file, headers)
+                    return
+            headers.append(("Accept-Ranges", "bytes"))
+            await self.send_part(request, file, headers)
+
+    async def send_part(self, request: h11.Request, file: BinaryIO, headers: Headers) -> None:
+        """Send a file as it is, or a part of it."""
+        size = os.fstat(file.fileno()).st_size
+        wanted = asked_for(request, size)
+        if wanted is None:
+            await self.send_answer(request, 416, b"", [("Content-Range", f"bytes */{size}")])
+            return
+        first, length = wanted
+        status = 200 if length == size else 206
+        if status == 206:
+            headers.append(("Content-Range", f"bytes {first}-{first + length - 1}/{size}"))
+        await self.send_head(status, length, headers)
+        if request.method == b"HEAD":
+            length = 0
+        else:
+            stand_in: Any = Length(length)
+            await self.send(h11.Data(data=stand_in), FilePart(file, first, length))
+        await self.send(h11.EndOfMessage())
         self.note(request, status, length)
 
-    async def send_compressed(self, request: h11.Request, file: BinaryIO, headers: Headers) -> int:
+    async def send_compressed(self, request: h11.Request, file: BinaryIO, headers: Headers) -> None:
         """Send a file in gzip; how many bytes that are, nobody knows before."""
-        headers += [("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding")]
-        await self.send(h11.Response(status_code=200, headers=headers, reason=REASONS[200]))
+        headers.append(("Content-Encoding", "gzip"))
+        await self.send(h11.Response(status_code=200, headers=headers, reason="OK"))
         length = 0
         if request.method != b"HEAD":
             encoder = gzip_compressor()
-            # Read here, and not in a thread: texts are small, and mostly in memory.
             while data := file.read(32768):
                 length += await self.send_chunk(encoder.compress(data))
+                await trio.lowlevel.checkpoint()  # an encoder may keep many pieces
             length += await self.send_chunk(encoder.finish())
         await self.send(h11.EndOfMessage())
-        return length
+        self.note(request, 200, length)
 
     async def send_chunk(self, data: bytes) -> int:
         """Send a part of a body of unknown length; how many bytes it has."""
@@ -283,7 +287,8 @@ class Connection:
     async def send_head(self, status: int, length: int, headers: Headers) -> None:
         """Send the head of an answer; h11 adds ``Connection: close`` where it is due."""
         every = [("Content-Length", str(length)), *headers]
-        await self.send(h11.Response(status_code=status, headers=every, reason=REASONS[status]))
+        reason = HTTPStatus(status).phrase
+        await self.send(h11.Response(status_code=status, headers=every, reason=reason))
 
     async def send(self, event: h11.Event, part: FilePart | None = None) -> None:
         """Send a part of an answer; the bytes of a file stand in ``part``."""
@@ -316,40 +321,58 @@ class Connection:
     async def echo(self) -> None:
         """Give the connection to a WebSocket, with all that was read of it."""
         self.reader.unread(bytes(self.head))
-        pair = ReadWritePair(self.reader, SharedWriter(self.stream))
+        # Messages of several tasks, and a limit for a client that takes none of them.
+        writer = SharedWriter(TimeoutWriter(self.stream, idle=self.site.stall))
         async with trio.open_nursery() as nursery:
-            request = await trio_websocket.wrap_server_stream(nursery, pair)
-            socket = await request.accept()
-            with contextlib.suppress(trio_websocket.ConnectionClosed):
-                while True:
-                    message: str | bytes = b""
-                    with self.site.drain.until_started() as scope:
-                        message = await socket.get_message()
-                    if scope.cancelled_caught:
-                        break
-                    await socket.send_message(message)
+            socket = None
+            with trio.move_on_after(self.site.head_time):
+                request = await trio_websocket.wrap_server_stream(
+                    nursery, ReadWritePair(self.reader, writer)
+                )
+                socket = await request.accept()
+            if socket is not None:  # else it was no proper upgrade, and was refused
+                try:
+                    await self.echo_messages(socket)
+                except trio_websocket.ConnectionClosed:
+                    pass
+                except trio.TooSlowError:
+                    await abort(self.stream)
+            nursery.cancel_scope.cancel()
+
+    async def echo_messages(self, socket: trio_websocket.WebSocketConnection) -> None:
+        """Send everything back, until the client leaves or the server is drained."""
+        while True:
+            message: str | bytes = b""
+            with self.site.drain.until_started() as scope:
+                message = await socket.get_message()
+            if scope.cancelled_caught:
+                break
+            await socket.send_message(message)
+        with trio.move_on_after(self.site.head_time):
             await socket.aclose(1001)  # going away
 
 
 def takes_gzip(request: h11.Request) -> bool:
-    """Whether the client takes gzip. (``gzip;q=0`` is a way to say no that nobody uses.)"""
-    return b"gzip" in dict(request.headers).get(b"accept-encoding", b"")
+    """Whether the client takes gzip."""
+    header = dict(request.headers).get(b"accept-encoding", b"").decode()
+    return re.search(r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", header) is not None
 
 
-def asked_for(header: bytes, size: int) -> tuple[int, int]:
-    """The first and the last byte that a Range header asks for; ValueError if there is no such.
+def asked_for(request: h11.Request, size: int) -> tuple[int, int] | None:
+    """Where the wanted part of a file begins, and how long it is; None if there is no such part.
+
+    A server may send everything to those who want several parts, or make no sense.
 
     Source: RFC 9110, section 14.
     """
-    unit, _, ranges = header.decode().partition("=")
-    if unit.strip() != "bytes" or "," in ranges:
-        return 0, size - 1  # none, or more than we do: a server may send everything
-    begin, _, end = ranges.strip().partition("-")
+    header = dict(request.headers).get(b"range", b"").decode()
+    found = re.fullmatch(r"bytes\s*=\s*([0-9]*)-([0-9]*)\s*", header)
+    if request.method != b"GET" or found is None or found[0].strip().endswith("=-"):
+        return 0, size
+    begin, end = found.groups()
     first = int(begin) if begin else max(size - int(end), 0)
     last = min(int(end), size - 1) if begin and end else size - 1
-    if not first <= last:
-        raise ValueError(header)
-    return first, last
+    return (first, last - first + 1) if first <= last else None
 
 
 async def run(site: Site, port: int, context: ssl.SSLContext | None = None) -> None:
@@ -388,6 +411,8 @@ def main() -> None:
     parser.add_argument("--certificate", help="a file in PEM format; without it there is no TLS")
     parser.add_argument("--key", help="the certificate's private key")
     arguments = parser.parse_args()
+    if (arguments.certificate is None) != (arguments.key is None):
+        parser.error("a certificate and its key come together")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     context = None
     if arguments.certificate is not None:

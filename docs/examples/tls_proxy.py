@@ -1,12 +1,12 @@
-"""A proxy that ends TLS: clients speak TLS to it, and it speaks plain TCP to the server behind.
+"""A TLS-terminating proxy: clients speak TLS to it, and it speaks plain TCP to the backend.
 
     python tls_proxy.py HOST PORT --certificate FILE --key FILE [--listen N]
 
 * Half-closes pass through, so a client may end its request before it reads the answer.
-* If the server behind fails in the middle of an answer, the client's connection is cut off without
+* If the backend fails in the middle of an answer, the client's connection is cut off without
   close_notify: half an answer never looks like a whole one.
 * A tunnel that is open both ways is left alone, however idle it is. Once one side has ended, the
-  other one has a minute for each byte.
+  other one may be idle for a minute at most.
 * SIGTERM and SIGINT drain it: open tunnels have 20 seconds to end.
 """
 
@@ -42,11 +42,11 @@ log = logging.getLogger("tls_proxy")
 
 @dataclass
 class Proxy:
-    """Connects each client to the server behind."""
+    """Connects each client to the backend."""
 
     host: str
     port: int
-    #: How long a handshake, and a connection to the server behind, may take, in seconds.
+    #: How long a handshake, and a connection to the backend, may take, in seconds.
     patience: float = 10
     #: How many clients are served at once; others wait to be accepted.
     connections: int = 1000
@@ -104,8 +104,8 @@ async def run(proxy: Proxy, port: int, context: ssl.SSLContext) -> None:
 
 def main() -> None:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="End TLS, and pass everything on.")
-    parser.add_argument("host", help="the server behind")
+    parser = argparse.ArgumentParser(description="Terminate TLS, and pass everything on.")
+    parser.add_argument("host", help="the backend")
     parser.add_argument("port", type=int)
     parser.add_argument("--certificate", required=True, help="a file in PEM format")
     parser.add_argument("--key", required=True, help="the certificate's private key")

@@ -116,6 +116,39 @@ async def test_who_does_not_keep_up_is_out_and_holds_nobody_up(autojump_clock: M
     assert anna.report.outcome is CloseOutcome.CLEAN
 
 
+async def test_a_member_whose_connection_fails_is_nobody_elses_trouble(
+    autojump_clock: MockClock,
+) -> None:
+    room = chat.Room(Drain())
+    async with trio.open_nursery() as nursery:
+        anna, carol = (Guest(room, name, nursery) for name in ("anna", "carol"))
+        await anna.enter()
+        await carol.enter()
+        room.members["carol"].outbox.lifecycle.failure = OSError("the network is down")
+        room.members["carol"].outbox.lifecycle.update()
+        await anna.stream.send_all(b"one\ntwo\n")
+        for said in ("anna: one", "anna: two", "* carol has left"):
+            if not any(said in line for line in anna.heard):
+                await anna.hear(said)
+        assert list(room.members) == ["anna"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_half_a_line_does_not_hold_up_a_drain(autojump_clock: MockClock) -> None:
+    drain = Drain()
+    room = chat.Room(drain)
+    async with trio.open_nursery() as nursery:
+        nameless, anna = Guest(room, "", nursery), Guest(room, "anna", nursery)
+        await anna.enter()
+        await wait_all_tasks_blocked()
+        drain.start()
+        assert await read_all(nameless.stream) == b""
+        await nameless.stream.aclose()
+        await anna.hear("the chat closes")
+        await anna.stream.aclose()
+    assert trio.current_time() == 0
+
+
 async def test_who_takes_nothing_is_out_after_a_while(autojump_clock: MockClock) -> None:
     room = chat.Room(Drain())
     async with trio.open_nursery() as nursery:
