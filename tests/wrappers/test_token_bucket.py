@@ -185,7 +185,7 @@ NUMBER = "must be a number greater than 0, got"
         ((0,), ValueError, f"rate {NUMBER} 0: math.inf is no limit"),
         ((-1.0,), ValueError, f"rate {NUMBER} -1.0"),
         ((math.nan,), ValueError, f"rate {NUMBER} nan"),
-        ((10**400,), ValueError, "rate is too large: math.inf is no limit"),
+        ((10**400,), ValueError, "rate is too large: use math.inf for no limit"),
         ((1, "much"), TypeError, "burst must be a number, got str"),
         ((1, 0), ValueError, f"burst {NUMBER} 0"),
         ((1, 0.5), ValueError, "burst must be at least 1 byte, got 0.5"),

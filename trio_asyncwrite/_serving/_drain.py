@@ -57,13 +57,13 @@ class Drain:
     above it: what a forgotten ``BufWriter(stream)`` holds is sent.
 
     Args:
-        grace: how long the drain may take, in seconds. Handlers that still run then are cancelled,
-            and bytes that were not sent by then are given up. If a cancelled handler has not
-            returned after 0.25 seconds, its stream is closed.
+        grace: how long handlers may go on, in seconds. Those that still run then are cancelled;
+            they have 0.25 seconds to return before their streams are closed, and the bytes that
+            they had written have half a second to arrive.
         timeout: how long to try to send what is left when a handler has ended, in seconds: see
             :func:`close_gracefully`. Once the drain has started, ``grace`` bounds it as well.
         linger: how long to wait for the peer's end after that, in seconds; bounded likewise.
-        linger_bytes: how many bytes to throw away after that, at most.
+        linger_bytes: how many bytes to receive and discard while lingering, at most.
 
     Raises:
         TypeError: if one of them is not a number.
@@ -219,7 +219,7 @@ class DrainReport:
     #: How long the drain took, in seconds of Trio's clock.
     elapsed: float
     #: TLS: how many connections failed in their handshake, or were too slow. Their handlers were
-    #: not called, and nothing else counts them.
+    #: not called; they count in ``connections``, and in no other field.
     failed_handshakes: int = 0
     #: How many times ``on_error`` was called.
     failed_handlers: int = 0

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @final
 class Options:
-    """The options of a server, refused before anything is opened.
+    """The options of a server, checked before anything is opened.
 
     Args:
         handler: what serves a connection; only checked.

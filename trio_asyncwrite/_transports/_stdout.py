@@ -59,13 +59,13 @@ _PTMX: Final = (5, 2)
 def stdout() -> AsyncWrite:
     """A writer to standard output: to descriptor 1, whatever ``sys.stdout`` is.
 
-    It never blocks the run, however slow the reader is, and never changes what others see: not
-    O_NONBLOCK, which belongs to the parent process as well, and closing it closes nothing but the
-    writer. Make one, and use it as long as you like.
+    What you write to it never blocks the run, however slow the reader is. It changes nothing that
+    others see: not O_NONBLOCK, which belongs to the parent process as well, and closing it closes
+    nothing but the writer. Make one, and use it as long as you like.
 
     What was printed before comes before: a write first flushes ``sys.stdout``, if that writes to
     the same descriptor. To print after a write, :meth:`~AsyncWrite.flush` the writer first.
-    ``print`` itself blocks as ever.
+    ``print`` itself, and the text of it that is still to be flushed, block as ever.
 
     If ``sys.stdout`` was replaced (``contextlib.redirect_stdout``, pytest's ``capsys``, a
     notebook), this still writes to the descriptor, as child processes do.
@@ -201,7 +201,7 @@ class StandardWriter(AsyncWrite):
         Cancellation: nothing happened, since there is nothing to wait for.
         Checkpoints: none.
         """
-        # Else the one that comes last: the thread that is at work, or who holds this.
+        # Otherwise the last user closes it: the thread that is at work, or the holder of this.
         if self._is_in_thread and not self.inner.loss_is_unknown:
             self._descriptor.close()
 

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 W = TypeVar("W", bound=AsyncWrite)
 
-#: As much as a Linux pipe holds, and as Trio's streams receive at once. Tokio has 8 KiB, for
-#: whom a system call costs relatively more than for a program in Python a memcpy.
+#: As much as a Linux pipe holds, and as Trio's streams receive at once. Tokio has 8 KiB:
+#: in Python, everything but the copying costs more.
 DEFAULT_CAPACITY: Final = 65536
 
 

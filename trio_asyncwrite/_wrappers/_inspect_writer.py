@@ -45,8 +45,8 @@ class InspectWriter(Wrapper[W]):
     operation (a write, a flush, ``aclose``) raises the exception instead of doing anything, and the
     writer is broken from then on.
 
-    The function runs in the writing task and holds up all others, so it must not take long. It is
-    write-only. A file is read, so that the function can see its bytes.
+    The function runs in the writing task and holds up all others, so it must not take long. This
+    writer is write-only. A file is read, so that the function can see its bytes.
 
     Args:
         inner: the writer, or any :class:`trio.abc.SendStream`, to write to; it goes through

@@ -25,7 +25,7 @@ class ReadBuffer:
     **Ahead.** To find many messages in one go costs much less than to find each by itself. So a
     layer above may take them out of ``data`` before anybody wants them (:meth:`put_ahead`). Until
     somebody asks for ``data`` or ``position``, these are not set. Then ``__getattr__`` puts those
-    that nobody has taken back, and so everybody finds what he would find otherwise.
+    that nobody has taken back, and so every caller sees the same bytes as otherwise.
 
     Attributes:
         data: the bytes. Whoever looks at them must not change them.

@@ -73,9 +73,9 @@ def _positive(value: float, name: str) -> float:
     try:
         number = float(value)
     except OverflowError:
-        raise ValueError(f"{name} is too large: math.inf is no limit") from None
+        raise ValueError(f"{name} is too large: use math.inf for no limit") from None
     if not number > 0:  # NaN is not, either
         raise ValueError(
-            f"{name} must be a number greater than 0, got {value!r}: math.inf is no limit"
+            f"{name} must be a number greater than 0, got {value!r}; use math.inf for no limit"
         )
     return number

@@ -8,11 +8,11 @@ to ``burst``. The level is a number and the time at which it was true. Tokens le
 were accepted, and at no other time: a task that is cancelled, or whose writer is not ready, has
 taken none.
 
-**The line.** Who finds too few tokens waits in line, first come, first served. Only the first in
-the line waits for the clock. When there are enough tokens for it, its *turn* has come: it leaves
-the line, and takes them by its next poll. While others stand in line, nobody else gets any. A turn
-is a *quantum* at most; who wants more stands in line again. So many writers share the rate in equal
-parts.
+**The line.** A writer that finds too few tokens waits in line, first come, first served. Only the
+first in the line waits for the clock. When there are enough tokens for it, its *turn* has come: it
+leaves the line, and takes them by its next poll. While others stand in line, nobody else gets any.
+A turn is a *quantum* at most; a writer that wants more stands in line again. So many writers share
+the rate in equal parts.
 
 **The clock** is Trio's, and each run has one. A level that was noted in another run, or outside of
 any, is worth as much as it was then.
@@ -105,7 +105,7 @@ class Tokens:
             1 to ``wanted``.
 
         Raises:
-            NotReady: if there are fewer than ``wanted`` and than a turn, or others stand in line.
+            NotReady: if there are fewer than both ``wanted`` and a turn, or others stand in line.
         """
         if self._line and not turn.has_come:
             raise NotReady(functools.partial(self._wait, turn, wanted))

@@ -42,7 +42,7 @@ class Codec(Protocol):
         ...
 
     def locate(self, buffer: bytearray, start: int, /) -> Frame | int:
-        """Where the frame lies with which ``buffer`` begins.
+        """Locate the frame at the start of ``buffer``.
 
         Args:
             buffer: what has arrived, from the first byte of a frame on. Do not change it, and keep

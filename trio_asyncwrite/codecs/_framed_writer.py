@@ -197,7 +197,7 @@ class FramedWriter(trio.abc.SendChannel[bytes]):
 
     @trio.lowlevel.enable_ki_protection
     def send_nowait(self, value: Buffer) -> None:
-        """Send a frame if it is accepted at once, and before nobody who waits.
+        """Send a frame if it can be accepted at once and no other task is waiting.
 
         Args:
             value: the payload, as for :meth:`send`.

@@ -9,11 +9,11 @@ of the encoder and one output, a flush that was begun ends before more input, an
 survive a wait is in fields.
 
 **What the encoder holds** is told by ``_held``, and not by the encoder: a second flush would write
-an empty block with some of them, and an error or a second stream comes of ending twice. So it is
+an empty block with some of them, and ending twice would raise, or begin a second stream. So it is
 flushed only if there was input since the last flush, and ended once.
 
-**In a thread.** With ``offload=True`` a large piece is accepted, and encoded in a thread that
-belongs to nobody; the poll that finds it done takes the output. Until then nothing else calls the
+**In a thread.** With ``offload=True`` a large piece is accepted, and encoded in a thread that no
+task waits for; the poll that finds it done takes the output. Until then nothing else calls the
 encoder. A thread costs 56 us, so small pieces are encoded at once.
 """
 
@@ -72,7 +72,7 @@ _THREAD_PIECE: Final = 8 * _PIECE
 #: 12 KiB, or no more than what a piece without a thread takes.
 _WORTH_A_THREAD: Final = _PIECE
 
-#: How long a cancelled close waits for a thread, in seconds, which has 256 KiB at most to encode.
+#: How many seconds a cancelled close waits for a thread, which has 256 KiB at most to encode.
 _PATIENCE: Final = 1.0
 
 
@@ -81,8 +81,8 @@ class CompressWriter(AsyncWrite, Generic[W]):
     """Compresses all that is written.
 
     A write may end in the encoder. :meth:`flush` and :meth:`send_all` send all of it, so that the
-    peer can decode every byte written before; each costs some compression. Many small writes belong
-    into a :class:`BufWriter` above it.
+    peer can decode every byte written before; each costs some compression. For many small writes,
+    put a :class:`BufWriter` above it.
 
     :meth:`shutdown` and closing write the trailer, by which the peer knows that it has everything.
     A stream that was cut short has none: after a message that was begun and not finished, a
