@@ -182,7 +182,7 @@ NUMBER = "must be a number greater than 0, got"
     [
         (("fast",), TypeError, "rate must be a number, got str"),
         ((None,), TypeError, "rate must be a number, got NoneType"),
-        ((0,), ValueError, f"rate {NUMBER} 0: math.inf is no limit"),
+        ((0,), ValueError, f"rate {NUMBER} 0; use math.inf for no limit"),
         ((-1.0,), ValueError, f"rate {NUMBER} -1.0"),
         ((math.nan,), ValueError, f"rate {NUMBER} nan"),
         ((10**400,), ValueError, "rate is too large: use math.inf for no limit"),
