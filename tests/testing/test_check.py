@@ -17,6 +17,7 @@ from trio_asyncwrite import (
     AsyncWrite,
     Buf,
     Cursor,
+    FilePart,
     NotReady,
     SharedWriter,
     Sink,
@@ -176,6 +177,27 @@ class PacksTwice(Good):
 class TakesATenthOfManyParts(Good):
     async def write_all_vectored(self, buffers: Sequence[Any]) -> None:
         await super().write_all_vectored(buffers[:250])
+
+
+@breaks("poll_write_file() of 7 bytes must return how many it accepted: it returned 8")
+class IgnoresTheLimit(Good):
+    def poll_write_file(self, part: FilePart, limit: int, /) -> int:
+        return super().poll_write_file(part, limit + 1)
+
+
+@breaks("poll_write_file() must leave the part as it is")
+class MovesThePart(Good):
+    def poll_write_file(self, part: FilePart, limit: int, /) -> int:
+        count = super().poll_write_file(part, limit)
+        part.advance(count)
+        return count
+
+
+@breaks("after flush(), just the bytes of a file must have arrived, in order")
+class SendsFilesTwice(Good):
+    async def write_all_file(self, part: FilePart) -> None:
+        await super().write_all_file(FilePart(part.fileno()))
+        await super().write_all_file(part)
 
 
 # ---- Flushing ------------------------------------------------------------------------------

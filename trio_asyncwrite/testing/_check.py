@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import random
 import struct
+import tempfile
 import warnings
 from array import array
 from functools import partial
@@ -28,6 +29,7 @@ from trio_asyncwrite._core._buf import Buf
 from trio_asyncwrite._core._checks import counted
 from trio_asyncwrite._core._close import extent_of
 from trio_asyncwrite._core._errors import NotReady
+from trio_asyncwrite._core._file_part import FilePart
 from trio_asyncwrite._core._stack import contains
 
 from ._cancel import Sweep, cancel_everywhere, fair_scheduler
@@ -49,6 +51,9 @@ _LARGE = _TEXT * 128
 _GROWING = (_TEXT, _LARGE, _LARGE * 8)
 
 _SIZES = (b"", _TEXT[:1], _TEXT[:2], _TEXT[:100], _TEXT, _LARGE)
+
+# The limit of a poll that writes a file.
+_PIECE_OF_FILE = 7
 
 # A sweep may take several runs for each byte.
 _SWEPT = _TEXT[:40]
@@ -147,6 +152,7 @@ class _Checker(Tools):
             ("a failed write", self._check_failed_write),
             ("a close of the layer below", self._check_closing_below),
             ("checkpoints", self._check_checkpoints),
+            ("files", self._check_files),
             ("the budget", self._check_budget),
             ("cancelled writes", self._check_cancelled_writes),
             ("two tasks", self._check_two_tasks if exclusive else self._check_sharing),
@@ -226,6 +232,27 @@ class _Checker(Tools):
                 text = "write_buf() must advance the Buf past exactly what it accepted"
                 require(moved == count, f"{text}: {moved} bytes for {count}")
             await self._flush(link, "just the bytes that were accepted must have arrived, in order")
+
+    async def _check_files(self) -> None:
+        with tempfile.TemporaryFile() as file:
+            file.write(_TEXT)
+            file.flush()
+            async with self._link() as link:
+                writer, part = link.writer, FilePart(file)
+                if not writer.keeps_messages:
+                    count = await self._poll(writer.poll_write_file, part, _PIECE_OF_FILE)
+                    self._counted(count, _PIECE_OF_FILE, "poll_write_file()")
+                    require(part.offset == 0, "poll_write_file() must leave the part as it is")
+                    part.advance(count)
+                with self._rule("write_all_file() must complete while the reader reads"):
+                    await writer.write_all_file(part)
+                link.accepted += _TEXT
+                await self._flush(link, "just the bytes of a file must have arrived, in order")
+                end = FilePart(file, len(_TEXT))
+                count = await self._poll(writer.poll_write_file, end, _PIECE_OF_FILE)
+                require(
+                    count == 0, f"poll_write_file() at the end of a file must return 0: {count!r}"
+                )
 
     async def _check_whole_writes(self) -> None:
         async with self._link() as link:
