@@ -408,7 +408,18 @@ async def test_what_cannot_be_encoded_is_refused_and_breaks_nothing() -> None:
     await frames.aclose()
 
 
-@each({"bytes": b"abc", "nothing": [], "empty": [b""], "text": ["a"], "None": None}, "answer")
+@each(
+    {
+        "bytes": b"abc",
+        "nothing": [],
+        "empty": [b""],
+        "text": ["a"],
+        "None": None,
+        "iterator": map(bytes, [[1]] * 99),  # a look at it uses it up
+        "set": {b"a"},
+    },
+    "answer",
+)
 async def test_a_codec_whose_parts_are_none_is_named(answer: Any) -> None:
     class Liar:
         def encode(self, frame: object) -> Any:
@@ -429,6 +440,7 @@ async def test_a_codec_whose_parts_are_none_is_named(answer: Any) -> None:
     [
         (LinesCodec, "the class LinesCodec: give an instance"),
         (7, r"codec with encode\(\), got int"),
+        ("lines", r"codec with encode\(\), got str"),
     ],
 )
 def test_a_codec_is_a_codec(codec: Any, text: str) -> None:

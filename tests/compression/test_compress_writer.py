@@ -30,6 +30,7 @@ from trio_asyncwrite import (
     simplex,
 )
 from trio_asyncwrite._core._budget import rate_of
+from trio_asyncwrite._core._errors import ClosedRefusal
 from trio_asyncwrite._core._lifecycle import Torn
 from trio_asyncwrite.compression import CompressWriter, gzip_compressor, zlib_compressor
 
@@ -485,9 +486,17 @@ async def a_coroutine() -> bytes:
     return b""
 
 
+def refused() -> None:
+    """By a writer of this library that the encoder uses."""
+    raise ClosedRefusal("<Cursor> is closed")
+
+
 ANSWERS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "raises": (oops, Oops, "^$"),
     "raises OSError": (os_error, trio.BrokenResourceError, "no more"),
+    # As if nothing had happened, the stream would go on without what the encoder has kept.
+    "is refused by a writer": (refused, trio.BrokenResourceError, "its encoder raised Closed"),
+    "is not ready": (not_ready, trio.BrokenResourceError, "its encoder raised NotReady"),
     "None": (lambda: None, TypeError, "of Failing must return bytes, one has returned None"),
     "a text": (lambda: "abc", TypeError, "must return bytes, one has returned 'abc'"),
     "a bytearray": (lambda: bytearray(2), TypeError, "must return bytes, .* bytearray"),

@@ -278,3 +278,56 @@ async def test_listeners_of_ones_own(whose: str, seconds: float | None) -> None:
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert done == ([True] if seconds and whose != "no TLS" else [])
+
+
+@pytest.mark.parametrize("grace", [1.0, 1.1, 2.0])
+async def test_the_grace_may_end_while_a_failed_handshake_is_closed(
+    grace: float, autojump_clock: MockClock
+) -> None:
+    """A release of a user's takes a while, or both end at the same tick."""
+
+    class Slow(AsyncReadWrite):
+        def __init__(self, inner: AsyncReadWrite) -> None:
+            self.inner = inner
+
+        async def release(self, *, clean: bool) -> None:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(0.3)
+
+    listener, drain = Listener(), Drain(grace=grace)
+    left, right = duplex(1000)
+    await listener.connect.send(TlsStream(Slow(left), server_context(), server_side=True))
+    async with trio.open_nursery() as nursery:
+        report: list[Any] = []
+
+        async def serve() -> None:
+            report.append(
+                await serve_listeners(Handler(), [listener], drain=drain, handshake_timeout=9)
+            )
+
+        nursery.start_soon(serve)
+        await wait_all_tasks_blocked()
+        drain.start()
+    assert report[0].failed_handshakes == 1
+    await trio.aclose_forcefully(right)
+
+
+async def test_what_is_no_stream_may_fail_its_handshake() -> None:
+    class Resource(trio.abc.AsyncResource):
+        def __init__(self) -> None:
+            self.closed = trio.Event()
+
+        async def do_handshake(self) -> None:
+            raise trio.BrokenResourceError("no")
+
+        async def aclose(self) -> None:
+            self.closed.set()
+            raise OSError("the close of a stranger")
+
+    resource, listener = Resource(), Listener()
+    await listener.connect.send(resource)  # type: ignore[arg-type]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve_listeners, Handler(), [listener], handshake_timeout=9))
+        await resource.closed.wait()
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()

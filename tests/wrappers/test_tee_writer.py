@@ -279,17 +279,6 @@ async def test_a_failure_of_the_first_one_is_raised_and_the_copy_gets_nothing() 
     assert copy.getvalue() == b""
 
 
-@MODES
-async def test_an_interrupt_in_the_copy_loses_no_count(on_failure: str) -> None:
-    writer = tee(Script(KeyboardInterrupt()), on_failure)
-    assert await writer.write(b"abc") == 3
-    with pytest.raises(trio.BrokenResourceError) as caught:
-        await writer.flush()
-    assert isinstance(caught.value.__cause__, KeyboardInterrupt)
-    with resource_warnings():
-        await writer.aclose()
-
-
 async def test_a_copy_that_is_full_can_be_given_room() -> None:
     """A WriteZeroError of a Cursor is not permanent."""
     copy = Cursor(bytearray(2), growable=False)
@@ -615,3 +604,51 @@ async def test_it_waits_as_patiently_as_the_more_patient_one() -> None:
 def test_what_is_wrong_is_refused(make: Callable[[Any], Any], kind: Any, text: str) -> None:
     with pytest.raises(kind, match=text):
         make(Cursor())
+
+
+@MODES
+@pytest.mark.parametrize("end", ["flush", "write", "aclose", "close_gracefully", "cancelled"])
+async def test_ctrl_c_in_the_copy_is_raised_as_it_is(on_failure: str, end: str) -> None:
+    class Interrupted(Sink):
+        def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+            raise KeyboardInterrupt
+
+    writer: TeeWriter[Cursor] = tee(Interrupted(), on_failure)
+    assert await writer.write(b"data") == 4
+    with resource_warnings():
+        with pytest.raises(KeyboardInterrupt), trio.CancelScope() as scope:
+            if end == "flush":
+                await writer.flush()
+            elif end == "write":
+                await writer.write(b"more")
+            elif end == "close_gracefully":
+                await close_gracefully(writer)
+            else:
+                if end == "cancelled":
+                    scope.cancel()
+                await writer.aclose()
+        await abort(writer)
+    assert writer.inner.getvalue() == b"data"
+
+
+@pytest.mark.parametrize("end", ["abort", "cancelled"])
+async def test_bytes_kept_for_the_copy_are_missed_there_when_the_stream_is_cut_off(
+    end: str,
+) -> None:
+    """The copy ends by another close, later: it must not look complete."""
+    left, right = duplex(1000)
+    pipe, reader = simplex(10)
+    writer = TeeWriter(left, pipe)
+    assert await writer.write(bytes(100)) == 100
+    with resource_warnings(), trio.CancelScope() as scope:
+        if end == "abort":
+            await abort(left)
+        else:
+            scope.cancel()
+            await left.aclose()
+    with resource_warnings():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(writer.aclose)
+            with pytest.raises(trio.BrokenResourceError):
+                await drain(reader)
+    await abort(right)

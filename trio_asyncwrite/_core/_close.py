@@ -893,7 +893,8 @@ class Close(Closer):
         is_aborted = self.hardness is Hardness.ABORTED
         if not (self.is_truncated or self._lacks_epilogue or is_aborted):
             return
-        for layer in self.layers:
+        # What a side holds was for the other branches that it writes to.
+        for layer in (*self.layers, *(side for side in self.sides if held_by(side) != 0)):
             # The original of a handle is not harmed by an abort that has lost nothing.
             is_harmed = (
                 self.is_truncated or self._lacks_epilogue or layer.lifecycle.original is None

@@ -261,10 +261,19 @@ class Server(Generic[S]):
             connection.is_handled = False
             if connection.handshake is not None and not connection.is_running:
                 self._failed_handshakes += 1
-                # Nobody waits for more than the alert, which the handshake has sent.
-                await end_stream(_writer(connection), _AT_ONCE)
+                await self._end_at_once(connection)
             else:
                 await self._end(connection)
+
+    async def _end_at_once(self, connection: _Connection[S]) -> None:
+        """Nobody waits for more than the alert, which a failed handshake has sent."""
+        writer = connection.writer()
+        if writer is None:
+            with contextlib.suppress(Exception):  # it never ends the server
+                await trio.aclose_forcefully(connection.stream)
+        elif not connection.is_closed():
+            connection.closing = GracefulClose(writer, _AT_ONCE)
+            await connection.closing.run()
 
     async def _shake_hands(self, connection: _Connection[S]) -> bool:
         """Do the TLS handshake, if there is one to be done here; whether it has succeeded."""

@@ -139,6 +139,8 @@ class TeeWriter(Wrapper[W]):
     ) -> None:
         #: What ``copy`` has not taken yet.
         self._kept: Buf | None = None
+        #: What is no Exception and came out of ``copy``, until a poll has raised it.
+        self._interrupt: BaseException | None = None
         self._copy_failure: Exception | None = None
         if on_failure not in {"raise", "detach"}:
             raise ValueError(f'on_failure must be "raise" or "detach", got {on_failure!r}')
@@ -235,6 +237,7 @@ class TeeWriter(Wrapper[W]):
     @trio.lowlevel.enable_ki_protection
     def poll_flush(self) -> None:
         """Flush both. See :meth:`AsyncWrite.poll_flush`."""
+        self._raise_interrupt()
         self.lifecycle.check_flush(self)
         not_ready: NotReady | None = None
         try:
@@ -269,7 +272,17 @@ class TeeWriter(Wrapper[W]):
         self._make_ready()
         poll_step(self.inner, "poll_ready")
 
+    def _raise_interrupt(self) -> None:
+        if self._interrupt is not None:
+            interrupt, self._interrupt = self._interrupt, None
+            fail(self._copy, interrupt)
+            try:
+                raise interrupt
+            finally:
+                del interrupt  # its traceback refers to this frame
+
     def _make_ready(self) -> None:
+        self._raise_interrupt()
         if self.lifecycle.refusal is not None:
             self.lifecycle.check_write(self)
         self._push_kept()
@@ -297,13 +310,15 @@ class TeeWriter(Wrapper[W]):
         release(accepted)
 
     def _note_failure(self, exc: BaseException) -> None:
-        if self._detaches and isinstance(exc, Exception):
+        if not isinstance(exc, Exception):
+            # Ctrl-C, for example: the next poll raises it as it is.
+            self._interrupt = exc
+            return
+        if self._detaches:
             self._detach(exc)
             return
         with contextlib.suppress(trio.BrokenResourceError):
             fail(self._copy, exc)
-        if self._detaches:
-            fail(self, exc)
         # No call has raised it.
         self.lifecycle.untold = self.lifecycle.failure is not None
 

@@ -33,7 +33,7 @@ def check_codec(codec: object, method: str) -> None:
     """
     if isinstance(codec, type):
         raise TypeError(f"expected a codec, got the class {codec.__name__}: give an instance of it")
-    if not callable(getattr(codec, method, None)):
+    if isinstance(codec, str) or not callable(getattr(codec, method, None)):
         name = type(codec).__name__
         raise TypeError(f"expected a codec with {method}(), got {name}: see Codec")
 

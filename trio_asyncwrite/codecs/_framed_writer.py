@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, cast, final
 
 import trio
@@ -18,7 +19,7 @@ from ._checks import check_codec, frame_view, wrong_parts
 from ._fast import Fast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from types import TracebackType
 
     from typing_extensions import Buffer
@@ -232,12 +233,15 @@ class FramedWriter(trio.abc.SendChannel[bytes]):
         finally:
             leave(writer)
 
-    def _check(self, parts: Parts) -> None:
-        try:
-            if sum(len(memoryview(part).cast("B")) for part in parts):
-                return
-        except TypeError:
-            pass
+    def _check(self, parts: object) -> None:
+        # An iterator would be used up by this look at it, and nothing would be written.
+        if isinstance(parts, Sequence):
+            pieces: Parts = parts
+            try:
+                if sum(len(memoryview(part).cast("B")) for part in pieces):
+                    return
+            except TypeError:
+                pass
         wrong_parts(self._codec, parts)
 
     async def flush(self) -> None:

@@ -42,6 +42,7 @@ from trio_asyncwrite._core._stack import (
     check_nothing_held_above,
     fail,
     hold,
+    is_refusal,
     let_go,
     poll_step,
     shut_down,
@@ -357,6 +358,13 @@ class CompressWriter(AsyncWrite, Generic[W]):
             output: object = function(*data)
             return output if type(output) is bytes else self._checked(output)
         except BaseException as exc:
+            if isinstance(exc, NotReady) or is_refusal(exc):
+                # From a writer that the encoder uses. From here it would be taken for our own, as
+                # if nothing had happened; but the encoder has gone on.
+                error = trio.BrokenResourceError(f"{self!r}: its encoder raised {exc!r}")
+                error.__cause__ = exc
+                fail(self, error)
+                raise error from exc
             fail(self, exc)
             raise
 
