@@ -235,10 +235,9 @@ class FramedWriter(trio.abc.SendChannel[bytes]):
 
     def _check(self, parts: object) -> None:
         # An iterator would be used up by this look at it, and nothing would be written.
-        if isinstance(parts, Sequence):
-            pieces: Parts = parts
+        if issubclass(type(parts), Sequence):
             try:
-                if sum(len(memoryview(part).cast("B")) for part in pieces):
+                if sum(len(memoryview(part).cast("B")) for part in cast("Parts", parts)):
                     return
             except TypeError:
                 pass
