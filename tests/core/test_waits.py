@@ -126,3 +126,19 @@ async def test_of_two_errors_that_beside_comes_first() -> None:
     errors = ValueError("here"), KeyError("beside")
     with pytest.raises(KeyError, match="beside"):
         await first_of(partial(fails, errors[0]), partial(fails_first, errors[1]))
+
+
+async def test_who_has_no_place_waits_until_the_line_is_free() -> None:
+    line = Line()
+    await line.until_free()
+    first = line.enter()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.until_free)
+        await wait_all_tasks_blocked()
+        assert len(line.turns) == 2
+        line.leave(first)
+    assert not line.turns
+    first = line.enter()
+    with trio.move_on_after(0):
+        await line.until_free()
+    assert list(line.turns) == [first]

@@ -42,6 +42,7 @@ from ..core._fakes import Layer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from trio_asyncwrite import AsyncWrite
 
@@ -842,3 +843,58 @@ async def test_it_leaves_no_cycle() -> None:
 
     await use()
     await assert_leaves_no_cycle(use)
+
+
+def by_buffer(writer: SharedWriter[Any]) -> AsyncWrite:
+    return BufWriter(writer)
+
+
+@pytest.mark.parametrize(
+    "above",
+    [
+        pytest.param(lambda shared: shared.by_ref(), id="a handle"),
+        pytest.param(by_buffer, id="a buffer"),
+        pytest.param(SharedWriter, id="a SharedWriter"),
+    ],
+)
+@pytest.mark.parametrize("what", ["bytes", "parts", "file"])
+async def test_nobody_above_a_shared_writer_comes_into_the_middle(
+    above: Callable[[Any], AsyncWrite], what: str, tmp_path: Path
+) -> None:
+    """All of the output is one message, also for those who take no place in the line."""
+    cursor = Cursor()
+    shared = SharedWriter(cursor)
+    is_half, go_on = trio.Event(), trio.Event()
+    path = tmp_path / "file"
+    path.write_bytes(b"C" * 200_000)
+
+    def pack(file: Any) -> None:
+        file.write(b"A" * 20)
+        file.flush()
+        trio.from_thread.run_sync(is_half.set)
+        trio.from_thread.run(go_on.wait)
+        file.write(b"B" * 20)
+
+    async def intrude() -> None:
+        writer = above(shared)
+        if what == "bytes":
+            await writer.send_all(b"C" * 200_000)
+        elif what == "parts":
+            await writer.write_all_vectored([b"C" * 100_000, b"C" * 100_000])
+        else:
+            with path.open("rb") as file:
+                await writer.send_file(file)
+        await writer.flush()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write_from_thread, shared, pack)
+        await is_half.wait()
+        with trio.CancelScope() as scope:
+            scope.cancel()  # to wait there is to have done nothing
+            await intrude()
+        nursery.start_soon(intrude)
+        await wait_all_tasks_blocked()
+        assert cursor.getvalue() == b"A" * 20
+        go_on.set()
+    assert cursor.getvalue() == b"A" * 20 + b"B" * 20 + b"C" * 200_000
+    await shared.aclose()

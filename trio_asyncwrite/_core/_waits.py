@@ -137,6 +137,19 @@ class Line:
         if next(iter(self.turns)) is not turn:
             raise NotReady(turn.wait)
 
+    async def until_free(self) -> None:
+        """Stand in line, and leave when the turn has come: for polls that have no place.
+
+        Cancellation: nothing happened.
+        """
+        turn = self.enter()
+        try:
+            await trio.lowlevel.checkpoint()
+            if next(iter(self.turns)) is not turn:
+                await turn.wait()
+        finally:
+            self.leave(turn)
+
     def poll(self, turn: trio.Event, poll: Callable[[], T]) -> T:
         """Poll, if it is the place's turn; and leave once that has succeeded.
 

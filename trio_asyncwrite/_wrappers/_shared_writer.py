@@ -293,8 +293,15 @@ class SharedWriter(Wrapper[W]):
         """What comes before a message: those who refuse, and the rest of an earlier one."""
         if self.lifecycle.refusal is not None:
             self.lifecycle.check_write(self)
+        self._check_line()
         if self._rest is not None:
             self.push_rest()
+
+    def _check_line(self) -> None:
+        """Let no poll without a place into the middle of a message of several writes."""
+        holder = self._line.holder
+        if holder is not None and holder is not trio.lowlevel.current_task():
+            raise NotReady(self._line.until_free)
 
     def _keep(self, rest: bytes) -> None:
         """Keep what the writer below has not taken of a message."""
@@ -306,6 +313,7 @@ class SharedWriter(Wrapper[W]):
 
     def _begin_file(self, part: FilePart, size: int) -> int:
         """Offer a large file to the writer below; if it takes some, keep the rest, as a file."""
+        self._check_line()
         self.push_rest()
         if not part.poll_cached(size):
             part.poll_read(size)  # the caller's part keeps it, also if it is not ready below

@@ -364,7 +364,7 @@ class CompressWriter(AsyncWrite, Generic[W]):
                 error = trio.BrokenResourceError(f"{self!r}: its encoder raised {exc!r}")
                 error.__cause__ = exc
                 fail(self, error)
-                raise error from exc
+                raise error from exc  # noqa: ASYNC104 - no Cancelled is one
             fail(self, exc)
             raise
 
