@@ -331,3 +331,21 @@ async def test_what_is_no_stream_may_fail_its_handshake() -> None:
         await resource.closed.wait()
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
+
+
+async def test_a_stream_may_close_itself_when_its_handshake_fails() -> None:
+    class Closing(AsyncReadWrite):
+        def __init__(self, inner: AsyncReadWrite) -> None:
+            self.inner = inner
+
+        async def do_handshake(self) -> None:
+            await self.aclose()
+            raise trio.BrokenResourceError("no")
+
+    listener, drain = Listener(), Drain()
+    left, right = duplex(1000)
+    await listener.connect.send(Closing(left))
+    drain.start()
+    report = await serve_listeners(Handler(), [listener], drain=drain, handshake_timeout=9)
+    await trio.aclose_forcefully(right)
+    assert report.failed_handshakes == report.connections
