@@ -195,7 +195,6 @@ def downstream(session: nox.Session) -> None:
 IN_A_WHEEL = (
     "tests/core",
     "tests/demo",
-    "tests/testing",
     "tests/wrappers",
     "tests/test_exports.py",
 )

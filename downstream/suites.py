@@ -68,7 +68,10 @@ SUITES = {
 }
 
 #: What must fail with our streams, how, and why.
-MUST_FAIL = {"trio": trios_choices.FAIL}
+MUST_FAIL = {
+    "trio": trios_choices.FAIL,
+    "trio_websocket": trios_choices.FAIL_OF_WEBSOCKET,
+}
 
 
 def source_of(project: str, folder: Path) -> Path:

@@ -33,6 +33,8 @@ PACKETS = Choice(
     "that is no byte stream.",
 )
 
+NO_HANDLER = "They serve with None for a handler. Ours is refused before the first connection."
+
 #: By the name of the test; all its parameters fail alike.
 FAIL = {
     f"trio._tests.test_{name}": choice
@@ -46,6 +48,13 @@ FAIL = {
             "trio.BrokenResourceError: <writer over BrokenSendStream(record=['aclose'])>: "
             "ValueError('send error')",
             BROKEN,
+        ),
+        "highlevel_serve_listeners.test_serve_listeners_accept_capacity_error": Choice(
+            "expected an async function as handler, got NoneType", NO_HANDLER
+        ),
+        "highlevel_serve_listeners.test_serve_listeners_accept_unrecognized_error": Choice(
+            "Raised exception group did not match: `TypeError()` is not an exception group",
+            NO_HANDLER,
         ),
         "highlevel_socket.test_SocketListener": PACKETS,
         "highlevel_socket.test_SocketStream_basics": PACKETS,
@@ -70,4 +79,13 @@ FAIL = {
             "It asks for Trio's wording of an error. Ours also says what was given.",
         ),
     }.items()
+}
+
+#: Of trio-websocket's.
+FAIL_OF_WEBSOCKET = {
+    "test_connection.test_client_open_timeout": Choice(
+        "Should not reach this line.",
+        "Its clock jumps while real sockets are at work, and our server takes more steps for a "
+        "connection than Trio's: the handler's sleep is over before the client has given up.",
+    ),
 }
