@@ -1,4 +1,4 @@
-"""Compression: what the writer costs over its encoder, in CPU time, and what an idle one holds.
+"""Compression: the CPU time that the writer adds to its encoder, and the memory of an idle writer.
 
 ``python bench/compression.py`` feeds each encoder 32 KiB at a time: alone, and through writes of a
 CompressWriter. Both are repeated, and for each piece the fastest of all rounds counts, so that it

@@ -3,8 +3,9 @@
 python bench/drains.py [--count N]... [--rounds N] [--tcp | --tls] [--profile]
 
 Every connection has a handler that waits for its client. Then the drain starts with a grace of 0;
-Trio's servers are cancelled. It ends when the server has. Seconds are CPU seconds of the process,
-in which the clients are idle sockets; memory is Python's, at its peak, beyond what it was before.
+Trio's servers are cancelled. It is over when the server has returned. Seconds are CPU seconds of
+this process, which also holds the clients, idle sockets. Memory is the growth of Python's memory,
+at its peak.
 """
 
 from __future__ import annotations

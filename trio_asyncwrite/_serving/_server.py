@@ -11,7 +11,7 @@ to arrive, all streams side by side.
 
 **Last call.** Clients may have connected, and sent their requests, before anybody has accepted
 them: the kernel keeps them in the listener's backlog, and resets them when the listener is closed.
-So those who wait there when the drain starts are still accepted; and not those who come later, or
+So connections that wait there when the drain starts are still accepted. Later ones are not, or
 under load there would be no end.
 
 **What has arrived is read.** For the same reason a wait for a request must not be cut short before
@@ -142,12 +142,6 @@ class _Connection(Generic[S]):
         writer = self.writer()
         if writer is not None:
             writer.lifecycle.marked_truncated = writer.lifecycle.phase is not ENDED
-
-
-def _writer(connection: _Connection[S]) -> AsyncWrite:
-    writer = connection.writer()
-    assert writer is not None
-    return writer
 
 
 @final
@@ -397,7 +391,8 @@ class Server(Generic[S]):
         await trio.sleep(_TIME_TO_RETURN)
         async with trio.open_nursery() as nursery:
             for connection in list(self._open_connections.values()):
-                writer = _writer(connection)
+                writer = connection.writer()
+                assert writer is not None  # with a drain, all are of this library
                 if connection.is_handled and not writer.lifecycle.released:
                     connection.is_handled = False
                     nursery.start_soon(self._take, writer)

@@ -50,7 +50,7 @@ class ReadBuffer:
     def put_ahead(
         self, messages: list[bytes], size: int, size_of_first: Callable[[bytearray], int]
     ) -> None:
-        """Messages were found at the front; whoever calls it gives them out.
+        """Set aside messages that were found at the front; the caller gives them out.
 
         Args:
             messages: in reverse. Each that is given out is popped from its end. The list is emptied

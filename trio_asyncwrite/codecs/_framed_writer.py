@@ -234,7 +234,8 @@ class FramedWriter(trio.abc.SendChannel[bytes]):
             leave(writer)
 
     def _check(self, parts: object) -> None:
-        # An iterator would be used up by this look at it, and nothing would be written.
+        # An iterator would be used up by this look at it, and nothing would be written. (Not
+        # isinstance, after which type checkers know less than before.)
         if issubclass(type(parts), Sequence):
             try:
                 if sum(len(memoryview(part).cast("B")) for part in cast("Parts", parts)):
