@@ -6,7 +6,7 @@ sent. The report of the close tells the rest of the story.
 Prints::
 
     the reader: 20000 of 20000 bytes sent, 0.0 s waited, clean
-    the one that leaves: 12000 of 20000 bytes sent, 0.0 s waited, broken
+    the one that leaves: 12000 of 20000 bytes sent, 1.0 s waited, broken
     the one that stalls: 4000 of 20000 bytes sent, 5.0 s waited, timed out
 """
 
@@ -34,10 +34,13 @@ async def respond(name: str, stream: trio.abc.Stream) -> None:
 
 
 async def read(stream: DuplexStream, most: float) -> None:
-    """A client: it reads some, and leaves; or never reads."""
+    """A client: it reads all, or it reads some, thinks, and leaves."""
     count = 0
-    while count < most and (chunk := await stream.receive_some(4000)):
+    while chunk := await stream.receive_some(4000):
         count += len(chunk)
+        if count >= most:
+            await trio.sleep(1)
+            break
     await stream.aclose()
 
 
