@@ -9,6 +9,7 @@ import trio.testing
 
 from trio_asyncwrite._closing._bounds import Bounds
 from trio_asyncwrite._closing._limits import Limits
+from trio_asyncwrite._core._close import Close
 
 
 async def test_the_tighter_limits_win(autojump_clock: trio.testing.MockClock) -> None:
@@ -24,14 +25,16 @@ async def test_what_waits_now_gets_the_tighter_limits_too(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     bounds = Bounds(Limits(9, 9, 0))
-    with bounds.sending() as scope:
+    with trio.CancelScope() as scope:
+        bounds.bound_sending(scope, Close())
         assert scope.deadline == 9
         bounds.tighten(Limits(3, 9, 0))
         assert scope.deadline == 3
         await trio.sleep(5)
     assert scope.cancelled_caught
     assert trio.current_time() == 3
-    with bounds.lingering() as scope:
+    with trio.CancelScope() as scope:
+        bounds.bound_lingering(scope, Close())
         assert scope.deadline == 12
         await trio.sleep(1)
         bounds.tighten(Limits(9, 4, 0))
@@ -42,8 +45,10 @@ async def test_what_waits_now_gets_the_tighter_limits_too(
 
 async def test_lingering_begins_once(autojump_clock: trio.testing.MockClock) -> None:
     bounds = Bounds(Limits(math.inf, 4, 0))
-    with bounds.lingering():
+    with trio.CancelScope() as scope:
+        bounds.bound_lingering(scope, Close())
         await trio.sleep(1)
     bounds.tighten(Limits(9, 1, 0))
-    with bounds.lingering() as scope:
-        assert scope.deadline == 2
+    scope = trio.CancelScope()
+    bounds.bound_lingering(scope, Close())
+    assert scope.deadline == 2

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, final
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from trio_asyncwrite._core._close import Close
 
     from ._limits import Limits
 
@@ -32,7 +31,7 @@ class Bounds:
         self.linger_bytes = limits.linger_bytes
         #: When lingering must be over, once it has begun.
         self._linger_by: float | None = None
-        # Around what is bounded now.
+        # Around what is bounded now, or was last.
         self._sending: trio.CancelScope | None = None
         self._lingering: trio.CancelScope | None = None
 
@@ -50,26 +49,21 @@ class Bounds:
         if self._lingering is not None and self._linger_by is not None:
             self._lingering.deadline = self._linger_by
 
-    @contextlib.contextmanager
-    def sending(self) -> Generator[trio.CancelScope, None, None]:
-        """A scope for the rest of the time to send."""
-        with trio.CancelScope(deadline=self.send_by) as scope:
-            self._sending = scope
-            try:
-                yield scope
-            finally:
-                self._sending = None
+    def bound_sending(self, scope: trio.CancelScope, close: Close) -> None:
+        """Bound what ``scope`` is around by the time to send, and by a hurry of ``close``."""
+        scope.deadline = self.send_by
+        self._sending = scope
+        close.on_hurry(scope)
 
-    @contextlib.contextmanager
-    def lingering(self) -> Generator[trio.CancelScope, None, None]:
-        """A scope for the time after sending, which begins with the first of them."""
+    def bound_lingering(self, scope: trio.CancelScope, close: Close) -> None:
+        """The same for the time after sending, which begins with the first call.
+
+        Args:
+            scope: entered already: without any time, what can be done at once still is.
+            close: the close.
+        """
         if self._linger_by is None:
             self._linger_by = min(trio.current_time() + self.linger, self._end_by)
-        with trio.CancelScope() as scope:
-            # Now, and not before: without any time, what can be done at once still is.
-            scope.deadline = self._linger_by
-            self._lingering = scope
-            try:
-                yield scope
-            finally:
-                self._lingering = None
+        scope.deadline = self._linger_by
+        self._lingering = scope
+        close.on_hurry(scope)

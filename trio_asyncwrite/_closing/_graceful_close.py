@@ -30,7 +30,6 @@ delivered, within the limits, and then the end that shows the truncation.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any, final
@@ -62,7 +61,7 @@ from ._trio_ssl_stream import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable
 
     from trio_asyncwrite._core._async_write import AsyncWrite
     from trio_asyncwrite._core._layer import Layer
@@ -79,6 +78,7 @@ def writer_of(stream: trio.abc.SendStream) -> AsyncWrite | None:
 
 
 @final
+@dataclasses.dataclass(slots=True, eq=False, repr=False)
 class GracefulClose:
     """One graceful close, from its first moment to its report.
 
@@ -88,45 +88,50 @@ class GracefulClose:
         truncated: whether the caller knows that a message was cut short.
     """
 
-    def __init__(self, writer: AsyncWrite, limits: Limits, *, truncated: bool = False) -> None:
+    writer: AsyncWrite
+    limits: Limits
+    truncated: bool = False
+    #: When it began, on Trio's clock.
+    started: float = dataclasses.field(init=False)
+    _bounds: Bounds = dataclasses.field(init=False)
+    discard: Discard = dataclasses.field(init=False)
+    #: Where the evidence is: the writer, or after an unwrap the transport below.
+    current: AsyncWrite = dataclasses.field(init=False)
+    _close: Close | None = None
+    _is_late: bool = False
+    #: Whether another task has begun the close.
+    joins: bool = False
+    #: Whether other graceful closes wait for the report of this one; and what wakes them.
+    _is_joined: bool = False
+    _reported: trio.Event | None = None
+    _report: CloseReport | None = None
+    _is_over: bool = False
+    error: Exception | None = None
+    was_reset: bool = False
+    state: State = State.WHOLE
+    tls: trio.SSLStream[trio.abc.Stream] | None = None
+    #: How much was discarded when lingering began.
+    _lingers_from: int | None = None
+    #: What was discarded above, before the discarding moved to a layer below.
+    discarded_before: int = 0
+    is_tcp: bool = False
+    #: Whether all data is known to have arrived, so that only a close_notify can be lost now.
+    delivered: bool = False
+    unacknowledged: int | None = None
+    sent: bool = False
+    _sent_at_once: bool = False
+    #: Whether a truncated stack has only to be closed.
+    _has_arrived: bool = False
+    unwrapped: bool = False
+    #: A failure that cost no more than our close_notify, which a peer that has ended does not need.
+    unheard: Exception | None = None
+    _nursery: trio.Nursery | None = None
+
+    def __post_init__(self) -> None:
         # Nothing is begun before run(), whose first `try` guarantees the release.
-        self.writer = writer
-        self._limits = limits
         self.started = trio.current_time()
-        self._says_truncated = truncated
-        self._close: Close | None = None
-        self._is_late = False
-        self._bounds = Bounds(limits)
-        #: Whether another task has begun the close.
-        self.joins = False
-        #: Whether other graceful closes wait for the report of this one.
-        self._is_joined = False
-        self.reported = trio.Event()
-        self._report: CloseReport | None = None
-        self.discard: Discard
-        self.error: Exception | None = None
-        self.was_reset = False
-        self.state = State.WHOLE
-        self.tls: trio.SSLStream[trio.abc.Stream] | None = None
-        #: How much was discarded when lingering began.
-        self._lingers_from: int | None = None
-        #: What was discarded above, before the discarding moved to a layer below.
-        self.discarded_before = 0
-        self.is_tcp = False
-        #: Whether all data is known to have arrived, so that only a close_notify can be lost now.
-        self.delivered = False
-        self.unacknowledged: int | None = None
-        self.sent = False
-        self._sent_at_once = False
-        #: Whether a truncated stack has only to be closed.
-        self._has_arrived = False
-        self.unwrapped = False
-        #: Where the evidence is: the writer, or after an unwrap the transport below.
-        self.current: AsyncWrite = writer
-        #: A failure that cost no more than our close_notify, which a peer that has ended does not
-        #: need.
-        self.unheard: Exception | None = None
-        self._nursery: trio.Nursery | None = None
+        self._bounds = Bounds(self.limits)
+        self.current = self.writer
 
     @property
     def close(self) -> Close:
@@ -162,7 +167,7 @@ class GracefulClose:
             attach(writer)
         has_begun = writer.lifecycle.close is not None
         self._close, others = close, _ = enter(writer, Hardness.CLEAN)
-        _tighten(others, self._limits)
+        _tighten(others, self.limits)
         if has_begun and not covers(writer, close):
             # A handle whose original is being closed: the limits are for the handle alone.
             return await self._watch_within_limits(close)
@@ -190,7 +195,9 @@ class GracefulClose:
                     layer.lifecycle.report = self._report
             finally:
                 close.graceful = None
-                self.reported.set()
+                self._is_over = True
+                if self._reported is not None:
+                    self._reported.set()
         if not isinstance(close.error, Exception):
             interrupt = interrupt or close.error
         interrupt = interrupt or self.discard.interrupt
@@ -207,11 +214,18 @@ class GracefulClose:
 
     async def _join(self, other: GracefulClose) -> CloseReport:
         """Let ``other`` do the work, within our limits too."""
-        other.tighten(self._limits)
+        other.tighten(self.limits)
         other._is_joined = True
         with trio.CancelScope(shield=True):
-            await other.reported.wait()
+            await other.wait_reported()
         return self._after(other)
+
+    async def wait_reported(self) -> None:
+        """Wait until there is a report."""
+        if not self._is_over:
+            if self._reported is None:
+                self._reported = trio.Event()
+            await self._reported.wait()
 
     @trio.lowlevel.enable_ki_protection
     async def watch(self, close: Close) -> CloseReport:
@@ -225,7 +239,7 @@ class GracefulClose:
 
     async def _watch_within_limits(self, close: Close) -> CloseReport:
         """The same; leave when our own limits are over."""
-        limits = self._limits
+        limits = self.limits
         deadline = self.started + min(limits.timeout + limits.linger, limits.total)
         with trio.CancelScope(shield=True, deadline=deadline):
             return await self._report_of(close)
@@ -243,7 +257,7 @@ class GracefulClose:
                 close = close.successor
             graceful = close.graceful or graceful
         if isinstance(graceful, GracefulClose):
-            await graceful.reported.wait()
+            await graceful.wait_reported()
             return self._after(graceful)
         self._close, self.sent, self.discard = close, close.sent, Discard(None, close)
         if close.was_broken:
@@ -276,7 +290,7 @@ class GracefulClose:
         self.discard = Discard(None, close)
         close.delivers = close.is_reported = True
         close.limit(self._bounds.send_by)
-        if self._says_truncated:
+        if self.truncated:
             close.marked_truncated = True
         self.state = close.state()
         self.tls = ssl_stream_of(
@@ -383,12 +397,13 @@ class GracefulClose:
         elif self._is_worth_lingering():
             self._lingers_from = self.discard.discarded
             self.discard.limit = self._lingers_from + self._bounds.linger_bytes
-            with self._lingering():
+            with trio.CancelScope() as scope:  # noqa: ASYNC912 - polls may be through at once
+                self._bounds.bound_lingering(scope, self.close)
                 await self._discard_to_the_end()
                 if self.sent:
                     await self._wait_acknowledged()
         # Before the release: a read that this ends would look like a stream that cannot be read.
-        self.discard.scope.cancel()
+        self.discard.stop()
         # The evidence comes last, when nothing can change it any more.
         self.was_reset = any(self._answers("was_reset"))
         self.unacknowledged = self._unacknowledged_bytes()
@@ -399,12 +414,11 @@ class GracefulClose:
         # Has the peer ended properly, and closed before it could hear our close_notify?
         return self.unheard is not None
 
-    async def _discard_to_the_end(self) -> None:
+    def _discard_to_the_end(self) -> Awaitable[None]:
         if self._nursery is None and not self.joins:
             self._wake_foreign_readers()
-            await self.discard.run()
-        else:
-            await self.discard.done.wait()
+            return self.discard.read()
+        return self.discard.wait_over()
 
     async def _deliver(self) -> None:
         """Wait until the bytes that a truncated stack has accepted have arrived."""
@@ -412,7 +426,8 @@ class GracefulClose:
             layer.lifecycle.failure is not None for layer in self.close.layers
         ):
             return
-        with self._lingering():
+        with trio.CancelScope() as scope:  # noqa: ASYNC912 - polls may be through at once
+            self._bounds.bound_lingering(scope, self.close)
             since = trio.current_time()
             if self._unacknowledged_bytes() is None:
                 # The peer's end is the only sign.
@@ -454,8 +469,8 @@ class GracefulClose:
 
     async def _within_time(self, operation: Callable[[], Awaitable[object]]) -> bool:
         """Try an operation of a foreign stream in the time for sending; whether it succeeded."""
-        with self._bounds.sending() as scope:
-            self.close.on_hurry(scope)
+        with trio.CancelScope() as scope:  # noqa: ASYNC912 - polls may be through at once
+            self._bounds.bound_sending(scope, self.close)
             try:
                 await persist(operation)
             except Exception as exc:  # noqa: BLE001 - it is reported
@@ -466,8 +481,8 @@ class GracefulClose:
 
     async def _exchange_close_notify(self, tls: trio.SSLStream[trio.abc.Stream]) -> bool:
         # It does not read while it sends, so see to it while we discard that it can send.
-        with self._bounds.sending() as waiting:
-            self.close.on_hurry(waiting)
+        with trio.CancelScope() as waiting:  # noqa: ASYNC912 - polls may be through at once
+            self._bounds.bound_sending(waiting, self.close)
             try:
                 await persist(tls.wait_send_all_might_not_block)
             except Exception as exc:  # noqa: BLE001 - it is reported
@@ -477,8 +492,8 @@ class GracefulClose:
             self._is_late = True
             return False
         # unwrap reads as well.
-        self.discard.scope.cancel()
-        await self.discard.done.wait()
+        self.discard.stop()
+        await self.discard.wait_over()
         if self._bounds.linger == 0:
             # unwrap waits for the answer; its aclose sends close_notify and does not.
             with trio.CancelScope() as closing:
@@ -488,7 +503,8 @@ class GracefulClose:
             self.sent = not closing.cancelled_caught
             self._is_late = self._is_late or closing.cancelled_caught
             return False
-        with self._lingering() as lingering:
+        with trio.CancelScope() as lingering:  # noqa: ASYNC912 - polls may be through at once
+            self._bounds.bound_lingering(lingering, self.close)
             try:
                 _, rest = await persist(tls.unwrap)
                 self.unwrapped = self.discard.peer_closed = True
@@ -499,13 +515,6 @@ class GracefulClose:
             # The peer's close_notify was there, so it is ours that has not gone.
             self.sent, self._is_late = False, True
         return not lingering.cancelled_caught
-
-    @contextlib.contextmanager
-    def _lingering(self) -> Generator[trio.CancelScope, None, None]:
-        """A scope for the time after sending; it ends when somebody hurries the close."""
-        with self._bounds.lingering() as scope:
-            self.close.on_hurry(scope)
-            yield scope
 
     def _answers(self, name: str) -> list[Any]:
         """What the layers of the close know, those of the uppermost first."""

@@ -30,6 +30,7 @@ closes, which have limits, wait for a truncated one's accepted bytes (``delivers
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import enum
 import math
 import weakref
@@ -192,11 +193,30 @@ def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
 _ENDED_SIDE: Final = object()
 
 
+def _no_layers() -> list[Layer]:
+    return []
+
+
+def _no_closes() -> list[Close]:
+    return []
+
+
 @final
+@dataclasses.dataclass(slots=True, eq=False, repr=False)
 class Close(Closer):
     """A close at work. Made by :func:`enter`, run by its first caller."""
 
-    # The first values are the class's, as a Lifecycle's are.
+    layers: list[Layer] = dataclasses.field(default_factory=_no_layers)
+    sides: list[Layer] = dataclasses.field(default_factory=_no_layers)
+    #: Other closes, of layers in our extent, that go on beside this one. Each may write through
+    #: the layers of the other, and ours wait for those above them.
+    guests: list[Close] = dataclasses.field(default_factory=_no_closes)
+    #: The layer that is shut down now, and those that its shutdown reaches.
+    _chain: list[Layer] = dataclasses.field(default_factory=_no_layers)
+    #: The layers whose bytes are somebody's; known before the release.
+    _counted: list[Layer] = dataclasses.field(default_factory=_no_layers)
+    is_line: bool = False
+    waits_briefly: bool = False
     hardness: Hardness = Hardness.CLEAN
     #: Whether a truncated stack's accepted bytes are waited for.
     delivers: bool = False
@@ -245,17 +265,6 @@ class Close(Closer):
     _scope: trio.CancelScope | None = None
     _lingering: tuple[trio.CancelScope, ...] = ()
     _order: list[Layer] | None = None
-
-    def __init__(self) -> None:
-        self.layers: list[Layer] = []
-        self.sides: list[Layer] = []
-        #: Other closes, of layers in our extent, that go on beside this one. Each may write
-        #: through the layers of the other, and ours wait for those above them.
-        self.guests: list[Close] = []
-        #: The layer that is shut down now, and those that its shutdown reaches.
-        self._chain: list[Layer] = []
-        #: The layers whose bytes are somebody's; known before the release.
-        self._counted: list[Layer] = []
 
     # ---- The extent ------------------------------------------------------------------------
 
@@ -454,7 +463,8 @@ class Close(Closer):
         goes on in this task's place.
 
         Args:
-            linger: called after the sending stage, shielded; the release waits for it.
+            linger: called after the sending stage; the release waits for it. Who gives one shields
+                this call.
             caller: the layer whose user is told by an error.
         """
         self.is_running = True
@@ -492,19 +502,13 @@ class Close(Closer):
                 if not handed_over:
                     self.has_sent = True
                     self.tell()
-                    lingers = linger is not None or self._is_bounded or bool(self.guests)
-                    if not lingers and not self._waits_to_release():
-                        await self._release()  # noqa: ASYNC102
-                    else:
+                    if linger is not None:
+                        await self._end(linger)  # noqa: ASYNC102 - its caller is shielded
+                    elif self._is_bounded or self.guests or self._waits_to_release():
                         with trio.CancelScope(shield=True) as shield:
-                            try:
-                                if lingers:
-                                    self.note_truncation()
-                                if linger is not None:
-                                    await linger()
-                                await self._wait_for_others(shield)
-                            finally:
-                                await self._release()  # noqa: ASYNC102
+                            await self._end(None, shield)
+                    else:
+                        await self._release()  # noqa: ASYNC102
             finally:
                 self.is_running = False
                 if handed_over:
@@ -528,8 +532,8 @@ class Close(Closer):
 
     def tell(self) -> None:
         """Wake those who wait in :meth:`next_news`."""
-        news, self._news = self._news, None
-        if news is not None:
+        if self._news is not None:
+            news, self._news = self._news, None
             news.set()
 
     @contextlib.contextmanager
@@ -551,27 +555,46 @@ class Close(Closer):
             self._news = trio.Event()
         await self._news.wait()
 
-    async def _wait_for_others(self, scope: trio.CancelScope) -> None:
+    async def _end(
+        self, linger: Callable[[], Awaitable[None]] | None, shield: trio.CancelScope | None = None
+    ) -> None:
+        """Release, after what holds the release back.
+
+        Args:
+            linger: what does so first.
+            shield: the scope around this call that shields it; None if nothing may cancel it.
+        """
+        try:
+            if linger is not None or self._is_bounded or self.guests:
+                self.note_truncation()
+            if linger is not None:
+                await linger()
+            if self._is_bounded or self.guests:
+                await self._wait_for_others(shield)
+        finally:
+            await self._release()  # noqa: ASYNC102
+
+    async def _wait_for_others(self, shield: trio.CancelScope | None) -> None:
         """Hold the release back while a graceful close lingers, or a guest is not done.
 
         Until then, who closes our layers again finds this close, and can make it harder. If this
         task is cancelled meanwhile, nobody lingers any more.
-
-        Args:
-            scope: the scope around it, which is shielded.
         """
+        if shield is None:
+            await self._until_alone()
+            return
         try:
             # A graceful close is not cancelled.
-            scope.shield = self.graceful is not None and not self._is_bounded
+            shield.shield = self.graceful is not None and not self._is_bounded
             await self._until_alone()
         except trio.Cancelled:
-            scope.shield = True
+            shield.shield = True
             self.harden(Hardness.CUT_OFF, hurried=False)
             self.hurry()
             await self._until_alone()  # noqa: ASYNC102
             raise
         finally:
-            scope.shield = True
+            shield.shield = True
 
     async def _until_alone(self) -> None:
         while self._is_bounded and not self.is_urgent:

@@ -85,15 +85,16 @@ CLOSED: Final = Refusal.CLOSED
 class Closer(abc.ABC):
     """A close that runs; see ``_close.py``."""
 
+    __slots__ = ()
+
+    #: Whether the stack has no branches: then ``layers`` is in order, and nobody is postponed.
+    is_line: bool
+    #: Whether it now makes its one wait of limited length, and has waited when that is cancelled.
+    waits_briefly: bool
+
     @abc.abstractmethod
     def is_host_of(self, other: object) -> bool:
         """Whether ``other`` is a close that may write through the layers of this one."""
-
-    #: Whether the stack has no branches: then ``layers`` is in order, and nobody is postponed.
-    is_line: bool = False
-
-    #: Whether it now makes its one wait of limited length, and has waited when that is cancelled.
-    waits_briefly = False
 
     @abc.abstractmethod
     def postpones(self, layer: Layer) -> bool:
