@@ -103,6 +103,7 @@ async def read_whatever_end(stream: Any, received: bytearray) -> None:
         await trio.aclose_forcefully(stream)
 
 
+@pytest.mark.outer
 @pytest.mark.parametrize(
     ("maker", "layer", "size", "upload", "outcome"), STREAMS.values(), ids=STREAMS
 )

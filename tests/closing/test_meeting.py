@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 
     Close = Callable[[Any], Awaitable[CloseReport | None]]
 
-pytestmark = pytest.mark.outer
-
-
 CLEAN = CloseOutcome.CLEAN
 PEER_SILENT = CloseOutcome.PEER_SILENT
 

@@ -90,6 +90,23 @@ async def test_a_bounded_caller_holds_the_release_back_unless_it_is_hurried(hurr
     assert run.outcome == ("ClosedResourceError" if hurry == "before" else "returned None")
 
 
+@pytest.mark.parametrize("hardness", [Hardness.CUT_OFF, Hardness.ABORTED])
+@pytest.mark.parametrize("branches", [1, 2])
+async def test_nobody_lingers_in_a_close_that_was_hard_from_the_first(
+    hardness: Hardness, branches: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    wire = Wire(math.inf)
+    uppers = [Layer(wire) for _ in range(branches)]
+    for upper in uppers:
+        await upper.flush()
+    close, _ = enter(wire, hardness)
+
+    with trio.fail_after(1), close.bounded():
+        await close.run()
+
+    assert wire.releases
+
+
 async def test_a_limit_makes_a_close_late(autojump_clock: trio.testing.MockClock) -> None:
     for limit_first in (True, False):
         wire = Wire()

@@ -21,8 +21,6 @@ from trio_asyncwrite._demo import job
 from trio_asyncwrite._demo.progress import show_progress
 from trio_asyncwrite._demo.transport import TCP
 
-pytestmark = pytest.mark.outer
-
 FULL = Path("/dev/full")
 SUCCESS = "Everything arrived whole through this library, and every ending was clean."
 

@@ -40,9 +40,8 @@ from .._streams import clog
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
-pytestmark = pytest.mark.outer
 
-
+@pytest.mark.outer
 @both
 async def test_wherever_a_drain_is_cancelled_the_server_ends_and_what_was_sent_arrives(
     *, tls: bool, autojump_clock: MockClock
@@ -86,6 +85,7 @@ async def test_wherever_a_drain_is_cancelled_the_server_ends_and_what_was_sent_a
     assert await cancel_everywhere(scenario) > 20
 
 
+@pytest.mark.outer
 @both
 @pytest.mark.parametrize("of", ["server", "handlers", "everything"])
 async def test_wherever_it_is_cancelled_a_drain_leaves_nothing_behind(
@@ -134,6 +134,7 @@ async def test_wherever_it_is_cancelled_a_drain_leaves_nothing_behind(
     assert await cancel_everywhere(scenario) > 20
 
 
+@pytest.mark.outer
 @both
 @pytest.mark.parametrize("returns", [False, True])
 async def test_wherever_a_server_is_cancelled_a_peer_that_is_stuck_does_not_hold_it_up(
@@ -171,6 +172,7 @@ async def test_wherever_a_server_is_cancelled_a_peer_that_is_stuck_does_not_hold
     assert await cancel_everywhere(scenario) > 10
 
 
+@pytest.mark.outer
 @both
 async def test_wherever_a_handler_cancels_itself_its_connection_ends_as_its_answer_did(
     *, tls: bool, autojump_clock: MockClock

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-pytestmark = pytest.mark.outer
-
 
 class Good(AsyncWrite):
     """What somebody might write: collects 8 bytes before it hands them on."""
@@ -1033,6 +1031,7 @@ async def test_a_bad_writer_is_told_which_rule_it_breaks(
     assert notes[0].startswith("cancel_everywhere") == (cls in SWEPT)
 
 
+@pytest.mark.outer
 @pytest.mark.parametrize("lend", [lambda cursor: cursor, AsyncWrite.by_ref], ids=["it", "handle"])
 async def test_a_writer_that_ends_alone_passes(lend: Callable[[Cursor], AsyncWrite]) -> None:
     """A transport has nothing below it, and a handle leaves its original open."""
@@ -1094,6 +1093,7 @@ async def test_without_another_end_the_rest_of_the_contract_is_checked() -> None
         await check_async_write(maker)
 
 
+@pytest.mark.outer
 async def test_it_works_over_the_real_thing() -> None:
     async def maker() -> tuple[AsyncWrite, trio.abc.ReceiveStream]:
         writer, reader = await unix_pair()
@@ -1108,6 +1108,7 @@ async def test_it_works_over_the_real_thing() -> None:
     await check_async_write(maker, clogged_maker)
 
 
+@pytest.mark.outer
 async def test_a_half_closeable_stream_is_checked_as_one() -> None:
     ended = []
 

@@ -195,3 +195,11 @@ def test_a_shutdown_that_is_polled_again_is_ready() -> None:
         writer.poll_shutdown()
     writer.poll_shutdown()
     writer.poll_shutdown()
+
+
+def test_ready_after_flush_writer_is_ready_after_an_empty_write() -> None:
+    writer = ReadyAfterFlushWriter(Cursor())
+
+    assert [writer.poll_write(b""), writer.poll_write(b"abc")] == [0, 3]
+    assert writer.held_bytes == 3
+    writer.poll_flush()

@@ -144,6 +144,7 @@ SIZES = {tcp_pair: 100_000, duplex_1: 5, duplex_7: 20, duplex_4096: 10_000, plai
 parts = pytest.mark.parametrize("part", ["both", "write", "read", "shake_hands"])
 
 
+@pytest.mark.outer
 @parts
 @pytest.mark.parametrize("maker", [tcp_pair, duplex_4096, plain_pair])
 @pytest.mark.parametrize(
@@ -181,6 +182,7 @@ async def test_cancelled_anywhere_in_all_combinations(
         )
 
 
+@pytest.mark.outer
 @parts
 async def test_cancelled_anywhere_in_tls(part: str) -> None:
     """Both handshakes, one through the other, and all that comes after."""
@@ -191,6 +193,7 @@ async def test_cancelled_anywhere_in_tls(part: str) -> None:
     await sweep_life(maker, TLS13, part, reverse=False, size=10_000)
 
 
+@pytest.mark.outer
 @both_versions
 async def test_a_handshake_cancelled_here_and_there(version: ssl.TLSVersion) -> None:
     """In the middle of its messages."""
@@ -198,6 +201,7 @@ async def test_a_handshake_cancelled_here_and_there(version: ssl.TLSVersion) -> 
     assert runs > 5
 
 
+@pytest.mark.outer
 @pytest.mark.parametrize("part", ["write", "read"])
 async def test_cancelled_anywhere_byte_by_byte(part: str) -> None:
     """In the middle of every record."""

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     Tls = TlsStream[Any]
 
-pytestmark = pytest.mark.outer
-
 patience = st.one_of(st.none(), st.integers(0, 20))
 write_steps = st.one_of(
     st.tuples(st.just("write_all_buf"), st.sampled_from([0, 1, 10, 300]), patience),
@@ -136,6 +134,7 @@ def test_any_conversation_equals_the_model(
     run_conversation(version, capacity, steps)
 
 
+@pytest.mark.outer
 @both_versions
 @given(steps=conversations)
 @settings(max_examples=10)
@@ -156,6 +155,7 @@ def test_any_conversation_equals_the_model_at_length(
     run_conversation(version, capacity, steps, plain=plain)
 
 
+@pytest.mark.outer
 @both_versions
 @both_sides
 @given(damage=damages(), chunk=st.sampled_from([1, 30, 1000]), size=st.sampled_from([1, 10_000]))

@@ -520,6 +520,7 @@ class Model:
             assert self.ended[side] == self.closed[other]
 
 
+@pytest.mark.outer
 @both_versions
 @given(script=st.lists(operations, max_size=40))
 @settings(max_examples=60)
@@ -572,6 +573,7 @@ def check_damaged(
             reader.decrypt(1)
 
 
+@pytest.mark.outer
 @both_versions
 @both_sides
 @given(damage=damages(), chunk=st.sampled_from([1, 30, 1 << 20]))

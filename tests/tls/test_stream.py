@@ -495,6 +495,7 @@ def tls_maker(maker: Maker, version: ssl.TLSVersion, *, reverse: bool = False) -
     return make
 
 
+@pytest.mark.outer
 @lost_on_purpose
 @both_versions
 @both_sides

@@ -87,6 +87,7 @@ async def test_over_a_pipe_it_passes_trios_checks(make_over_pipe: Maker) -> None
     await trio.testing.check_one_way_stream(make_over_pipe, clogged(make_over_pipe))
 
 
+@pytest.mark.outer
 @lost_on_purpose
 @pytest.mark.parametrize(
     "make_over_pipe",
@@ -107,6 +108,7 @@ class KeptOpen(io.BytesIO):
         pass
 
 
+@pytest.mark.outer
 @both_modes
 async def test_over_memory_it_keeps_the_contract(*, offload: bool) -> None:
     async def make() -> tuple[AllowStdIo, Callable[[], bytes]]:
@@ -116,6 +118,7 @@ async def test_over_memory_it_keeps_the_contract(*, offload: bool) -> None:
     await check_async_write(make)
 
 
+@pytest.mark.outer
 @both_modes
 async def test_over_short_writes_it_keeps_the_contract(*, offload: bool) -> None:
     async def make() -> tuple[AllowStdIo, Callable[[], bytes]]:

@@ -92,6 +92,7 @@ async def test_each_direction_passes_trios_checks(
     await trio.testing.check_one_way_stream(*makers(make, capacity))
 
 
+@pytest.mark.outer
 @both_kinds
 @pytest.mark.parametrize("capacity", [7, 4096])  # it sends 128 KiB
 async def test_each_direction_keeps_the_contract(

@@ -108,6 +108,7 @@ async def memory_pair() -> tuple[AsyncWrite, trio.abc.ReceiveStream]:
 # ---- Trio's contract, and ours ---------------------------------------------------------------
 
 
+@pytest.mark.outer
 @pytest.mark.parametrize("maker", [memory_pair, lockstep_pair])
 # Both checkers also close what has unsent bytes.
 @pytest.mark.filterwarnings("ignore:.*were never sent:ResourceWarning")

@@ -64,6 +64,7 @@ async def pair(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
 # ---- Trio's contract, and ours ---------------------------------------------------------------
 
 
+@pytest.mark.outer
 @pytest.mark.parametrize("maker", [tcp_pair, unix_pair])
 async def test_it_keeps_the_contract(maker: Callable[[], Awaitable[Pair]]) -> None:
     await trio.testing.check_half_closeable_stream(maker, clogged_both_ways(maker))

@@ -120,6 +120,7 @@ async def test_it_is_a_stream_by_trio_s_own_checks(maker: Maker) -> None:
     await trio.testing.check_one_way_stream(make, clogged(make) if can_be_clogged else None)
 
 
+@pytest.mark.outer
 @each_maker
 async def test_cancelled_anywhere_it_has_consumed_nothing(maker: Maker) -> None:
     """... and the calls that follow get every byte, once and in order."""

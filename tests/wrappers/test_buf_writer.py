@@ -47,6 +47,7 @@ async def small_maker() -> tuple[BufWriter[TcpStream], TcpStream]:
     return BufWriter(stream, 16), peer
 
 
+@pytest.mark.outer
 @pytest.mark.parametrize("maker", [tcp_maker, small_maker])
 # Both checkers also close what has unsent bytes.
 @pytest.mark.filterwarnings("ignore:.*were never sent:ResourceWarning")
@@ -212,6 +213,7 @@ async def by_send_all(writer: AsyncWrite, data: bytes) -> None:
     assert writer.unsent_bytes == 0
 
 
+@pytest.mark.outer
 @pytest.mark.parametrize(
     "write", [by_write_all, by_write, by_polls, by_gathered_write, by_send_all]
 )

@@ -334,6 +334,7 @@ class Model:
         assert len(taken) + self.writer.unsent_bytes == len(self.accepted)
 
 
+@pytest.mark.outer
 @given(
     capacity=st.integers(1, 16),
     minds=st.lists(st.tuples(st.booleans(), st.integers(1, 24)), max_size=8),

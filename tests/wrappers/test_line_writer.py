@@ -104,6 +104,7 @@ async def test_a_capacity_of_one_is_a_capacity() -> None:
     assert cursor.getvalue() == b"ab\n"
 
 
+@pytest.mark.outer
 @pytest.mark.parametrize("seed", range(30))
 async def test_every_order_of_writes_arrives_in_order(seed: int) -> None:
     """Whatever the writer below takes at once, and whenever it is ready."""

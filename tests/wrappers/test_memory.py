@@ -87,6 +87,7 @@ async def test_a_wrapper_that_is_dropped_is_freed_at_once(make: Make) -> None:
     assert len(stream.lifecycle.above) < 4  # those of the last ones, until the next comes
 
 
+@pytest.mark.outer
 @pytest.mark.usefixtures("no_collector")
 @each(WRAPPERS, "make")
 async def test_a_thousand_short_lived_layers_over_one_stream_leave_nothing(make: Make) -> None:

@@ -55,6 +55,7 @@ async def pairs() -> AsyncIterator[tuple[Pair, Pair]]:
 # ---- Trio's contract, and ours ---------------------------------------------------------------
 
 
+@pytest.mark.outer
 @pytest.mark.parametrize("maker", [plain_pair, buffered_pair])
 # Both checkers also close what has unsent bytes.
 @pytest.mark.filterwarnings("ignore:.*were never sent:ResourceWarning")

@@ -563,6 +563,7 @@ async def test_after_shutdown_nothing_is_written() -> None:
     await writer.aclose()
 
 
+@pytest.mark.outer
 @given(
     sizes=st.lists(st.integers(0, 30), min_size=1, max_size=8),
     capacity=st.integers(1, 20),
@@ -649,6 +650,7 @@ TRANSPORTS: dict[
 }
 
 
+@pytest.mark.outer
 @pytest.mark.parametrize(("maker", "layer", "size"), TRANSPORTS.values(), ids=TRANSPORTS)
 async def test_wherever_two_of_four_tasks_are_cancelled_messages_are_whole_and_in_order(
     maker: Callable[[], Awaitable[Any]],
@@ -722,6 +724,7 @@ async def test_wherever_an_aclose_is_cancelled_all_in_line_are_told_and_no_end_i
     assert await cancel_everywhere(scenario) > 5
 
 
+@pytest.mark.outer
 @pytest.mark.parametrize("layer", [SharedWriter, lambda one: SharedWriter(BufWriter(one, 50))])
 async def test_the_contract(
     layer: Callable[[AsyncWrite], SharedWriter[Any]], autojump_clock: MockClock

@@ -55,6 +55,7 @@ async def buffered() -> tuple[WriteHalf[Any], TcpStream]:
 # ---- Trio's contract, and ours ---------------------------------------------------------------
 
 
+@pytest.mark.outer
 @pytest.mark.parametrize("maker", [down, buffered])
 # Both checkers also close what has unsent bytes.
 @pytest.mark.filterwarnings("ignore:.*were never sent:ResourceWarning")

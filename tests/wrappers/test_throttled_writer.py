@@ -383,6 +383,7 @@ async def test_a_timeout_above_times_the_bucket_as_well(autojump_clock: MockCloc
     assert trio.current_time() == pytest.approx(3)
 
 
+@pytest.mark.outer
 async def test_cancelled_anywhere_it_delivers_every_byte_once(autojump_clock: MockClock) -> None:
     """... while it waits in line with another one."""
     payload = bytes(range(60))
@@ -420,6 +421,7 @@ async def test_cancelled_anywhere_it_delivers_every_byte_once(autojump_clock: Mo
     assert await cancel_everywhere(timed) > 8
 
 
+@pytest.mark.outer
 async def test_it_keeps_the_contract_while_it_waits_for_tokens(autojump_clock: MockClock) -> None:
     async def maker() -> tuple[Any, Any]:
         left, right = duplex(100)

@@ -447,6 +447,7 @@ STACKS: dict[str, tuple[Callable[[], Awaitable[Any]], Layers, int]] = {
 }
 
 
+@pytest.mark.outer
 @pytest.mark.parametrize(("maker", "layers", "size"), STACKS.values(), ids=STACKS)
 async def test_cancelled_or_timed_out_anywhere_it_delivers_every_byte_once(
     maker: Callable[[], Awaitable[Any]], layers: Layers, size: int, autojump_clock: MockClock
@@ -497,6 +498,7 @@ async def test_cancelled_or_timed_out_anywhere_it_delivers_every_byte_once(
     assert timeouts or maker is plain_pair
 
 
+@pytest.mark.outer
 async def test_the_contract(autojump_clock: MockClock) -> None:
     async def maker() -> tuple[TimeoutWriter[Any], trio.abc.ReceiveStream]:
         return pair(idle=1e6, min_rate=1e-6)
