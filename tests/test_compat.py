@@ -91,7 +91,7 @@ def test_isinstance_says_yes_and_nothing_here_is_confused() -> None:
     assert "got TcpListener" in lines[0]
     assert "got TcpStream" in lines[1]
     assert lines[2:] == [
-        "CloseOutcome.PEER_SILENT",
+        "CloseOutcome.CLEAN",
         "CloseOutcome.BROKEN",
         "CloseOutcome.CLEAN",
         "CloseOutcome.PEER_SILENT",

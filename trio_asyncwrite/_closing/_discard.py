@@ -74,10 +74,9 @@ class Discard:
             self._end()
 
     async def wait_over(self) -> None:
-        """Wait until reading is over, in whichever task."""
+        """Wait until the task that reads is done; for one task."""
         if not self.is_over:
-            if self._done is None:
-                self._done = trio.Event()
+            self._done = trio.Event()
             await self._done.wait()
 
     def _end(self) -> None:
