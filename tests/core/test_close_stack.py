@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
-from trio_asyncwrite import AsyncReadWrite, AsyncWrite, Buf, BufWriter, NotReady, duplex
+from trio_asyncwrite import AsyncReadWrite, AsyncWrite, Buf, BufWriter, NotReady, abort, duplex
 
 from ._fakes import (
     CLAIMS,
@@ -602,6 +602,34 @@ async def test_a_cancelled_close_cuts_short_those_that_it_meets() -> None:
     assert [run.outcome for run in runs] == ["ClosedResourceError"] * 2
     assert wire.releases == ["release False"]
     assert len(messages) == 1
+
+
+@pytest.mark.parametrize("above", [None, Layer, BufWriter])
+@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize("how", ["cancelled", "abort"])
+async def test_a_handle_that_has_lost_nothing_makes_the_close_of_its_original_no_harder(
+    above: type[Layer] | None, order: str, how: str
+) -> None:
+    wire = Wire()
+    held = BufWriter(wire)
+    await held.write(b"abc")
+    layer = wire.by_ref() if above is None else above(wire.by_ref())
+    async with trio.open_nursery() as nursery:
+        first, second = (wire, layer) if order == "after" else (layer, wire)
+        runs = {id(one): await begin(nursery, one.aclose) for one in (first, second)}
+        if how == "abort":
+            await abort(layer)
+        else:
+            runs[id(layer)].scope.cancel()
+        await wait_all_tasks_blocked()
+        assert not wire.releases
+        assert layer.closed
+        wire.give(math.inf)
+
+    assert runs[id(layer)].outcome == ("returned None" if how == "abort" else "cancelled")
+    assert runs[id(wire)].outcome == "returned None"
+    assert wire.sent == b"abc"
+    assert wire.releases == ["release True"]
 
 
 @pytest.mark.parametrize("cancelled", [False, True])

@@ -960,6 +960,15 @@ def covers(layer: Layer, close: Close) -> bool:
     return all(contains(layers, one) for one in close.layers)
 
 
+def _ends_alone(layer: Layer, close: Close) -> bool:
+    """Whether ``layer``, such as a handle, is a part of ``close`` whose own end costs nothing."""
+    layers, _ = extent_of([layer])
+    return not all(contains(layers, one) for one in close.layers) and not any(
+        held_by(one) != 0 or (one.lifecycle.phase is not ENDED and owes_epilogue(one))
+        for one in layers
+    )
+
+
 def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
     """Begin a close of ``layer``, or join those that its extent meets.
 
@@ -1044,6 +1053,9 @@ async def abort_layer(layer: Layer) -> None:
         return
     if not layer.lifecycle.attached:
         attach(layer)
+    running = layer.lifecycle.close
+    if isinstance(running, Close) and _ends_alone(layer, running):
+        return
     close, others = enter(layer, Hardness.ABORTED)
     # Nobody who aborts wants to hear of failures.
     with contextlib.suppress(Exception):
@@ -1092,7 +1104,7 @@ async def _run(close: Close, layer: Layer, *, raises: bool) -> None:
     except trio.Cancelled:
         raises = False
         if close.successor is not None:
-            await _make_harder(close)  # noqa: ASYNC102
+            await _make_harder(close, layer)  # noqa: ASYNC102
         raise
     except BaseException:
         raises = False  # an error of the close does not replace this one, so nobody hears of it
@@ -1160,10 +1172,12 @@ async def wait_done(close: Close) -> Close:
         close = close.successor
 
 
-async def _make_harder(close: Close) -> None:
-    """This task, which waits for a close, is cancelled."""
+async def _make_harder(close: Close, layer: Layer) -> None:
+    """This task, which closes ``layer`` and waits for a close that does it, is cancelled."""
     while close.successor is not None:
         close = close.successor
+    if close.is_done or _ends_alone(layer, close):
+        return
     close.harden(Hardness.CUT_OFF)
     with trio.CancelScope(shield=True):
         await wait_done(close)
@@ -1175,7 +1189,7 @@ async def _join(close: Close, layer: Layer, *, gently: bool) -> None:
         close = await wait_done(close)
     except trio.Cancelled:
         if not gently:
-            await _make_harder(close)  # noqa: ASYNC102
+            await _make_harder(close, layer)  # noqa: ASYNC102
         raise
     if gently:
         return
