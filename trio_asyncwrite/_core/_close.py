@@ -962,6 +962,8 @@ def covers(layer: Layer, close: Close) -> bool:
 
 def _ends_alone(layer: Layer, close: Close) -> bool:
     """Whether ``layer``, such as a handle, is a part of ``close`` whose own end costs nothing."""
+    if layer.lifecycle.released:
+        return False
     layers, _ = extent_of([layer])
     return not all(contains(layers, one) for one in close.layers) and not any(
         held_by(one) != 0 or (one.lifecycle.phase is not ENDED and owes_epilogue(one))
