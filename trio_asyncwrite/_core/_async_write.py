@@ -56,6 +56,7 @@ from ._shell import (
     Message,
     go_on_after,
     message_to_send,
+    poll_at_once,
     write_from,
     write_message,
 )
@@ -312,6 +313,8 @@ class AsyncWrite(Layer, trio.abc.SendStream):
 
     # ---- The await shell: what every writer gets -------------------------------------------
 
+    # Ctrl-C must not fall between what was accepted and the cursor that says so.
+    @trio.lowlevel.enable_ki_protection
     async def write(self, data: Buffer) -> int:
         """Write some of ``data``: one :meth:`poll_write` that succeeds.
 
@@ -335,22 +338,30 @@ class AsyncWrite(Layer, trio.abc.SendStream):
 
         Source: ``AsyncWriteExt::write``.
         """
-        budget = self.lifecycle.fast
-        if type(data) is bytes and FAST_SIZE > len(data) < self.spare_capacity and budget.left:
-            budget.left -= 1
-            try:
-                count = self.poll_write(data)
-            except NotReady:
-                pass  # against its promise
-            except BaseException as exc:
-                fail(self, exc)
-                raise
-            else:
-                if count == len(data):
+        lifecycle = self.lifecycle
+        budget = lifecycle.fast
+        if type(data) is bytes and budget.left:
+            if FAST_SIZE > len(data) < self.spare_capacity:
+                budget.left -= 1
+                try:
+                    count = self.poll_write(data)
+                except NotReady:
+                    pass  # against its promise
+                except BaseException as exc:
+                    fail(self, exc)
+                    raise
+                else:
+                    if count == len(data):
+                        return count
+                    return await go_on_after(self, data, count, SOME)
+            elif lifecycle.is_simple and lifecycle.rate:
+                count, wait = poll_at_once(self, data)
+                if wait is None:
                     return count
-                return await go_on_after(self, data, count, SOME)
+                return await go_on_after(self, data, count, SOME, wait)
         return await write_message(self, Message(data, SOME))
 
+    @trio.lowlevel.enable_ki_protection
     async def write_all(self, data: Buffer) -> None:
         """Write all of ``data``. It may end in a buffer: see :meth:`flush`, :meth:`send_all`.
 
@@ -373,19 +384,26 @@ class AsyncWrite(Layer, trio.abc.SendStream):
 
         Source: ``AsyncWriteExt::write_all``.
         """
-        budget = self.lifecycle.fast
-        if type(data) is bytes and FAST_SIZE > len(data) < self.spare_capacity and budget.left:
-            budget.left -= 1
-            try:
-                count = self.poll_write(data)
-            except NotReady:
-                pass  # against its promise
-            except BaseException as exc:
-                fail(self, exc)
-                raise
-            else:
-                if count != len(data):
-                    await go_on_after(self, data, count, WHOLE)
+        lifecycle = self.lifecycle
+        budget = lifecycle.fast
+        if type(data) is bytes and budget.left:
+            if FAST_SIZE > len(data) < self.spare_capacity:
+                budget.left -= 1
+                try:
+                    count = self.poll_write(data)
+                except NotReady:
+                    pass  # against its promise
+                except BaseException as exc:
+                    fail(self, exc)
+                    raise
+                else:
+                    if count != len(data):
+                        await go_on_after(self, data, count, WHOLE)
+                    return
+            elif lifecycle.is_simple and lifecycle.rate:
+                count, wait = poll_at_once(self, data)
+                if count != len(data) or wait is not None:
+                    await go_on_after(self, data, count, WHOLE, wait)
                 return
         await write_message(self, Message(data, WHOLE))
 

@@ -222,21 +222,10 @@ def poll_message(writer: AsyncWrite, message: Message) -> int:
     """
     count = 0
     if not message.flushing:
-        lifecycle = writer.lifecycle
-        rate = lifecycle.rate or UNKNOWN_RATE
-        budget = lifecycle.budget
         while True:
             rest = message.rest
             size = message.size if rest is None else rest.remaining
-            stays = size < writer.spare_capacity
-            if rest is not None:
-                count = poll_buf(writer, rest)
-            else:
-                count = writer.poll_write(message.data)
-                if count != size or type(count) is not int:
-                    count = accepted(count, size, writer)
-            left = budget.left - (1 + count // FAST_SIZE if stays else POLL_COST + count // rate)
-            budget.left = max(0, left)
+            count = poll_once(writer, message.data, size, rest)
             if not message.whole:
                 return count
             message.accepted += count
@@ -245,12 +234,60 @@ def poll_message(writer: AsyncWrite, message: Message) -> int:
             if rest is None:
                 message.rest = Buf(memoryview(message.data)[count:])
                 message.is_cut = True
-            if not budget.left:
+            if not writer.lifecycle.budget.left:
                 raise NotReady(trio.lowlevel.checkpoint)
         message.flushing = True
     if message.after is not None:
         message.after(writer)
     return count
+
+
+def poll_once(
+    writer: AsyncWrite, data: bytes | memoryview, size: int, rest: Buf | None = None
+) -> int:
+    """Write some of ``data``, or else of the cursor ``rest``, and charge it to the budget.
+
+    Args:
+        writer: the writer.
+        data: the bytes.
+        size: how many bytes are offered.
+        rest: what to write from in place of ``data``.
+
+    Returns:
+        How many bytes were accepted; the answer is checked.
+    """
+    stays = size < writer.spare_capacity
+    if rest is not None:
+        count = poll_buf(writer, rest)
+    else:
+        count = writer.poll_write(data)
+        if count != size or type(count) is not int:
+            count = accepted(count, size, writer)
+    lifecycle = writer.lifecycle
+    budget = lifecycle.budget
+    if stays:
+        left = budget.left - 1 - count // FAST_SIZE
+    else:
+        left = budget.left - POLL_COST - count // (lifecycle.rate or UNKNOWN_RATE)
+    budget.left = left if left > 0 else 0  # noqa: FURB136 - max() is a call, at every write
+    return count
+
+
+def poll_at_once(
+    writer: AsyncWrite, data: bytes
+) -> tuple[int, Callable[[], Awaitable[object]] | None]:
+    """Make the one poll that most writes are; see the top of this file.
+
+    Returns:
+        How many bytes were accepted, and what to wait for before the rest.
+    """
+    try:
+        return poll_once(writer, data, len(data)), None
+    except NotReady as not_ready:
+        return 0, not_ready.wait
+    except BaseException as exc:
+        fail(writer, exc)
+        raise
 
 
 def poll_flush(writer: AsyncWrite) -> None:
@@ -294,8 +331,15 @@ def poll_data(writer: AsyncWrite, data: bytes | memoryview) -> int:
 
 
 @trio.lowlevel.enable_ki_protection
-async def write_message(writer: AsyncWrite, message: Message) -> int:
+async def write_message(
+    writer: AsyncWrite, message: Message, wait: Callable[[], Awaitable[object]] | None = None
+) -> int:
     """Write a message.
+
+    Args:
+        writer: the writer.
+        message: the message; by a first poll at once, some of it may be accepted already.
+        wait: what that poll has said to wait for.
 
     Returns:
         How many bytes the last poll accepted.
@@ -303,27 +347,28 @@ async def write_message(writer: AsyncWrite, message: Message) -> int:
     lifecycle = writer.lifecycle
     line = lifecycle.line
     lift: object = None
-    wait: Callable[[], Awaitable[object]] | None = None
     try:
         if not lifecycle.rate:
             rate_of(writer)  # before the polls, so that a wrong answer breaks nothing
-        if (
+        has_begun = wait is not None or message.accepted
+        if has_begun or (
             lifecycle.fast.left
             and lifecycle.is_unwatched
             and not (message.sends or message.goes_on)
             and (line is None or not line.turns)
         ):
             # At once; see the top of this file.
-            try:
-                return poll_message(writer, message)
-            except NotReady as not_ready:
-                wait = not_ready.wait
-            except BaseException as exc:
+            if wait is None:
                 try:
-                    fail(writer, exc)
-                finally:
-                    settle(writer, message, closed=False)
-                raise
+                    return poll_message(writer, message)
+                except NotReady as not_ready:
+                    wait = not_ready.wait
+                except BaseException as exc:
+                    try:
+                        fail(writer, exc)
+                    finally:
+                        settle(writer, message, closed=False)
+                    raise
             # Without the checks of claim(): the message may have begun.
             if line is None:
                 lifecycle.inside = True
@@ -355,22 +400,33 @@ async def go_on_after(
     data: bytes,
     count: int,
     whole: bool,  # noqa: FBT001 - as Message has it
+    wait: Callable[[], Awaitable[object]] | None = None,
 ) -> int:
-    """Go on after a poll that did not take what ``spare_capacity`` has promised.
+    """Go on after a first poll at once.
+
+    Args:
+        writer: the writer.
+        data: what that poll was given.
+        count: how many bytes of it were accepted, as the poll has answered.
+        whole: ``WHOLE``, or ``SOME``.
+        wait: what it has said to wait for, if nothing was accepted.
 
     Returns:
         How many bytes the last poll accepted.
     """
-    try:
-        accepted(count, len(data), writer)
-    except BaseException as exc:
-        fail(writer, exc)
-        raise
-    if not whole:
-        return count
     message = Message(data, whole)
-    message.accepted, message.rest, message.is_cut = count, Buf(data[count:]), True
-    return await write_message(writer, message)
+    if wait is None:
+        try:
+            accepted(count, len(data), writer)
+        except BaseException as exc:
+            fail(writer, exc)
+            raise
+        if not whole:
+            return count
+        message.accepted, message.rest, message.is_cut = count, Buf(memoryview(data)[count:]), True
+        if not writer.lifecycle.budget.left:
+            wait = trio.lowlevel.checkpoint
+    return await write_message(writer, message, wait)
 
 
 @trio.lowlevel.enable_ki_protection
