@@ -37,6 +37,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "public_names",
     "cancellation",
+    "narrow",
     "recipes",
 ]
 exclude_patterns = ["_build"]
