@@ -1,4 +1,4 @@
-"""What a narrow page needs to show tables and programs without scrolling; the style is in pages.css.
+"""What a narrow page needs to show tables and programs without scrolling; its style is pages.css.
 
 - A table of three or more columns becomes a list there, so each of its cells carries the name of
   its column.
