@@ -44,6 +44,8 @@ exclude_patterns = ["_build"]
 source_suffix = {".rst": "restructuredtext"}
 nitpicky = True
 default_role = "any"
+# CHANGELOG.md, included under the title of its page, begins with headings of the second level.
+suppress_warnings = ["myst.header"]
 html_theme = "furo"
 html_title = "trio_asyncwrite"
 html_static_path = ["_static"]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import trio_asyncwrite
+from trio_asyncwrite import codecs, compression, testing
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted([*DOCS.glob("*.rst"), *DOCS.glob("reference/*.rst")])
@@ -44,6 +45,15 @@ def test_the_table_from_tokio_has_every_public_name() -> None:
     named = set(re.findall(r":\w+:`~trio_asyncwrite\.(\w+)[\w.]*`", page))
 
     assert named >= set(trio_asyncwrite.__all__)
+
+
+def test_the_news_tell_of_every_public_name() -> None:
+    root = DOCS.parent
+    news = [root / "CHANGELOG.md", *root.glob("newsfragments/[!R]*.md")]
+    told = set(re.findall(r"\w+", " ".join(file.read_text() for file in news)))
+    modules = (trio_asyncwrite, codecs, compression, testing)
+
+    assert told >= {name for module in modules for name in module.__all__}
 
 
 def test_every_recipe_is_on_its_page() -> None:
