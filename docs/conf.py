@@ -75,14 +75,6 @@ if (HERE / "_static/bench.svg").exists():
 else:
     rst_epilog = ".. |chart| replace:: This checkout has no chart yet."
 
-# Every example sees these; what a page defines lives on to the end of that page.
-doctest_global_setup = """
-import trio
-import trio.testing
-from trio_asyncwrite import *
-from trio_asyncwrite.testing import *
-"""
-
 # ---- Names of other projects ------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ The same session fails if a public name's text is not in the reference: see docs
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 import textwrap
 from pathlib import Path
@@ -38,6 +39,25 @@ def test_every_page_is_in_the_index(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_python_on_a_page_is_executed(page: Path) -> None:
     assert not re.search(r"\.\. (?:code|code-block|sourcecode):: *(?:python|$)", page.read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_a_program_on_a_page_stands_alone(page: Path) -> None:
+    """Whoever copies one has its imports, too: it uses no name that an earlier one has made."""
+    for block in re.findall(r"^\.\. testcode::\n((?:   .*\n|\n)+)", page.read_text(), re.MULTILINE):
+        bound, used = set(dir(builtins)), set()
+        for node in ast.walk(ast.parse(textwrap.dedent(block))):
+            if isinstance(node, ast.Name):
+                (used if isinstance(node.ctx, ast.Load) else bound).add(node.id)
+            elif isinstance(node, ast.alias):
+                bound.add((node.asname or node.name).partition(".")[0])
+            elif isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+                bound.add(node.name)
+            elif isinstance(node, ast.arg):
+                bound.add(node.arg)
+            elif isinstance(node, ast.ExceptHandler):
+                bound.add(node.name or "")
+        assert used <= bound
 
 
 def test_the_table_from_tokio_has_every_public_name() -> None:
