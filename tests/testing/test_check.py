@@ -1024,7 +1024,7 @@ async def test_a_good_writer_passes(cls: type[Good], autojump_clock: MockClock) 
 async def test_a_bad_writer_is_told_which_rule_it_breaks(
     cls: type[Good], rule: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_check_tools, "_PATIENCE", 100)
+    monkeypatch.setattr(_check_tools, "_MAX_WAKEUPS", 100)
     with pytest.raises(AssertionError) as caught:
         await check_async_write(**makers(cls))
 

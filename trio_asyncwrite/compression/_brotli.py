@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, final
 
 from ._compressor import TAKES_VIEWS
-from ._zlib_module import PATIENCE, integer
+from ._zlib_module import MICROSECONDS_PER_UNIT, integer
 
 if TYPE_CHECKING:
     from ._compressor import Compressor
@@ -55,7 +55,7 @@ def _module() -> Any:
 
 @final
 class _Brotli:
-    bytes_per_budget_unit = PATIENCE * _RATE
+    bytes_per_budget_unit = MICROSECONDS_PER_UNIT * _RATE
     takes_views = TAKES_VIEWS
 
     def __init__(self, quality: int, lgwin: int) -> None:

@@ -74,7 +74,7 @@ _THREAD_PIECE: Final = 8 * _PIECE
 _WORTH_A_THREAD: Final = _PIECE
 
 #: How many seconds a cancelled close waits for a thread, which has 256 KiB at most to encode.
-_PATIENCE: Final = 1.0
+_THREAD_CLOSE_TIMEOUT: Final = 1.0
 
 
 @final
@@ -280,7 +280,7 @@ class CompressWriter(AsyncWrite, Generic[W]):
         """A second while a thread compresses; else the layer below answers."""
         patience = self.inner.close_patience
         if self._encoding is not None and not self._encoding.ended.is_set():
-            return max(patience, _PATIENCE)
+            return max(patience, _THREAD_CLOSE_TIMEOUT)
         return patience
 
     # ---- The encoder -----------------------------------------------------------------------
