@@ -36,6 +36,18 @@ def test_the_hosted_workflow_tests_every_python_on_linux_and_macos() -> None:
     assert systems == "ubuntu-latest, macos-latest"
 
 
+def test_both_install_the_programs_that_tests_ask_for() -> None:
+    tests = " ".join(path.read_text() for path in ROOT.glob("tests/*/*.py"))
+    packages = dict(re.findall(r"\[([\w-]+)\]=([\w-]+)", CI))
+    (installed,) = re.findall(
+        r"apt-get install -qq --no-install-recommends ((?:\\\n|.)+)", WORKFLOW
+    )
+
+    # The same package has both of GnuTLS's; and every system has gzip.
+    assert set(re.findall(r'find_peer\("([\w-]+)"\)', tests)) == {*packages, "gnutls-serv", "gzip"}
+    assert {*installed.split()} - {"\\"} == {*packages.values()}
+
+
 def test_the_hook_before_a_commit_has_the_linter_of_the_session() -> None:
     (pinned,) = re.findall(r"ruff~=([\d.]+)", PYPROJECT)
 
