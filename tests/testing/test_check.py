@@ -126,7 +126,7 @@ class AcceptsAndIsNotReady(Good):
         return count
 
 
-@breaks("poll_write() must come to make progress: it raised NotReady 100 times")
+@breaks("poll_write() must make progress at last: it raised NotReady 100 times")
 class IsNeverReady(Good):
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         raise NotReady(trio.lowlevel.checkpoint)

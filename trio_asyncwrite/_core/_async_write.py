@@ -553,7 +553,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
             count: how many bytes to send. None: up to the end.
 
         Raises:
-            TypeError: if ``file`` is no such file, or a number is none.
+            TypeError: if ``file`` is not a binary file, or ``offset`` or ``count`` not an integer.
             EOFError: if there is a ``count``, and the file ends before. What there is was accepted.
             OSError: if the file cannot be read.
             ValueError: if the file is closed or cannot be read from, or a number is out of range.

@@ -88,8 +88,8 @@ class FilePart:
     it was sent, so ``while part:`` is the loop that goes on after each timeout.
 
     Offsets are absolute: the file's own position is neither used nor moved, and one open file may
-    serve many parts at once. Keep the file open until the part was sent or given up. What a file
-    that is also written to holds in a buffer of its own is not seen: flush it first.
+    serve many parts at once. Keep the file open until the part was sent or given up. If you also
+    write to the file object, flush it first: bytes that are still in its buffer are not sent.
 
     A socket may send the pages of the file itself, long after the call has returned. A file that
     is overwritten in place meanwhile reaches the peer with the new bytes, so replace files by
@@ -355,8 +355,8 @@ class FilePart:
             limit: how many bytes it would send at most; at least 1.
 
         Returns:
-            A count. If it is 0, :meth:`poll_read` is to be used: it knows of the end, of failures,
-            and of what a worker thread has read.
+            A count. If it is 0, call :meth:`poll_read`: it tells of the end and of failures, and
+            gives what a worker thread has read.
 
         Raises:
             TypeError: if ``limit`` is no integer.

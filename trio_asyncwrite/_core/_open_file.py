@@ -75,8 +75,8 @@ def readable_size(number: int, file: object) -> int:
         os.lseek(number, 0, os.SEEK_CUR)
     except OSError:
         raise ValueError(
-            f"expected a file with absolute positions, got {file!r}, which is none (a pipe, a "
-            f"socket, a terminal?): read from it, and use write_all()"
+            f"expected a file with absolute positions, got {file!r}, which has none (is it a pipe, "
+            f"a socket, a terminal?): read from it, and use write_all()"
         ) from None
     if (
         sys.platform != "win32"

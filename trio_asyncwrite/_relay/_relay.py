@@ -105,8 +105,8 @@ class Relay:
                 that is finished, the relay can go on.
             ValueError: if a layer above a stream that is to be shut down holds bytes. Once it is
                 flushed, the relay can go on.
-            Exception: if one comes out of a stream that is no failure of a stream, but a mistake
-                in it. It is the lane's :attr:`Lane.error` as well. The other direction can go on.
+            Exception: if a stream raises what is no failure of a connection, but a mistake in the
+                stream's code. It is also in :attr:`Lane.error`. The other direction can go on.
 
         Cancellation: resumable; what was received and not sent stays here.
 

@@ -139,7 +139,7 @@ class PollEvented(FdWriter):
 
     @answer
     def local_address(self) -> Any:
-        """Of a socket, while it is open; see :attr:`Layer.local_address`."""
+        """The address of an open socket; else None. See :attr:`Layer.local_address`."""
         return self._address("getsockname")
 
     def _address(self, name: Literal["getpeername", "getsockname"]) -> Any:

@@ -104,7 +104,7 @@ class TimeoutWriter(Wrapper[W]):
 
     Raises:
         TypeError: if ``inner`` is no stream to write to, or a limit no number.
-        ValueError: if a limit is not greater than 0, or there is none.
+        ValueError: if a limit is not greater than 0, or no limit is given.
 
     Source: python-trio/trio#414; ``tokio_io_timeout::TimeoutWriter``.
     """

@@ -264,9 +264,9 @@ class CompressWriter(AsyncWrite, Generic[W]):
 
     @answer
     def shows_truncation(self) -> bool:
-        """A stream that has begun is not complete without its trailer.
+        """Yes, once output was passed on: without its trailer it is not complete.
 
-        One that has not begun may be taken for one that is empty.
+        Before that, nothing tells it from an empty stream.
         """
         return self._has_begun
 

@@ -399,7 +399,7 @@ class Tools:
             text = "NotReady.wait() must be a checkpoint, and return when polling may make progress"
             await self._checkpoint(wait, text)
         fail(
-            f"{poll.__name__}() must come to make progress: it raised NotReady {_MAX_WAKEUPS} times"
+            f"{poll.__name__}() must make progress at last: it raised NotReady {_MAX_WAKEUPS} times"
         )
 
     def _require_free(self, data: bytearray, text: str) -> None:
