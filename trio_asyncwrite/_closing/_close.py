@@ -78,7 +78,7 @@ async def close_gracefully(
         The report. What fails, and whatever the stream raises, is in it and not raised.
 
     Raises:
-        TypeError: if ``stream`` is not a :class:`trio.abc.SendStream`, or a limit no number.
+        TypeError: if ``stream`` is not a :class:`trio.abc.SendStream`, or a limit is not a number.
         ValueError: if a limit is negative.
 
     Cancellation: nothing happened, since it is not cancelled: it is shielded, and bounded by
@@ -195,7 +195,7 @@ class graceful(Generic[S]):  # noqa: N801 - reads as contextlib.closing does
         linger_bytes: see :func:`close_gracefully`.
 
     Raises:
-        TypeError: if ``stream`` is not a :class:`trio.abc.SendStream`, or a limit no number.
+        TypeError: if ``stream`` is not a :class:`trio.abc.SendStream`, or a limit is not a number.
         ValueError: if a limit is negative.
 
     Cancellation: as :func:`close_gracefully`.

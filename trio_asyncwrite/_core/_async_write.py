@@ -213,7 +213,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         Raises:
             NotReady: if nothing can be accepted now, or nothing is in memory to be read. If the
                 file cannot be read at all, the *wait* raises the error, so it breaks no writer.
-            TypeError: if ``part`` is not a :class:`FilePart`, or ``limit`` is no integer.
+            TypeError: if ``part`` is not a :class:`FilePart`, or ``limit`` is not an integer.
             ValueError: if ``limit`` is less than 1.
             trio.ClosedResourceError: if a shutdown or close has begun.
             trio.BrokenResourceError: if the writer has failed, now or before.

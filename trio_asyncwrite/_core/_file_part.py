@@ -105,9 +105,9 @@ class FilePart:
             thread reads what the system says is not in memory (Linux only).
 
     Raises:
-        TypeError: if ``file`` is no such object: a path, a text file, a file that decodes
+        TypeError: if ``file`` is not such an object: a path, a text file, a file that decodes
             (gzip, bz2, lzma), one in memory or in an archive, or another part; or if ``offset``
-            or ``count`` is no integer.
+            or ``count`` is not an integer.
         ValueError: if the file is closed or open for writing only, has no absolute positions, or
             if ``offset`` or ``count`` is negative or beyond what a file can have.
         IsADirectoryError: if ``file`` is a directory.
@@ -328,7 +328,7 @@ class FilePart:
         Raises:
             NotReady: if they have to be read from the disk first, or cannot be read. In that case
                 the wait raises the error.
-            TypeError: if ``limit`` is no integer.
+            TypeError: if ``limit`` is not an integer.
             ValueError: if ``limit`` is less than 1.
         """
         _check_limit(limit)
@@ -359,7 +359,7 @@ class FilePart:
             gives what a worker thread has read.
 
         Raises:
-            TypeError: if ``limit`` is no integer.
+            TypeError: if ``limit`` is not an integer.
             ValueError: if ``limit`` is less than 1.
         """
         _check_limit(limit)
@@ -509,7 +509,7 @@ def check_part(part: FilePart, limit: int) -> None:
     """For a poll: refuse a wrong argument before it can break a layer.
 
     Raises:
-        TypeError: if ``part`` is no FilePart, or ``limit`` no integer.
+        TypeError: if ``part`` is no FilePart, or ``limit`` is not an integer.
         ValueError: if ``limit`` is less than 1.
     """
     if not isinstance(part, FilePart):

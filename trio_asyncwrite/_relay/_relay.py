@@ -50,7 +50,8 @@ class Relay:
             much comes through, and may hold four times as many.
 
     Raises:
-        TypeError: if ``a`` or ``b`` is not a :class:`trio.abc.Stream`, or an argument no number.
+        TypeError: if ``a`` or ``b`` is not a :class:`trio.abc.Stream`, or an argument is not a
+            number.
         ValueError: if ``a`` and ``b`` are the same stream, or over the same transport,
             ``half_open`` is not above 0, or ``buffer_size`` less than 1.
 

@@ -62,7 +62,7 @@ class BufWriter(AsyncWrite, Generic[W]):
         capacity: how many bytes to collect at most; at least 1.
 
     Raises:
-        TypeError: if ``inner`` is no stream to write to, or ``capacity`` no integer.
+        TypeError: if ``inner`` cannot be written to, or ``capacity`` is not an integer.
         ValueError: if ``capacity`` is less than 1.
 
     Source: ``tokio::io::BufWriter``.

@@ -54,7 +54,7 @@ class InspectWriter(Wrapper[W]):
         function: what to call; a plain function.
 
     Raises:
-        TypeError: if ``inner`` is no stream to write to, or ``function`` cannot be called, or is
+        TypeError: if ``inner`` cannot be written to, or ``function`` cannot be called, or is
             async.
 
     Source: ``tokio_util::io::InspectWriter``.

@@ -68,7 +68,7 @@ class LineWriter(AsyncWrite, Generic[W]):
         capacity: how many bytes to keep at most; at least 1.
 
     Raises:
-        TypeError: if ``inner`` is no stream to write to, or ``capacity`` no integer.
+        TypeError: if ``inner`` cannot be written to, or ``capacity`` is not an integer.
         ValueError: if ``capacity`` is less than 1.
 
     Source: ``std::io::LineWriter``.

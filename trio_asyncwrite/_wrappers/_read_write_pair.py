@@ -93,7 +93,7 @@ class ReadWritePair(  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @answer
     def layers_below(self) -> tuple[object, ...]:
-        """The reader, or the writer that it is as well, and the writer."""
+        """The reader (as a writer, if it is one, too), and the writer."""
         return (self.reader if self._ending is None else self._ending, self.inner)
 
     @answer

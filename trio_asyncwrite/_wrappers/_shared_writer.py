@@ -105,7 +105,7 @@ class SharedWriter(Wrapper[W]):
             :func:`wrap_stream`.
 
     Raises:
-        TypeError: if ``inner`` is no stream to write to.
+        TypeError: if ``inner`` cannot be written to.
 
     Source: python-trio/trio#328.
     """

@@ -101,7 +101,7 @@ async def write_from_thread(
         What the function has returned. By then all of its output has left this process.
 
     Raises:
-        TypeError: if ``writer`` is no stream to send to, or ``function`` is not a plain function.
+        TypeError: if ``writer`` cannot be sent to, or ``function`` is not a plain function.
         ValueError: if ``buffer_size`` is less than 1.
         WriteZeroError: if the writer is full, and waiting would not help.
         trio.BusyResourceError: if another task is inside this writer.

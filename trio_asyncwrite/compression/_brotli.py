@@ -34,7 +34,7 @@ def brotli_compressor(quality: int = 4, lgwin: int = 18) -> Compressor:
 
     Raises:
         ImportError: if the extra is not installed.
-        TypeError: if ``quality`` or ``lgwin`` is no integer.
+        TypeError: if ``quality`` or ``lgwin`` is not an integer.
         ValueError: if one is out of its range.
 
     Source: ``async_compression::tokio::write::BrotliEncoder``; RFC 7932.

@@ -107,7 +107,7 @@ class CompressWriter(AsyncWrite, Generic[W]):
         offload: whether large writes are compressed in a worker thread.
 
     Raises:
-        TypeError: if ``inner`` is no stream to write to, or ``compressor`` no encoder.
+        TypeError: if ``inner`` cannot be written to, or ``compressor`` is not an encoder.
         ValueError: if a layer above ``inner`` holds bytes. Flush it first.
 
     Source: ``async_compression::tokio::write``.

@@ -47,7 +47,7 @@ class Deflate:
         window: what its ``compressobj`` takes as ``wbits``.
 
     Raises:
-        TypeError: if ``module`` is no such module, or ``level`` no integer.
+        TypeError: if ``module`` is not such a module, or ``level`` is not an integer.
         ValueError: if the module does not know the level.
     """
 

@@ -31,7 +31,7 @@ def zstd_compressor(level: int = 3) -> Compressor:
 
     Raises:
         ImportError: if the extra is not installed.
-        TypeError: if ``level`` is no integer.
+        TypeError: if ``level`` is not an integer.
         ValueError: if there is no such level.
 
     Source: ``async_compression::tokio::write::ZstdEncoder``; RFC 8878, RFC 9659.
