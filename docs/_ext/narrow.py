@@ -1,7 +1,6 @@
 """What a narrow page needs to show tables and programs without scrolling; its style is pages.css.
 
-- A table of three or more columns becomes a list there, so each of its cells carries the name of
-  its column.
+- A table becomes a list there, so each of its cells carries the name of its column.
 - A line of code that does not fit goes on below, indented further than it began. So it carries its
   indentation.
 """
@@ -23,13 +22,12 @@ if TYPE_CHECKING:
 def label_cells(_app: Sphinx, doctree: nodes.document) -> None:
     """Put the head of each column before its cells, but for the first."""
     for table in doctree.findall(nodes.table):
-        heads = [entry.astext() for entry in next(iter(table.findall(nodes.row))).children]
-        if len(heads) < 3 or next(iter(table.findall(nodes.thead)), None) is None:
-            continue
-        table["classes"].append("stacked")
+        heads = [
+            entry.astext() for head in table.findall(nodes.thead) for entry in head.children[0]
+        ]
         for body in table.findall(nodes.tbody):
             for row in body.children:
-                for head, cell in zip(heads[1:], row.children[1:], strict=True):
+                for head, cell in zip(heads[1:], row.children[1:], strict=False):
                     for paragraph in cell.children[:1]:
                         paragraph.insert(0, nodes.inline(text=f"{head}: ", classes=["label"]))
 
