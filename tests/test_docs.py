@@ -36,6 +36,12 @@ def test_every_page_is_in_the_index(page: Path) -> None:
     assert page.stem == "index" or any(name_of(page) in tree for tree in trees)
 
 
+def test_the_reference_says_what_each_of_its_pages_is_about() -> None:
+    described, tree = (DOCS / "reference.rst").read_text().split(".. toctree::")
+
+    assert re.findall(r"^\* :doc:`(.+?)`: ", described, re.MULTILINE) == tree.split()[1:]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_python_on_a_page_is_executed(page: Path) -> None:
     assert not re.search(r"\.\. (?:code|code-block|sourcecode):: *(?:python|$)", page.read_text())
