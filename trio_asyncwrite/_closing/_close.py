@@ -150,10 +150,10 @@ async def abort(stream: trio.abc.SendStream) -> None:
     """Close a stream at once, through all layers, and let the peer of a TCP stream see a reset.
 
     Nothing is sent any more, neither what is buffered nor an epilogue, and the kernel discards
-    what it had not sent yet; there is no warning about it. It is right when what was sent must
-    not be taken for complete, or when the peer is known to misbehave and should cost nothing
-    more, not even the kernel's memory. Otherwise it is not: a reset may destroy what the peer
-    had already received and not read.
+    what it had not sent yet; there is no warning about it. Use it when what was sent must
+    not be taken for complete, or when the peer misbehaves and should cost nothing more, not even
+    the kernel's memory. Do not use it otherwise: a reset may destroy what the peer has received
+    and not read yet.
 
     Other tasks inside the stream get :exc:`trio.ClosedResourceError`; a close in progress is cut
     short. A handle of :meth:`~AsyncWrite.by_ref` ends, its original stays open; a stream split

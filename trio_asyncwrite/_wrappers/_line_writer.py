@@ -112,7 +112,7 @@ class LineWriter(AsyncWrite, Generic[W]):
 
     @property
     def held_bytes(self) -> int:
-        """How many bytes are kept: the beginning of a line, and what is owed of earlier ones."""
+        """How many bytes are kept: the beginning of a line, and earlier ones not passed on yet."""
         return len(self._store)
 
     @property

@@ -85,9 +85,9 @@ async def write_from_thread(
     before; what is written later raises :exc:`ValueError`, and a :exc:`ResourceWarning` says that
     it is lost.
 
-    Errors of the writer reach the function as they are, and not as :exc:`OSError`; none of the
-    standard library's writers makes a difference. Once a write has failed, the call fails, even if
-    the function goes on.
+    Errors of the writer reach the function as they are, and not as :exc:`OSError`; the
+    standard library treats them alike. Once a write has failed, the call fails, even if the
+    function goes on.
 
     Args:
         writer: where to write; it goes through :func:`wrap_stream`.
