@@ -37,12 +37,15 @@ extensions = [
     "sphinx.ext.napoleon",
     "public_names",
     "cancellation",
+    "narrow",
     "recipes",
 ]
 exclude_patterns = ["_build"]
 source_suffix = {".rst": "restructuredtext"}
 nitpicky = True
 default_role = "any"
+# CHANGELOG.md, included under the title of its page, begins with headings of the second level.
+suppress_warnings = ["myst.header"]
 html_theme = "furo"
 html_title = "trio_asyncwrite"
 html_static_path = ["_static"]
@@ -71,14 +74,6 @@ if (HERE / "_static/bench.svg").exists():
     rst_epilog = ".. |chart| image:: /_static/bench.svg"
 else:
     rst_epilog = ".. |chart| replace:: This checkout has no chart yet."
-
-# Every example sees these; what a page defines lives on to the end of that page.
-doctest_global_setup = """
-import trio
-import trio.testing
-from trio_asyncwrite import *
-from trio_asyncwrite.testing import *
-"""
 
 # ---- Names of other projects ------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ class Server:
         self.drain = Drain(**options)
 
     async def run(self, handler: Handler, nursery: trio.Nursery, **options: Any) -> None:
+        self.nursery = nursery
         serve = serve_tcp
         if self.tls:
             serve = partial(serve_tls_over_tcp, ssl_context=server_context())  # type: ignore[assignment]

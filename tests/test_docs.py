@@ -6,6 +6,7 @@ The same session fails if a public name's text is not in the reference: see docs
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 import textwrap
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import trio_asyncwrite
+from trio_asyncwrite import codecs, compression, testing
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted([*DOCS.glob("*.rst"), *DOCS.glob("reference/*.rst")])
@@ -34,9 +36,34 @@ def test_every_page_is_in_the_index(page: Path) -> None:
     assert page.stem == "index" or any(name_of(page) in tree for tree in trees)
 
 
+def test_the_reference_says_what_each_of_its_pages_is_about() -> None:
+    described, tree = (DOCS / "reference.rst").read_text().split(".. toctree::")
+
+    assert re.findall(r"^\* :doc:`(.+?)`: ", described, re.MULTILINE) == tree.split()[1:]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_python_on_a_page_is_executed(page: Path) -> None:
     assert not re.search(r"\.\. (?:code|code-block|sourcecode):: *(?:python|$)", page.read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_a_program_on_a_page_stands_alone(page: Path) -> None:
+    """Whoever copies one has its imports, too: it uses no name that an earlier one has made."""
+    for block in re.findall(r"^\.\. testcode::\n((?:   .*\n|\n)+)", page.read_text(), re.MULTILINE):
+        bound, used = set(dir(builtins)), set()
+        for node in ast.walk(ast.parse(textwrap.dedent(block))):
+            if isinstance(node, ast.Name):
+                (used if isinstance(node.ctx, ast.Load) else bound).add(node.id)
+            elif isinstance(node, ast.alias):
+                bound.add((node.asname or node.name).partition(".")[0])
+            elif isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+                bound.add(node.name)
+            elif isinstance(node, ast.arg):
+                bound.add(node.arg)
+            elif isinstance(node, ast.ExceptHandler):
+                bound.add(node.name or "")
+        assert used <= bound
 
 
 def test_the_table_from_tokio_has_every_public_name() -> None:
@@ -44,6 +71,15 @@ def test_the_table_from_tokio_has_every_public_name() -> None:
     named = set(re.findall(r":\w+:`~trio_asyncwrite\.(\w+)[\w.]*`", page))
 
     assert named >= set(trio_asyncwrite.__all__)
+
+
+def test_the_news_tell_of_every_public_name() -> None:
+    root = DOCS.parent
+    news = [root / "CHANGELOG.md", *root.glob("newsfragments/[!R]*.md")]
+    told = set(re.findall(r"\w+", " ".join(file.read_text() for file in news)))
+    modules = (trio_asyncwrite, codecs, compression, testing)
+
+    assert told >= {name for module in modules for name in module.__all__}
 
 
 def test_every_recipe_is_on_its_page() -> None:

@@ -263,7 +263,7 @@ CONTEXT = ssl.create_default_context()
         (
             lambda _: Buf(b"x").advance(2),
             ValueError,
-            "cannot advance by 2: there remain 1 byte",
+            "cannot advance by 2, past the remaining 1 byte",
         ),
         (
             lambda _: wrap_stream(trio.testing.memory_stream_pair()[0], "1"),  # type: ignore[call-overload]

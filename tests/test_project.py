@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
+
+import trio_asyncwrite
+from trio_asyncwrite import AsyncWrite, compression
 
 ROOT = Path(__file__).parent.parent
 CI = (ROOT / ".ci/run").read_text()
@@ -36,6 +40,18 @@ def test_the_hosted_workflow_tests_every_python_on_linux_and_macos() -> None:
     assert systems == "ubuntu-latest, macos-latest"
 
 
+def test_both_install_the_programs_that_tests_ask_for() -> None:
+    tests = " ".join(path.read_text() for path in ROOT.glob("tests/*/*.py"))
+    packages = dict(re.findall(r"\[([\w-]+)\]=([\w-]+)", CI))
+    (installed,) = re.findall(
+        r"apt-get install -qq --no-install-recommends ((?:\\\n|.)+)", WORKFLOW
+    )
+
+    # The same package has both of GnuTLS's; and every system has gzip.
+    assert set(re.findall(r'find_peer\("([\w-]+)"\)', tests)) == {*packages, "gnutls-serv", "gzip"}
+    assert {*installed.split()} - {"\\"} == {*packages.values()}
+
+
 def test_the_hook_before_a_commit_has_the_linter_of_the_session() -> None:
     (pinned,) = re.findall(r"ruff~=([\d.]+)", PYPROJECT)
 
@@ -57,6 +73,45 @@ def test_the_files_that_a_page_names_exist(page: str) -> None:
         source = (ROOT / "trio_asyncwrite" / names).read_text()
         for name in re.findall(r"`(\w+)`", module):
             assert re.search(rf"\b(?:class|def) {name}\b|\bclass Lifecycle\b", source)
+
+
+#: Every writer is in these tables; the wrappers, and what ``compression`` has, in more.
+OF_A_WRITER = ("tests/_writers.py", "tests/typing/where_trio_takes_a_stream.py")
+OF_A_WRAPPER = (
+    "tests/_model.py",
+    "tests/wrappers/test_answers.py",
+    "tests/wrappers/test_memory.py",
+)
+
+#: How the tables make those that have no public constructor.
+MADE_BY = {"ByRef": "by_ref", "DuplexStream": "duplex", "SimplexWriter": "simplex"} | {
+    "WriteHalf": "split"
+}
+
+#: Its tables are those of tests/tls; and its own file of tests has its answers and its memory.
+ELSEWHERE = {"TlsStream": {"tests/_writers.py"}, "CompressWriter": {*OF_A_WRAPPER[1:]}}
+
+WRITERS = {
+    name: value
+    for module in (trio_asyncwrite, compression)
+    for name, value in vars(module).items()
+    if isinstance(value, type) and issubclass(value, AsyncWrite) and not name.startswith("Async")
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_public_writer_is_in_the_tables_of_the_checklist(name: str) -> None:
+    file = Path(inspect.getsourcefile(WRITERS[name]) or "")
+    is_wrapper = file.parent.name in {"_wrappers", "compression"}
+    checklist = (ROOT / "CONTRIBUTING.md").read_text()
+
+    for table in {*OF_A_WRITER, *(OF_A_WRAPPER if is_wrapper else ())} - ELSEWHERE.get(name, set()):
+        assert f"`{table}`" in checklist
+        text = (ROOT / table).read_text()
+        assert re.search(rf"\b({name}|{MADE_BY.get(name, name)})\b", text), f"no {name} in {table}"
+    if file.parent.name in {"_wrappers", "_transports"}:
+        tests = Path(file.parent.name.strip("_"), f"test{file.name}")
+        assert (ROOT / "tests" / tests).exists()
 
 
 def test_a_sdist_has_what_its_tests_read() -> None:

@@ -40,7 +40,7 @@ OUTBOX: Final = 65536
 MEMBERS: Final = 1000
 
 #: How long a handshake and a name may take, and for how long a member may take nothing, in seconds.
-PATIENCE: Final = 30.0
+TIMEOUT: Final = 30.0
 
 
 class Member:
@@ -49,7 +49,7 @@ class Member:
     def __init__(self, name: str, stream: AsyncReadWrite) -> None:
         self.name = name
         self.stream = stream
-        self.outbox = BufWriter(TimeoutWriter(stream, idle=PATIENCE), OUTBOX)
+        self.outbox = BufWriter(TimeoutWriter(stream, idle=TIMEOUT), OUTBOX)
         self.is_slow = False
         #: Around all that is done for the member.
         self.scope = trio.CancelScope()
@@ -99,11 +99,11 @@ class Room:
         """Serve one connection."""
         reader = BufReader(stream)
         try:
-            with self.drain.until_started() as scope, trio.fail_after(PATIENCE):
+            with self.drain.until_started() as scope, trio.fail_after(TIMEOUT):
                 await reader.fill()
             if scope.cancelled_caught:
                 return
-            with trio.fail_after(PATIENCE):
+            with trio.fail_after(TIMEOUT):
                 name = await receive_line(reader)
             if not name or name in self.members:
                 await stream.send_all(b"* choose another name\r\n")
@@ -136,7 +136,7 @@ class Room:
                     if scope.cancelled_caught:
                         member.tell(b"* the chat closes\r\n")
                         break
-                    with trio.fail_after(PATIENCE):
+                    with trio.fail_after(TIMEOUT):
                         line = await receive_line(reader)
                     if line is None:
                         break
@@ -160,7 +160,7 @@ async def run(port: int, context: ssl.SSLContext) -> None:
     drain = Drain(grace=10)
     serve = partial(
         serve_tls_over_tcp, Room(drain).handle, port, context, host="127.0.0.1", drain=drain,
-        handshake_timeout=PATIENCE, max_connections=MEMBERS, on_error=log_errors,
+        handshake_timeout=TIMEOUT, max_connections=MEMBERS, on_error=log_errors,
     )  # fmt: skip
     async with trio.open_nursery() as nursery:
         await nursery.start(drain.start_on_signal)

@@ -47,7 +47,7 @@ class Proxy:
     host: str
     port: int
     #: How long a handshake, and a connection to the backend, may take, in seconds.
-    patience: float = 10
+    timeout: float = 10
     #: How many clients are served at once; others wait to be accepted.
     connections: int = 1000
     #: How long one side may be silent after the other one has ended, in seconds.
@@ -57,7 +57,7 @@ class Proxy:
         """Serve one client."""
         relay = None
         try:
-            with trio.fail_after(self.patience):
+            with trio.fail_after(self.timeout):
                 server = await open_tcp_stream(self.host, self.port)
             async with graceful(server):
                 relay = await copy_bidirectional(client, server, half_open=self.half_open)
@@ -87,7 +87,7 @@ async def run(proxy: Proxy, port: int, context: ssl.SSLContext) -> None:
         await nursery.start(drain.start_on_signal)
         serve = partial(
             serve_tls_over_tcp, proxy.handle, port, context, host="127.0.0.1", drain=drain,
-            handshake_timeout=proxy.patience, max_connections=proxy.connections,
+            handshake_timeout=proxy.timeout, max_connections=proxy.connections,
             on_error=log_errors,
         )  # fmt: skip
 

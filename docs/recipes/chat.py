@@ -17,7 +17,7 @@ import trio
 
 from trio_asyncwrite import DuplexStream, SharedWriter, abort, duplex
 
-PATIENCE = 2.0  # seconds for which a member may keep a message waiting, in line or half sent
+SEND_TIMEOUT = 2.0  # seconds for which a member may keep a message waiting, in line or half sent
 
 
 class Room:
@@ -33,7 +33,7 @@ class Room:
                 nursery.start_soon(self.send, member, writer, f"{name}: {text}\n".encode())
 
     async def send(self, member: str, writer: SharedWriter[DuplexStream], line: bytes) -> None:
-        with trio.move_on_after(PATIENCE) as scope:
+        with trio.move_on_after(SEND_TIMEOUT) as scope:
             try:
                 await writer.send_all(line)
             except (trio.BrokenResourceError, trio.ClosedResourceError):

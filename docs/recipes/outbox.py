@@ -34,7 +34,7 @@ from trio_asyncwrite import (
 )
 
 OUTBOX = 4000  # bytes that may wait for one member; a line must be shorter
-PATIENCE = 60  # lines in a row that a member may miss
+MAX_MISSED = 60  # lines in a row that a member may miss
 
 
 class Member:
@@ -56,7 +56,7 @@ class Member:
             self.outbox.poll_write(line)  # a line is shorter than the outbox: all of it, or nothing
         except NotReady:
             self.missed += 1
-            self.is_out = self.missed >= PATIENCE
+            self.is_out = self.missed >= MAX_MISSED
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.is_out = True  # the connection has failed, or was closed
         else:

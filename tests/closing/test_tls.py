@@ -370,7 +370,7 @@ async def test_before_the_handshake_a_stream_ends_as_its_transport(
     client = over(make, left, _CLIENT, server_hostname="localhost")
 
     async def peer() -> None:
-        assert await drain(right) == b""  # no handshake was begun for the sake of a goodbye
+        assert await drain(right) == b""  # no handshake was begun only to send a close_notify
         await right.aclose()
 
     report = await closed(layer(client), peer)

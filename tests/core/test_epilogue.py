@@ -291,7 +291,7 @@ async def test_nothing_is_shut_down_below_half_of_an_epilogue(
     layer = Ended(stream)
     with trio.move_on_after(1):
         await layer.shutdown()
-    with pytest.raises(ValueError, match="shut <Ended> down first, whose shutdown was begun"):
+    with pytest.raises(ValueError, match="the shutdown of <Ended> has begun: complete it first"):
         await stream.shutdown()
     report, received = await gracefully_read(stream, peer)
 

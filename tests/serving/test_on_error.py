@@ -19,7 +19,7 @@ from trio_asyncwrite import (
 )
 
 from .._servers import TRUNCATED, Server, both
-from .._streams import drain as read_all, reset
+from .._streams import clog, drain as read_all, reset
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -209,6 +209,34 @@ async def test_a_cancelled_handler_is_no_error_but_what_else_it_raises_is(*, dra
     assert told.errors == [ZeroDivisionError]
     for client in clients:
         await trio.aclose_forcefully(client)
+
+
+@DRAINED
+@pytest.mark.parametrize("kind", ["handler", "on_error", "neither"])
+async def test_a_cancellation_while_the_stream_is_closed_does_not_replace_the_error(
+    kind: str, *, drained: bool, autojump_clock: MockClock
+) -> None:
+    """The peer takes nothing, so closing takes its time."""
+
+    async def handler(stream: AsyncReadWrite) -> None:
+        clog(stream)
+        raise SystemExit if kind == "handler" else ZeroDivisionError
+
+    def on_error(exc: Exception, stream: AsyncReadWrite) -> None:
+        if kind == "on_error":
+            raise SystemExit
+
+    with (
+        contextlib.nullcontext()
+        if kind == "neither"
+        else pytest.RaisesGroup(SystemExit, flatten_subgroups=True)
+    ):
+        async with serving(handler, tls=False, drained=drained, on_error=on_error) as server:
+            with trio.CancelScope(shield=True):
+                client = await server.connect()
+                await wait_all_tasks_blocked()
+            server.nursery.cancel_scope.cancel()
+    await trio.aclose_forcefully(client)
 
 
 @DRAINED

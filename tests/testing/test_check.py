@@ -124,7 +124,7 @@ class AcceptsAndIsNotReady(Good):
         return count
 
 
-@breaks("poll_write() must come to make progress: it raised NotReady 100 times")
+@breaks("poll_write() must make progress at last: it raised NotReady 100 times")
 class IsNeverReady(Good):
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         raise NotReady(trio.lowlevel.checkpoint)
@@ -1022,7 +1022,7 @@ async def test_a_good_writer_passes(cls: type[Good], autojump_clock: MockClock) 
 async def test_a_bad_writer_is_told_which_rule_it_breaks(
     cls: type[Good], rule: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_check_tools, "_PATIENCE", 100)
+    monkeypatch.setattr(_check_tools, "_MAX_WAKEUPS", 100)
     with pytest.raises(AssertionError) as caught:
         await check_async_write(**makers(cls))
 

@@ -17,6 +17,7 @@ import trio.testing
 from typing_extensions import assert_type
 
 import trio_asyncwrite as aw
+from trio_asyncwrite import compression
 
 StreamT = TypeVar("StreamT", bound=trio.abc.Stream)
 ResourceT = TypeVar("ResourceT", bound=trio.abc.AsyncResource)
@@ -36,6 +37,7 @@ class Everything:
     throttled: aw.ThrottledWriter[aw.TcpStream]
     lines: aw.LineWriter[aw.TcpStream]
     teed: aw.TeeWriter[aw.TcpStream]
+    compressed: compression.CompressWriter[aw.TcpStream]
     handle: aw.ByRef[aw.TcpStream]
     pair: aw.ReadWritePair[aw.TcpStream, aw.BufWriter[aw.TcpStream]]
     read_half: aw.ReadHalf[aw.TcpStream]
@@ -66,6 +68,7 @@ def each_is_what_trio_calls_it(every: Everything) -> None:
         every.throttled,
         every.lines,
         every.teed,
+        every.compressed,
         every.handle,
         every.pair,
         every.write_half,

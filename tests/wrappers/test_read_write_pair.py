@@ -133,7 +133,7 @@ async def test_it_is_made_in_one_way_or_the_other(given: Any) -> None:
     async with connected(pipe_pair) as (writer, reader):
         streams: Any = {"send_stream": writer, "receive_stream": reader}
         some = {name: streams[name] for name in given}
-        with pytest.raises(TypeError, match="expected a reader and a writer, got send_stream or"):
+        with pytest.raises(TypeError, match="give reader and writer, or send_stream and"):
             ReadWritePair(reader, writer, **some)
         with pytest.raises(
             TypeError, match=r"expected a trio\.abc\.(Send|Receive)Stream, got None"

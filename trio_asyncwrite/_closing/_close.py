@@ -47,19 +47,22 @@ async def close_gracefully(
     each other and unread input cannot make the kernel send a reset. Then the stream is closed;
     if not all could be sent, in the way that shows the peer that it is truncated.
 
-    It takes any writer of this library and any Trio stream. Of a write-only layer, the stream below
-    it is drained, if closing the one closes the other. A write-only stream is only written to: its
-    peer's end cannot be seen. A duplex stream that cannot be half-closed has no way to announce the
-    end but to be closed: it is, without lingering. TLS that has not shaken hands, and has nothing
-    to send, ends as its transport, without a close_notify. A handle of :meth:`~AsyncWrite.by_ref`
-    and a half of :func:`split` end as their own shutdown has it, and leave the rest of the stream
-    to its owner.
+    It takes any writer of this library and any Trio stream:
+
+    * With a write-only layer, the stream below it is drained, if it is closed with the layer.
+    * Of a stream that can only be written to, the peer's end cannot be seen.
+    * A duplex stream that cannot be half-closed can announce the end only by being closed. So it
+      is closed without lingering.
+    * A TLS stream whose handshake is not complete, and that has nothing to send, ends as its
+      transport does, without a close_notify.
+    * A handle of :meth:`~AsyncWrite.by_ref` and a half of :func:`split` end as their own
+      ``shutdown`` does, and leave the rest of the stream to its owner.
 
     Other tasks inside the stream, reading or writing, get :exc:`trio.ClosedResourceError`, as
-    they would from ``aclose``; what they were writing ends where it is. A stream that is not this
-    library's cannot be taken from a task that uses it directly: it is waited for, within the
-    limits. If another task is closing the stream already, this call brings its limits: of all that
-    close the same layers, the tighter ones count, and the report is the same but for its time.
+    they would from ``aclose``; what they were writing ends where it is. A stream of another library
+    cannot be taken from a task that uses it directly, so the close waits for that task, within the
+    limits. If another task is closing the same layers already, the tighter limits count for both
+    calls, and their reports differ only in the time.
 
     A stack whose last message was cut short is truncated: its accepted bytes are delivered, and
     then it ends so that the peer can tell.
@@ -68,21 +71,21 @@ async def close_gracefully(
         stream: the stream to end. It is closed in every case.
         timeout: how long to try to send what is unsent, and the end, in seconds.
         linger: how long to wait for the peer's end after that, in seconds.
-        linger_bytes: how many bytes to throw away after that, at most; one more tells that there
-            are more. What comes in while we still send does not count.
+        linger_bytes: how many bytes to throw away after that, at most (and one more, to see that
+            there are more). What comes in while we still send does not count.
 
     Returns:
         The report. What fails, and whatever the stream raises, is in it and not raised.
 
     Raises:
-        TypeError: if ``stream`` is not a :class:`trio.abc.SendStream`, or a limit no number.
+        TypeError: if ``stream`` is not a :class:`trio.abc.SendStream`, or a limit is not a number.
         ValueError: if a limit is negative.
 
     Cancellation: nothing happened, since it is not cancelled: it is shielded, and bounded by
-        ``timeout`` plus ``linger`` seconds (a Trio stream that hangs in its own ``send_all`` or
-        ``aclose`` then gets :func:`wrap_stream`'s grace to come to an end, and a file in a worker
-        thread is waited for until its ``close`` returns). So it may stand in a ``finally``, and
-        does there what it does elsewhere.
+        ``timeout`` plus ``linger`` seconds. So in a ``finally`` it works as anywhere else. Two
+        things may take longer: a Trio stream that hangs in its own ``send_all`` or ``aclose`` gets
+        the ``cancel_grace`` of :func:`wrap_stream` as well, and a file in a worker thread is
+        waited for until its ``close`` returns.
     Checkpoints: other tasks run meanwhile, but a cancellation is delivered at the next one.
 
     Source: RFC 1122, 4.2.2.13, and RFC 9112, 9.6: why to read on before closing; "lingering
@@ -147,10 +150,10 @@ async def abort(stream: trio.abc.SendStream) -> None:
     """Close a stream at once, through all layers, and let the peer of a TCP stream see a reset.
 
     Nothing is sent any more, neither what is buffered nor an epilogue, and the kernel discards
-    what it had not sent yet; there is no warning about it. It is right when what was sent must
-    not be taken for complete, or when the peer is known to misbehave and should cost nothing
-    more, not even the kernel's memory. Otherwise it is not: a reset may destroy what the peer
-    had already received and not read.
+    what it had not sent yet; there is no warning about it. Use it when what was sent must
+    not be taken for complete, or when the peer misbehaves and should cost nothing more, not even
+    the kernel's memory. Do not use it otherwise: a reset may destroy what the peer has received
+    and not read yet.
 
     Other tasks inside the stream get :exc:`trio.ClosedResourceError`; a close in progress is cut
     short. A handle of :meth:`~AsyncWrite.by_ref` ends, its original stays open; a stream split
@@ -192,7 +195,7 @@ class graceful(Generic[S]):  # noqa: N801 - reads as contextlib.closing does
         linger_bytes: see :func:`close_gracefully`.
 
     Raises:
-        TypeError: if ``stream`` is not a :class:`trio.abc.SendStream`, or a limit no number.
+        TypeError: if ``stream`` is not a :class:`trio.abc.SendStream`, or a limit is not a number.
         ValueError: if a limit is negative.
 
     Cancellation: as :func:`close_gracefully`.
@@ -220,7 +223,7 @@ class graceful(Generic[S]):  # noqa: N801 - reads as contextlib.closing does
             RuntimeError: if the block has not ended yet.
         """
         if self._report is None:
-            raise RuntimeError("the report is made when the block has ended")
+            raise RuntimeError("there is no report before the block has ended: look at it later")
         return self._report
 
     async def __aenter__(self) -> Self:

@@ -214,7 +214,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         Raises:
             NotReady: if nothing can be accepted now, or nothing is in memory to be read. If the
                 file cannot be read at all, the *wait* raises the error, so it breaks no writer.
-            TypeError: if ``part`` is not a :class:`FilePart`, or ``limit`` is no integer.
+            TypeError: if ``part`` is not a :class:`FilePart`, or ``limit`` is not an integer.
             ValueError: if ``limit`` is less than 1.
             trio.ClosedResourceError: if a shutdown or close has begun.
             trio.BrokenResourceError: if the writer has failed, now or before.
@@ -571,7 +571,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
             count: how many bytes to send. None: up to the end.
 
         Raises:
-            TypeError: if ``file`` is no such file, or a number is none.
+            TypeError: if ``file`` is not a binary file, or ``offset`` or ``count`` not an integer.
             EOFError: if there is a ``count``, and the file ends before. What there is was accepted.
             OSError: if the file cannot be read.
             ValueError: if the file is closed or cannot be read from, or a number is out of range.

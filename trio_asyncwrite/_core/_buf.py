@@ -97,7 +97,7 @@ class Buf:
         count = int_at_least(0, count, "count")
         if count > self._remaining:
             remain = counted(self._remaining, "byte")
-            raise ValueError(f"cannot advance by {count}: there remain {remain}")
+            raise ValueError(f"cannot advance by {count}, past the remaining {remain}")
         self._remaining -= count
         while count:
             part = self._parts[0]

@@ -88,8 +88,8 @@ class FilePart:
     it was sent, so ``while part:`` is the loop that goes on after each timeout.
 
     Offsets are absolute: the file's own position is neither used nor moved, and one open file may
-    serve many parts at once. Keep the file open until the part was sent or given up. What a file
-    that is also written to holds in a buffer of its own is not seen: flush it first.
+    serve many parts at once. Keep the file open until the part was sent or given up. If you also
+    write to the file object, flush it first: bytes that are still in its buffer are not sent.
 
     A socket may send the pages of the file itself, long after the call has returned. A file that
     is overwritten in place meanwhile reaches the peer with the new bytes, so replace files by
@@ -105,9 +105,9 @@ class FilePart:
             thread reads what the system says is not in memory (Linux only).
 
     Raises:
-        TypeError: if ``file`` is no such object: a path, a text file, a file that decodes
+        TypeError: if ``file`` is not such an object: a path, a text file, a file that decodes
             (gzip, bz2, lzma), one in memory or in an archive, or another part; or if ``offset``
-            or ``count`` is no integer.
+            or ``count`` is not an integer.
         ValueError: if the file is closed or open for writing only, has no absolute positions, or
             if ``offset`` or ``count`` is negative or beyond what a file can have.
         IsADirectoryError: if ``file`` is a directory.
@@ -328,7 +328,7 @@ class FilePart:
         Raises:
             NotReady: if they have to be read from the disk first, or cannot be read. In that case
                 the wait raises the error.
-            TypeError: if ``limit`` is no integer.
+            TypeError: if ``limit`` is not an integer.
             ValueError: if ``limit`` is less than 1.
         """
         _check_limit(limit)
@@ -355,11 +355,11 @@ class FilePart:
             limit: how many bytes it would send at most; at least 1.
 
         Returns:
-            A count. If it is 0, :meth:`poll_read` is to be used: it knows of the end, of failures,
-            and of what a worker thread has read.
+            A count. If it is 0, call :meth:`poll_read`: it tells of the end and of failures, and
+            gives what a worker thread has read.
 
         Raises:
-            TypeError: if ``limit`` is no integer.
+            TypeError: if ``limit`` is not an integer.
             ValueError: if ``limit`` is less than 1.
         """
         _check_limit(limit)
@@ -509,7 +509,7 @@ def check_part(part: FilePart, limit: int) -> None:
     """For a poll: refuse a wrong argument before it can break a layer.
 
     Raises:
-        TypeError: if ``part`` is no FilePart, or ``limit`` no integer.
+        TypeError: if ``part`` is no FilePart, or ``limit`` is not an integer.
         ValueError: if ``limit`` is less than 1.
     """
     if not isinstance(part, FilePart):

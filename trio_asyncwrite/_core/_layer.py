@@ -349,10 +349,10 @@ class Layer(trio.abc.AsyncResource):
     def arm_reset(self, *, on: bool) -> None:
         """Let the operating system reset the connection if the process ends now.
 
-        For transports; only TCP does something.
+        For transports. Only TCP has something to do here.
 
         Args:
-            on: False takes it back.
+            on: False undoes it.
         """
 
     # ---- Its end ---------------------------------------------------------------------------

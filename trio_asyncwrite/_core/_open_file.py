@@ -58,10 +58,10 @@ def readable_size(number: int, file: object) -> int:
     """The size of an open file, 0 if the system does not know it.
 
     Raises:
-        TypeError: if ``number`` is no integer.
+        TypeError: if ``number`` is not an integer.
         ValueError: if it cannot be read, or has no absolute positions.
         IsADirectoryError: if it is a directory.
-        OSError: if ``number`` is no open descriptor.
+        OSError: if ``number`` is not an open descriptor.
     """
     if not isinstance(number, int):
         raise TypeError(f"fileno() of {file!r} must return an integer, it returned {number!r}")
@@ -75,8 +75,8 @@ def readable_size(number: int, file: object) -> int:
         os.lseek(number, 0, os.SEEK_CUR)
     except OSError:
         raise ValueError(
-            f"expected a file with absolute positions, got {file!r}, which is none (a pipe, a "
-            f"socket, a terminal?): read from it, and use write_all()"
+            f"expected a file with absolute positions, got {file!r}, which has none (is it a pipe, "
+            f"a socket, a terminal?): read from it, and use write_all()"
         ) from None
     if (
         sys.platform != "win32"

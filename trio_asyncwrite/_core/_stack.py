@@ -679,7 +679,7 @@ def _check_whole(upper: Layer, purpose: str) -> None:
             f"{upper!r} holds {number(held)} unsent bytes: flush it before you {purpose}"
         )
     if upper.lifecycle.phase is ENDING and lacks_epilogue(upper):
-        raise ValueError(f"shut {upper!r} down first, whose shutdown was begun")
+        raise ValueError(f"the shutdown of {upper!r} has begun: complete it first")
 
 
 def check_nothing_held_above(layer: Layer, purpose: str) -> None:

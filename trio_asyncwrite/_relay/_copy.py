@@ -44,7 +44,7 @@ async def copy(reader: trio.abc.ReceiveStream, writer: trio.abc.SendStream) -> i
         How many bytes were copied.
 
     Raises:
-        TypeError: if ``reader`` is no stream to receive from, or ``writer`` none to send to.
+        TypeError: if ``reader`` cannot be received from, or ``writer`` cannot be sent to.
         trio.BusyResourceError: if another task is receiving, or uses the writer.
         trio.ClosedResourceError: if one of them is closed, now or meanwhile.
         trio.BrokenResourceError: if one of them fails. A failing reader does not break the writer:

@@ -50,7 +50,8 @@ class Relay:
             much comes through, and may hold four times as many.
 
     Raises:
-        TypeError: if ``a`` or ``b`` is not a :class:`trio.abc.Stream`, or an argument no number.
+        TypeError: if ``a`` or ``b`` is not a :class:`trio.abc.Stream`, or an argument is not a
+            number.
         ValueError: if ``a`` and ``b`` are the same stream, or over the same transport,
             ``half_open`` is not above 0, or ``buffer_size`` less than 1.
 
@@ -105,8 +106,8 @@ class Relay:
                 that is finished, the relay can go on.
             ValueError: if a layer above a stream that is to be shut down holds bytes. Once it is
                 flushed, the relay can go on.
-            Exception: if one comes out of a stream that is no failure of a stream, but a mistake
-                in it. It is the lane's :attr:`Lane.error` as well. The other direction can go on.
+            Exception: if a stream raises what is no failure of a connection, but a mistake in the
+                stream's code. It is also in :attr:`Lane.error`. The other direction can go on.
 
         Cancellation: resumable; what was received and not sent stays here.
 

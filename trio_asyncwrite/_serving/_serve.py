@@ -117,7 +117,7 @@ async def serve_tcp(  # noqa: ASYNC128 - run does it
     Raises:
         OSError: if the port cannot be listened on.
         RuntimeError: if ``drain`` belongs to another ``trio.run``.
-        TypeError: if ``handler`` is no async function, or ``on_error`` no plain one.
+        TypeError: if ``handler`` is not an async function, or ``on_error`` not a plain one.
         ValueError: if a number is too small.
 
     Cancellation: nothing happened, except that the server and its handlers end. With ``drain``,
@@ -212,7 +212,7 @@ async def serve_tls_over_tcp(  # noqa: ASYNC128 - run does it
     Raises:
         OSError: if the port cannot be listened on.
         RuntimeError: if ``drain`` belongs to another ``trio.run``.
-        TypeError: if ``handler`` is no async function, or ``on_error`` no plain one.
+        TypeError: if ``handler`` is not an async function, or ``on_error`` not a plain one.
         ValueError: if a number is too small.
 
     Cancellation: nothing happened, except that the server and its handlers end. With ``drain``,
@@ -290,7 +290,7 @@ async def serve_listeners(  # noqa: ASYNC128 - run does it
     Raises:
         OSError: if accepting fails, for more than a lack of resources.
         RuntimeError: if ``drain`` belongs to another ``trio.run``.
-        TypeError: if ``handler`` is no async function, or ``on_error`` no plain one.
+        TypeError: if ``handler`` is not an async function, or ``on_error`` not a plain one.
         ValueError: if a number is too small.
 
     Cancellation: nothing happened, except that the server and its handlers end. With ``drain``,

@@ -298,10 +298,16 @@ class Server(Generic[S]):
             connection.mark_truncated()
         try:
             rest = self._tell(exc, connection.stream)
-        finally:
-            if not was_taken:
+        except BaseException as from_on_error:  # noqa: ASYNC103, BLE001 - raised below
+            rest = from_on_error
+        if not was_taken:
+            try:
                 # It has limits of its own.
                 await self._end(connection, failed=not is_cancelled)  # noqa: ASYNC102
+            except BaseException as late:  # noqa: ASYNC103
+                # A cancellation from meanwhile must not take the place of the error.
+                if rest is None or not consists_of(late, (trio.Cancelled,)):
+                    raise
         if rest is not None and rest is not exc:
             raise rest
         return rest is not None

@@ -374,7 +374,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
 
     @answer
     def peer_ended(self) -> bool | None:
-        """Whether the peer's close_notify was received, or its end, if that counts."""
+        """Whether the peer's close_notify was received; if ``https_compatible``, any end counts."""
         engine = self._engine
         return engine.received_close_notify or (self._https_compatible and engine.eof)
 

@@ -22,7 +22,7 @@ class BorrowedSocket(socket.socket):
             no address work: ``shutdown``, ``recv``, ``getsockopt`` and ``setsockopt``.
 
     Raises:
-        OSError: if ``fd`` is no open socket, or the kernel refuses to say of which kind it is.
+        OSError: if ``fd`` is not an open socket, or the kernel refuses to say of which kind it is.
         ValueError: if ``fd`` is negative.
     """
 

@@ -63,7 +63,7 @@ class PollEvented(FdWriter):
         TypeError: if ``fd`` is neither, or a packet socket (SOCK_DGRAM, SOCK_SEQPACKET).
         ValueError: if ``fd`` is an object without an open descriptor, or a regular file or
             directory, for which the kernel cannot wait: use :class:`AllowStdIo`.
-        OSError: if ``fd`` is no open descriptor.
+        OSError: if ``fd`` is not an open descriptor.
         NotImplementedError: on Windows.
 
     Source: ``tokio::io::PollEvented``, ``tokio::io::unix::AsyncFd``.
@@ -139,7 +139,7 @@ class PollEvented(FdWriter):
 
     @answer
     def local_address(self) -> Any:
-        """Of a socket, while it is open; see :attr:`Layer.local_address`."""
+        """The address of an open socket; else None. See :attr:`Layer.local_address`."""
         return self._address("getsockname")
 
     def _address(self, name: Literal["getpeername", "getsockname"]) -> Any:
@@ -173,8 +173,8 @@ class PollEvented(FdWriter):
         """Close the descriptor at once, as :class:`trio.lowlevel.FdStream` does.
 
         Nothing is flushed or waited for. Another task inside the stream gets
-        :exc:`trio.ClosedResourceError`, and so does whoever writes to a layer above it from now
-        on. Once closed, calling it again does nothing.
+        :exc:`trio.ClosedResourceError`, and so do later writes to a layer above it. Once closed,
+        calling it again does nothing.
 
         Source: ``trio.lowlevel.FdStream.close``.
         """

@@ -110,7 +110,7 @@ class StdFile:
             self.file.close()  # type: ignore[attr-defined]
         except BlockingIOError as exc:
             raise trio.BrokenResourceError(
-                f"{self!r} was closed with bytes in its buffer that would not go"
+                f"{self!r} was closed with bytes in its buffer that could not be written"
             ) from exc
         if not again:  # the first one was interrupted, and may have lost bytes
             self.held = 0

@@ -74,7 +74,7 @@ class TcpStream(FdWriter):
     def __init__(self, stream: trio.SocketStream | trio.socket.SocketType) -> None:
         if sys.platform == "win32":  # pragma: no cover
             raise NotImplementedError(
-                "TcpStream writes to file descriptors, and sockets are none on Windows: "
+                "TcpStream needs sockets that are file descriptors, and on Windows they are not: "
                 "use wrap_stream() on the trio.SocketStream"
             )
         if not inherits(stream, trio.SocketStream):
@@ -109,8 +109,8 @@ class TcpStream(FdWriter):
     def peer_address(self) -> Any:
         """The peer's address, as :meth:`socket.socket.getpeername` gives it.
 
-        See :attr:`Layer.peer_address`. It is kept, so a log of errors has it when the peer has
-        reset the connection, and when this stream is closed. None if the peer had gone before this
+        See :attr:`Layer.peer_address`. It is kept, also when the peer has reset the connection or
+        this stream is closed, so that a log can name it. None if the peer had gone before this
         stream was made; a :class:`TcpListener` knows it even then.
         """
         return self._peer_address

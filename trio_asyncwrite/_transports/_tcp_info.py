@@ -74,7 +74,7 @@ def is_gone(fd: int) -> bool | None:
 
     Returns:
         True after a reset or a timeout, after both sides have ended properly, and before a
-        connection was made; None if it is unknown: ``fd`` is no open socket, or the system does
+        connection was made; None if it is unknown: ``fd`` is not an open socket, or the system does
         not tell.
     """
     # Not SO_ERROR: to read it is to clear it, and then the reader would take the reset for an

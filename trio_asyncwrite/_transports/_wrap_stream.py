@@ -62,9 +62,9 @@ def wrap_stream(stream: trio.abc.SendStream, cancel_grace: float | None = None) 
 
     Args:
         stream: the stream to write to; the writer owns it from then on.
-        cancel_grace: how long a cancelled task may still be held up to bring a chunk to its end,
-            in seconds; only the last case uses it. ``None`` is 1.0 for a new writer, and any for
-            one that lives.
+        cancel_grace: how long a cancelled task may be held up until a chunk is sent, in seconds;
+            only the last case uses it. ``None`` means 1.0 for a new writer. For a stream that has
+            a writer already, it means whatever that one has.
 
     Returns:
         The writer.

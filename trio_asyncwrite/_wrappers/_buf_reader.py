@@ -72,7 +72,7 @@ class BufReader(AsyncRead, Generic[R]):
         capacity: how many bytes to read ahead at most; at least 1.
 
     Raises:
-        TypeError: if ``inner`` is no stream to read from, or ``capacity`` no integer.
+        TypeError: if ``inner`` cannot be read from, or ``capacity`` is not an integer.
         ValueError: if ``capacity`` is less than 1.
 
     Source: ``tokio::io::BufReader``, ``AsyncBufReadExt``.
@@ -332,7 +332,7 @@ class BufReader(AsyncRead, Generic[R]):
             empty.
 
         Raises:
-            TypeError: if ``delimiter`` is not bytes-like, or ``max_bytes`` no integer.
+            TypeError: if ``delimiter`` is not bytes-like, or ``max_bytes`` is not an integer.
             BufferError: if ``delimiter`` is a view with gaps.
             ValueError: if ``delimiter`` is empty, or ``max_bytes`` less than its length.
             trio.BusyResourceError: if another task is receiving.

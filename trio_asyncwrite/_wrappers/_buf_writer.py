@@ -62,7 +62,7 @@ class BufWriter(AsyncWrite, Generic[W]):
         capacity: how many bytes to collect at most; at least 1.
 
     Raises:
-        TypeError: if ``inner`` is no stream to write to, or ``capacity`` no integer.
+        TypeError: if ``inner`` cannot be written to, or ``capacity`` is not an integer.
         ValueError: if ``capacity`` is less than 1.
 
     Source: ``tokio::io::BufWriter``.
@@ -169,8 +169,9 @@ class BufWriter(AsyncWrite, Generic[W]):
     def poll_write_file(self, part: FilePart, limit: int, /) -> int:
         """Accept bytes of a file. See :meth:`AsyncWrite.poll_write_file`.
 
-        What waits leaves together with the first of them, in one gathered call, and a small rest of
-        a file is collected. All else is left to the writer below.
+        What is in the buffer leaves together with the first bytes of the file, in one gathered
+        call. A file, or a rest of one, that fits into the buffer is collected. The writer below
+        gets everything else as a file.
         """
         self.lifecycle.check_write(self)
         check_part(part, limit)
@@ -199,7 +200,7 @@ class BufWriter(AsyncWrite, Generic[W]):
 
     @property
     def bytes_per_budget_unit(self) -> int:  # type: ignore[override]
-        """As the layer below: nothing is done to the bytes here."""
+        """That of the layer below: a buffer does nothing to the bytes."""
         return rate_of(self.inner)
 
     @answer

@@ -54,7 +54,7 @@ class InspectWriter(Wrapper[W]):
         function: what to call; a plain function.
 
     Raises:
-        TypeError: if ``inner`` is no stream to write to, or ``function`` cannot be called, or is
+        TypeError: if ``inner`` cannot be written to, or ``function`` cannot be called, or is
             async.
 
     Source: ``tokio_util::io::InspectWriter``.
@@ -102,7 +102,7 @@ class InspectWriter(Wrapper[W]):
 
     @property
     def bytes_per_budget_unit(self) -> int:  # type: ignore[override]
-        """As the layer below, but no more than a function takes."""
+        """That of the layer below, but at most as much as a function may take."""
         return min(rate_of(self.inner), _RATE)
 
     # Ctrl-C must not fall between what was accepted and the function.

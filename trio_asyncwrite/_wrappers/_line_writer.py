@@ -68,7 +68,7 @@ class LineWriter(AsyncWrite, Generic[W]):
         capacity: how many bytes to keep at most; at least 1.
 
     Raises:
-        TypeError: if ``inner`` is no stream to write to, or ``capacity`` no integer.
+        TypeError: if ``inner`` cannot be written to, or ``capacity`` is not an integer.
         ValueError: if ``capacity`` is less than 1.
 
     Source: ``std::io::LineWriter``.
@@ -112,7 +112,7 @@ class LineWriter(AsyncWrite, Generic[W]):
 
     @property
     def held_bytes(self) -> int:
-        """How many bytes are kept: the beginning of a line, and what is owed of earlier ones."""
+        """How many bytes are kept: the beginning of a line, and earlier ones not passed on yet."""
         return len(self._store)
 
     @property

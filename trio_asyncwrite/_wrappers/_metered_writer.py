@@ -53,7 +53,7 @@ class MeteredWriter(Wrapper[W]):
             :func:`wrap_stream`.
 
     Raises:
-        TypeError: if ``inner`` is no stream to write to.
+        TypeError: if ``inner`` cannot be written to.
 
     Source: golang/go#21756, where a writer that counted disabled ``writev``.
     """

@@ -34,12 +34,12 @@ class ReadWritePair(  # pyright: ignore[reportIncompatibleVariableOverride]
         reader: where :meth:`receive_some` reads.
         writer: the writer, or any :class:`trio.abc.SendStream`; it goes through
             :func:`wrap_stream`.
-        send_stream: the same as ``writer``, as :class:`trio.StapledStream` has it: by name only,
-            since there it comes first.
-        receive_stream: the same as ``reader``.
+        send_stream: another name for ``writer``, which it has in :class:`trio.StapledStream`. By
+            keyword only, since it is the first argument there.
+        receive_stream: another name for ``reader``, likewise.
 
     Raises:
-        TypeError: if ``reader`` is no stream to read from, or ``writer`` none to write to.
+        TypeError: if ``reader`` cannot be read from, or ``writer`` cannot be written to.
 
     Source: ``tokio_io::join`` and ``Join<R, W>``; :class:`trio.StapledStream`.
     """
@@ -76,7 +76,7 @@ class ReadWritePair(  # pyright: ignore[reportIncompatibleVariableOverride]
         if send_stream is not None or receive_stream is not None:
             if reader is not None or writer is not None:
                 raise TypeError(
-                    "expected a reader and a writer, got send_stream or receive_stream, too"
+                    "give reader and writer, or send_stream and receive_stream, and not both"
                 )
             reader, writer = receive_stream, send_stream
         if not isinstance(reader, trio.abc.ReceiveStream):
@@ -93,7 +93,7 @@ class ReadWritePair(  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @answer
     def layers_below(self) -> tuple[object, ...]:
-        """The reader, or the writer that it is as well, and the writer."""
+        """The reader (as a writer, if it is one, too), and the writer."""
         return (self.reader if self._ending is None else self._ending, self.inner)
 
     @answer

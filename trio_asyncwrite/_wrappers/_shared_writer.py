@@ -105,7 +105,7 @@ class SharedWriter(Wrapper[W]):
             :func:`wrap_stream`.
 
     Raises:
-        TypeError: if ``inner`` is no stream to write to.
+        TypeError: if ``inner`` cannot be written to.
 
     Source: python-trio/trio#328.
     """
@@ -179,8 +179,8 @@ class SharedWriter(Wrapper[W]):
                 message is through.
             trio.BrokenResourceError: if the writer has failed, now or before.
 
-        Cancellation: lost, as the call has no place to say whether the message had begun, and
-            goes out whole, or is withdrawn, whole as well. A :class:`Buf` has: after
+        Cancellation: lost, as the call cannot tell you which it was: a message that had begun
+            goes out whole, any other one is withdrawn. A :class:`Buf` can: after
             :meth:`write_all_buf` it is at its end if the message has begun, else at its start.
         Checkpoints: if it waits, or if :ref:`the budget <budget>` is spent.
         """

@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 W = TypeVar("W", bound=AsyncWrite)
 
 #: How much is accepted at once, and so how much may have to be kept, in bytes.
-_MOST: Final = 65536
+_MAX_CHUNK: Final = 65536
 
 
 @final
@@ -184,7 +184,7 @@ class TeeWriter(Wrapper[W]):
         if self._kept is not None:
             return 0
         below: int = super().spare_capacity
-        return min(below, self._copy.spare_capacity if self._has_copy else below, _MOST + 1)
+        return min(below, self._copy.spare_capacity if self._has_copy else below, _MAX_CHUNK + 1)
 
     @property
     def bytes_per_budget_unit(self) -> int:  # type: ignore[override]
@@ -210,7 +210,7 @@ class TeeWriter(Wrapper[W]):
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Write ``data`` to both. See :meth:`AsyncWrite.poll_write`."""
         self._make_ready()
-        with byte_view(data) as whole, whole[:_MOST] as view:
+        with byte_view(data) as whole, whole[:_MAX_CHUNK] as view:
             inner = self.inner
             count = poll_below(inner, poll_data, inner, view)
             self._copy_parts([view], count)
@@ -221,7 +221,7 @@ class TeeWriter(Wrapper[W]):
         """Write the buffers to both, gathered. See :meth:`AsyncWrite.poll_write_vectored`."""
         self._make_ready()
         views = [byte_view(data) for data in checked_buffers(buffers)]
-        parts = front(views, _MOST)
+        parts = front(views, _MAX_CHUNK)
         try:
             count = poll_below(self.inner, poll_parts, self.inner, parts)
             self._copy_parts(parts, count)

@@ -52,7 +52,7 @@ class ThrottledWriter(Wrapper[W]):
         bucket: the limit.
 
     Raises:
-        TypeError: if ``inner`` is no stream to write to, or ``bucket`` no :class:`TokenBucket`.
+        TypeError: if ``inner`` cannot be written to, or ``bucket`` is not a :class:`TokenBucket`.
 
     Source: ``async_speed_limit::Resource``.
     """

@@ -103,8 +103,8 @@ class TimeoutWriter(Wrapper[W]):
         min_rate: bytes per second that have to move; ``None`` for any.
 
     Raises:
-        TypeError: if ``inner`` is no stream to write to, or a limit no number.
-        ValueError: if a limit is not greater than 0, or there is none.
+        TypeError: if ``inner`` cannot be written to, or a limit is not a number.
+        ValueError: if a limit is not greater than 0, or no limit is given.
 
     Source: python-trio/trio#414; ``tokio_io_timeout::TimeoutWriter``.
     """

@@ -24,7 +24,7 @@ class TokenBucket:
             at 10 kB/s would be no limit for six seconds.
 
     Raises:
-        TypeError: if ``rate`` or ``burst`` is no number.
+        TypeError: if ``rate`` or ``burst`` is not a number.
         ValueError: if ``rate`` is not greater than 0, or ``burst`` is less than 1.
 
     Source: ``async_speed_limit::Limiter``; ``golang.org/x/time/rate``.
@@ -45,7 +45,7 @@ class TokenBucket:
         """Bytes per second. You may set it at any time, also while tasks wait.
 
         Raises:
-            TypeError: if you set it to something that is no number.
+            TypeError: if you set it to something that is not a number.
             ValueError: if you set it to a number that is not greater than 0.
         """
         return self.tokens.rate

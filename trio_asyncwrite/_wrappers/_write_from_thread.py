@@ -85,9 +85,9 @@ async def write_from_thread(
     before; what is written later raises :exc:`ValueError`, and a :exc:`ResourceWarning` says that
     it is lost.
 
-    Errors of the writer reach the function as they are, and not as :exc:`OSError`; none of the
-    standard library's writers makes a difference. Once a write has failed, the call fails, even if
-    the function goes on.
+    Errors of the writer reach the function as they are, and not as :exc:`OSError`; the
+    standard library treats them alike. Once a write has failed, the call fails, even if the
+    function goes on.
 
     Args:
         writer: where to write; it goes through :func:`wrap_stream`.
@@ -101,7 +101,7 @@ async def write_from_thread(
         What the function has returned. By then all of its output has left this process.
 
     Raises:
-        TypeError: if ``writer`` is no stream to send to, or ``function`` is not a plain function.
+        TypeError: if ``writer`` cannot be sent to, or ``function`` is not a plain function.
         ValueError: if ``buffer_size`` is less than 1.
         WriteZeroError: if the writer is full, and waiting would not help.
         trio.BusyResourceError: if another task is inside this writer.

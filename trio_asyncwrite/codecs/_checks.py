@@ -29,7 +29,7 @@ def check_codec(codec: object, method: str) -> None:
     """Refuse what has no such method.
 
     Raises:
-        TypeError: if ``codec`` is none, or a class.
+        TypeError: if ``codec`` has no such method, or is a class.
     """
     if isinstance(codec, type):
         raise TypeError(f"expected a codec, got the class {codec.__name__}: give an instance of it")

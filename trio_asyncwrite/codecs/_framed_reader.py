@@ -89,8 +89,9 @@ class FramedReader(trio.abc.ReceiveChannel[bytes]):
             trio.ClosedResourceError: if the channel is closed, or closed while this call waits.
             trio.BrokenResourceError: if the stream ends within a frame, a frame is too large or
                 makes no sense to the codec, now or before, or reading fails.
-            TypeError: if the codec's answer is none; from then on :exc:`trio.BrokenResourceError`.
-            RuntimeError: the same, if its answer makes no sense.
+            TypeError: if the codec's answer is not of the right type. Later calls raise
+                :exc:`trio.BrokenResourceError`.
+            RuntimeError: if the codec's answer makes no sense. Later calls likewise.
 
         Cancellation: nothing happened; what has arrived stays in the buffer.
         Checkpoints: when it has to wait; else at least one call in 128.

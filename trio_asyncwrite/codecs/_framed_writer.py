@@ -46,9 +46,9 @@ class FramedWriter(trio.abc.SendChannel[bytes]):
     is accepted. Over a :class:`BufWriter`, small frames are collected, until the buffer is full or
     somebody calls :meth:`flush`; and of a large frame, a part may wait here. A close flushes.
 
-    It rides on a :class:`SharedWriter`, :attr:`writer`, which is a part of the stack: functions
-    that take a stream, as :func:`close_gracefully`, take that. A close of any layer below, as a
-    server makes it, flushes the frames that were accepted, and ends this channel as well.
+    Below it is a :class:`SharedWriter`, :attr:`writer`, which is a layer of the stack. Give it to
+    functions that take a stream, such as :func:`close_gracefully`. A close of any layer below, for
+    example by a server, flushes the frames that were accepted, and ends this channel as well.
 
     Args:
         inner: the writer, or any :class:`trio.abc.SendStream`, to send to. A :class:`SharedWriter`
@@ -57,7 +57,7 @@ class FramedWriter(trio.abc.SendChannel[bytes]):
         codec: says how a frame is written; see :class:`Codec`.
 
     Raises:
-        TypeError: if ``inner`` is no stream to write to, or ``codec`` no codec.
+        TypeError: if ``inner`` cannot be written to, or ``codec`` is not a codec.
 
     Source: ``tokio_util::codec::FramedWrite``.
     """

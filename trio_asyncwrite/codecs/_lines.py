@@ -88,7 +88,7 @@ class LinesCodec(Fast):
         return len(buffer) + 1 if found < 0 else Frame(0, size, found + 1)
 
     def locate_eof(self, buffer: bytes | bytearray, start: int = 0, /) -> Frame | None:
-        r"""The last line, which has no end; a lone ``b"\r"`` is none. See :class:`Codec`.
+        r"""The last line, which has no end. A lone ``b"\r"`` is not a line. See :class:`Codec`.
 
         Args:
             buffer: the rest of the stream, which has no end of a line.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, final
 
 from ._compressor import TAKES_VIEWS
-from ._zlib_module import PATIENCE, integer
+from ._zlib_module import MICROSECONDS_PER_UNIT, integer
 
 if TYPE_CHECKING:
     from ._compressor import Compressor
@@ -34,7 +34,7 @@ def brotli_compressor(quality: int = 4, lgwin: int = 18) -> Compressor:
 
     Raises:
         ImportError: if the extra is not installed.
-        TypeError: if ``quality`` or ``lgwin`` is no integer.
+        TypeError: if ``quality`` or ``lgwin`` is not an integer.
         ValueError: if one is out of its range.
 
     Source: ``async_compression::tokio::write::BrotliEncoder``; RFC 7932.
@@ -55,7 +55,7 @@ def _module() -> Any:
 
 @final
 class _Brotli:
-    bytes_per_budget_unit = PATIENCE * _RATE
+    bytes_per_budget_unit = MICROSECONDS_PER_UNIT * _RATE
     takes_views = TAKES_VIEWS
 
     def __init__(self, quality: int, lgwin: int) -> None:

@@ -74,7 +74,7 @@ _THREAD_PIECE: Final = 8 * _PIECE
 _WORTH_A_THREAD: Final = _PIECE
 
 #: How many seconds a cancelled close waits for a thread, which has 256 KiB at most to encode.
-_PATIENCE: Final = 1.0
+_THREAD_CLOSE_TIMEOUT: Final = 1.0
 
 
 @final
@@ -107,7 +107,7 @@ class CompressWriter(AsyncWrite, Generic[W]):
         offload: whether large writes are compressed in a worker thread.
 
     Raises:
-        TypeError: if ``inner`` is no stream to write to, or ``compressor`` no encoder.
+        TypeError: if ``inner`` cannot be written to, or ``compressor`` is not an encoder.
         ValueError: if a layer above ``inner`` holds bytes. Flush it first.
 
     Source: ``async_compression::tokio::write``.
@@ -264,9 +264,9 @@ class CompressWriter(AsyncWrite, Generic[W]):
 
     @answer
     def shows_truncation(self) -> bool:
-        """A stream that has begun is not complete without its trailer.
+        """Yes, once output was passed on: without its trailer it is not complete.
 
-        One that has not begun may be taken for one that is empty.
+        Before that, nothing tells it from an empty stream.
         """
         return self._has_begun
 
@@ -280,7 +280,7 @@ class CompressWriter(AsyncWrite, Generic[W]):
         """A second while a thread compresses; else the layer below answers."""
         patience = self.inner.close_patience
         if self._encoding is not None and not self._encoding.ended.is_set():
-            return max(patience, _PATIENCE)
+            return max(patience, _THREAD_CLOSE_TIMEOUT)
         return patience
 
     # ---- The encoder -----------------------------------------------------------------------

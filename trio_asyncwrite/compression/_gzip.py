@@ -27,7 +27,7 @@ def gzip_compressor(level: int | None = None, *, zlib: ZlibModule = zlib) -> Com
         An encoder for one :class:`CompressWriter`.
 
     Raises:
-        TypeError: if ``level`` is no integer, or ``zlib`` no such module.
+        TypeError: if ``level`` is not an integer, or ``zlib`` is not such a module.
         ValueError: if the module does not have the level.
 
     Source: ``async_compression::tokio::write::GzipEncoder``; RFC 1952.

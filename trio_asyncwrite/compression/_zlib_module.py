@@ -28,10 +28,10 @@ ZLIB_WINDOW: Final = 15
 #: The same, with the header and trailer of gzip around it.
 GZIP_WINDOW: Final = 16 + ZLIB_WINDOW
 
-#: How many microseconds of encoding pay for what :ref:`the budget <budget>` takes for one. A piece
-#: takes zlib 0.8 ms, so that other tasks have to wait for as long in any case; with a checkpoint
-#: for every 0.1 ms, a fast encoder would spend a third of its time in them.
-PATIENCE: Final = 6
+#: How many microseconds of encoding cost one unit of :ref:`the budget <budget>`, which is one
+#: elsewhere. zlib takes 0.8 ms for a piece, and other tasks wait for as long in any case; with a
+#: checkpoint for every 0.1 ms, a fast encoder would spend a third of its time in them.
+MICROSECONDS_PER_UNIT: Final = 6
 
 # Bytes in a microsecond, at the default level: measured with JSON in pieces of 32 KiB.
 _RATES: Final = {"zlib": 40, "zlib_ng.zlib_ng": 60, "isal.isal_zlib": 360}
@@ -47,7 +47,7 @@ class Deflate:
         window: what its ``compressobj`` takes as ``wbits``.
 
     Raises:
-        TypeError: if ``module`` is no such module, or ``level`` no integer.
+        TypeError: if ``module`` is not such a module, or ``level`` is not an integer.
         ValueError: if the module does not know the level.
     """
 
@@ -73,7 +73,7 @@ class Deflate:
         #: It ends the stream by default.
         self.finish = encoder.flush
         self._sync = module.Z_SYNC_FLUSH
-        self.bytes_per_budget_unit = PATIENCE * _RATES.get(name, _RATES["zlib"])
+        self.bytes_per_budget_unit = MICROSECONDS_PER_UNIT * _RATES.get(name, _RATES["zlib"])
 
     def flush(self) -> bytes:
         """End a block."""

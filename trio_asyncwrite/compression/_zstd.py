@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final, final
 
 from ._compressor import TAKES_VIEWS
-from ._zlib_module import PATIENCE, integer
+from ._zlib_module import MICROSECONDS_PER_UNIT, integer
 
 if TYPE_CHECKING:
     from ._compressor import Compressor
@@ -31,7 +31,7 @@ def zstd_compressor(level: int = 3) -> Compressor:
 
     Raises:
         ImportError: if the extra is not installed.
-        TypeError: if ``level`` is no integer.
+        TypeError: if ``level`` is not an integer.
         ValueError: if there is no such level.
 
     Source: ``async_compression::tokio::write::ZstdEncoder``; RFC 8878, RFC 9659.
@@ -54,7 +54,7 @@ def _module() -> Any:
 
 @final
 class _Zstd:
-    bytes_per_budget_unit = PATIENCE * _RATE
+    bytes_per_budget_unit = MICROSECONDS_PER_UNIT * _RATE
     takes_views = TAKES_VIEWS
 
     def __init__(self, level: int) -> None:

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 # Spurious wake-ups are allowed, though not without end: that is for a TLS record of 16 KiB that
 # waits for each byte, and as many wake-ups for nothing.
-_PATIENCE = 1 << 15
+_MAX_WAKEUPS = 1 << 15
 
 _MUST_RAISE = object()
 
@@ -390,7 +390,7 @@ class Tools:
 
     async def _poll(self, poll: Callable[..., int], *args: object) -> int:
         """Poll until it is ready."""
-        for _ in range(_PATIENCE):
+        for _ in range(_MAX_WAKEUPS):
             with self._rule(f"{poll.__name__}() must accept something, or raise NotReady"):
                 try:
                     return poll(*args)
@@ -398,7 +398,9 @@ class Tools:
                     wait = not_ready.wait
             text = "NotReady.wait() must be a checkpoint, and return when polling may make progress"
             await self._checkpoint(wait, text)
-        fail(f"{poll.__name__}() must come to make progress: it raised NotReady {_PATIENCE} times")
+        fail(
+            f"{poll.__name__}() must make progress at last: it raised NotReady {_MAX_WAKEUPS} times"
+        )
 
     def _require_free(self, data: bytearray, text: str) -> None:
         try:

@@ -191,7 +191,7 @@ class BrokenAfterWriter(_Hostile[W]):
         limit: how many bytes that is.
 
     Raises:
-        TypeError: if ``limit`` is not an integer, or ``inner`` no stream to write to.
+        TypeError: if ``limit`` is not an integer, or ``inner`` cannot be written to.
         ValueError: if ``limit`` is negative.
     """
 
