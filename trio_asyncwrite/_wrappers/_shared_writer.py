@@ -143,8 +143,7 @@ class SharedWriter(Wrapper[W]):
     @property
     def spare_capacity(self) -> int:  # type: ignore[override]
         """The capacity of the writer below, while nobody stands in line."""
-        is_free = self._rest is None and not self._line.turns
-        return self.inner.spare_capacity if is_free else 0
+        return 0 if self._line.busy else self.inner.spare_capacity
 
     @answer
     def keeps_messages(self) -> bool:
@@ -305,11 +304,15 @@ class SharedWriter(Wrapper[W]):
 
     def _keep(self, rest: bytes) -> None:
         """Keep what the writer below has not taken of a message."""
-        self._rest = Buf(rest)
-        hold(self)
+        self._hold_rest(Buf(rest))
         # The message is accepted, whatever comes now; a failure has broken this writer, too.
         with contextlib.suppress(Exception):
             self.push_rest()
+
+    def _hold_rest(self, rest: Buf | FilePart) -> None:
+        self._rest = rest
+        self._line.keep_rest(has_rest=True)
+        hold(self)
 
     def _begin_file(self, part: FilePart, size: int) -> int:
         """Offer a large file to the writer below; if it takes some, keep the rest, as a file."""
@@ -325,8 +328,7 @@ class SharedWriter(Wrapper[W]):
             if not self._poll_below(poll_file, message):
                 return 0  # it was truncated meanwhile
             if message:
-                self._rest = message
-                hold(self)
+                self._hold_rest(message)
         finally:
             if self._rest is not message:
                 message.release()
@@ -351,6 +353,7 @@ class SharedWriter(Wrapper[W]):
                 self._push_file(rest)
             if not rest:
                 self._rest = None
+                self._line.keep_rest(has_rest=False)
                 let_go(self)
                 return
         raise NotReady(trio.lowlevel.checkpoint)

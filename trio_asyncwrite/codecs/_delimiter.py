@@ -104,7 +104,12 @@ class DelimiterCodec(Fast):
 
     def encode_whole(self, frame: bytes, /) -> bytes:
         """The encoded frame in one piece. See :meth:`Codec.encode`."""
-        return b"".join(self.encode(frame))
+        whole = frame + self._delimiter
+        size = len(frame)
+        # Where a reader would find it; earlier also if it begins at the frame's end.
+        if size > self._max_size or whole.find(self._delimiter) != size:
+            self.encode(frame)  # raises
+        return whole
 
     def locate_all(self, data: bytes, /) -> tuple[list[bytes], int]:
         """All complete frames at the front of ``data``. See :meth:`Codec.locate`."""

@@ -16,7 +16,7 @@ from ._frame import Frame
 from ._search import count_up_to
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from typing_extensions import Buffer
 
@@ -30,6 +30,9 @@ _MAX_FIELD: Final = 8
 
 # From how many frames on it is worth a look whether all have one size; the look costs one frame.
 _ALIKE: Final = 8
+
+# How many fields a codec keeps: some 30 KB.
+_KEPT: Final = 256
 
 # By the constructor of its base, which takes a third of the time.
 _new_frame: Final[Callable[[type[Frame], tuple[int, int, int]], Frame]] = cast("Any", tuple).__new__
@@ -96,7 +99,7 @@ class LengthDelimitedCodec(Fast):
                 field.unpack_from,
             )
             if not adjust:
-                self.header_of: Callable[[int], bytes] | None = field.pack
+                self.headers: Mapping[int, bytes] = _Headers(field.pack)
                 self.header_limit: int = self._max_size
         else:
             self._pack = self._pack_odd
@@ -232,3 +235,18 @@ class LengthDelimitedCodec(Fast):
             f"<LengthDelimitedCodec: {counted(self._size, 'byte')}, {self._byteorder}-endian, "
             f"max_size={self._max_size}, adjust={self._adjust}>"
         )
+
+
+@final
+class _Headers(dict[int, bytes]):
+    """Fields by the lengths that they say. Some are kept: to make one takes as long as to send."""
+
+    def __init__(self, pack: Callable[[int], bytes]) -> None:
+        super().__init__()
+        self._pack = pack
+
+    def __missing__(self, length: int) -> bytes:
+        field = self._pack(length)
+        if len(self) < _KEPT:
+            self[length] = field
+        return field

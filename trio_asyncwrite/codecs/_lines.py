@@ -99,7 +99,7 @@ class LinesCodec(Fast):
 
     def encode_whole(self, frame: bytes, /) -> bytes:
         """The encoded line in one piece. See :meth:`Codec.encode`."""
-        if len(frame) > self._max_size or _NEWLINE in frame or frame.endswith(b"\r"):
+        if len(frame) > self._max_size or _LF in frame or (frame and frame[-1] == _CR):
             self.encode(frame)  # raises
         return frame + _NEWLINE
 
