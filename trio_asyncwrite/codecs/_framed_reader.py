@@ -117,17 +117,6 @@ class FramedReader(trio.abc.ReceiveChannel[bytes]):
 
     async def _receive(self) -> bytes:
         lifecycle = self._lifecycle
-        budget = lifecycle.budget
-        if not budget.left and budget.limit:
-            # As drive_buffered() does; here it costs half as much.
-            await trio.lowlevel.checkpoint()
-            budget.left = budget.limit
-        # What drive_buffered() does if the frame is there: it would take twice as long.
-        if budget.left and not (lifecycle.reading or lifecycle.close or lifecycle.released):
-            found = self._ahead.pop() if self._ahead else self._look()
-            if type(found) is bytes:
-                budget.left -= 1
-                return found
         frame = await drive_buffered(self._reader, self._poll)
         if lifecycle.fast is not lifecycle.budget:
             lifecycle.update()
@@ -184,7 +173,8 @@ class FramedReader(trio.abc.ReceiveChannel[bytes]):
             return self._ahead.pop()
         reader = self._reader
         for _ in range(POLLS_PER_TURN):
-            found = self._look()
+            # Nobody asks a codec about nothing: this call would come before each small message.
+            found = self._look() if self._buffer.data or self._failure is not None else 1
             if type(found) is bytes:
                 return found
             if not reader.poll_fill(found):  # type: ignore[arg-type]
