@@ -30,7 +30,7 @@ import trio.abc
 
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
-from trio_asyncwrite._core._budget import POLL_COST
+from trio_asyncwrite._core._budget import FAST_SIZE, POLL_COST
 from trio_asyncwrite._core._buf import Buf
 from trio_asyncwrite._core._checks import byte_view, checked_buffers
 from trio_asyncwrite._core._errors import NotReady
@@ -63,6 +63,7 @@ from trio_asyncwrite._core._waits import Line, OneForAll
 from trio_asyncwrite._core._write_file import file_rate, poll_file, write_all_file
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
+from ._buf_writer import BufWriter
 from ._wrapper import Wrapper
 
 if TYPE_CHECKING:
@@ -168,6 +169,8 @@ class SharedWriter(Wrapper[W]):
         Cancellation: nothing happened; the message had not begun and is withdrawn.
         Checkpoints: if it waits, or if :ref:`the budget <budget>` is spent.
         """
+        if type(data) is bytes and self._put_at_once(data):
+            return len(data)
         return await super().write(data)
 
     async def write_all(self, data: Buffer) -> None:
@@ -183,7 +186,8 @@ class SharedWriter(Wrapper[W]):
             :meth:`write_all_buf` it is at its end if the message has begun, else at its start.
         Checkpoints: if it waits, or if :ref:`the budget <budget>` is spent.
         """
-        await write_message(self, Message(data, WHOLE, _see_through))
+        if not (type(data) is bytes and self._put_at_once(data)):
+            await write_message(self, Message(data, WHOLE, _see_through))
 
     async def write_all_buf(self, buf: Buf) -> None:
         """Write ``buf`` as one message. See :meth:`AsyncWrite.write_all_buf`.
@@ -219,6 +223,36 @@ class SharedWriter(Wrapper[W]):
         Cancellation: resumable; ``part`` is at its end if the message has begun, else at its start.
         """
         await write_all_file(self, part, _poll_file_through)
+
+    def _put_at_once(self, data: bytes) -> bool:
+        budget = self.lifecycle.fast
+        if (left := budget.left) and len(data) < FAST_SIZE and self.put(data):
+            budget.left = left - 1
+            return True
+        return False
+
+    @trio.lowlevel.enable_ki_protection
+    def put(self, data: bytes) -> bool:
+        """Accept a small message, if it has room in a buffer below and nobody goes first.
+
+        It comes to what :meth:`poll_write` does; through all layers that would take three times as
+        long. For layers above that send many small messages: the caller has seen that the
+        lifecycle's ``fast`` is not spent, and takes a unit of it afterwards.
+
+        Returns:
+            Whether it was accepted.
+        """
+        buffer = self.lifecycle.inner
+        if (
+            type(buffer) is BufWriter
+            and (room := buffer.spare_capacity - len(data)) > 0
+            and buffer.lifecycle.refusal is None
+            and not self._line.busy
+        ):
+            buffer.append(data)
+            buffer.spare_capacity = room
+            return True
+        return False
 
     @trio.lowlevel.enable_ki_protection
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:

@@ -13,7 +13,6 @@ import trio.abc
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._shell import claim, leave
 from trio_asyncwrite._core._stack import poll_below
-from trio_asyncwrite._wrappers._buf_writer import BufWriter
 from trio_asyncwrite._wrappers._shared_writer import SharedWriter
 
 from ._checks import check_codec, frame_view, wrong_parts
@@ -77,6 +76,7 @@ class FramedWriter(trio.abc.SendChannel[bytes]):
         if isinstance(codec, Fast):
             self._encode_whole = codec.encode_whole
             self._headers, self._header_limit = codec.headers, codec.header_limit
+        self._put = self._writer.put
         self._lifecycle = self._writer.lifecycle
         assert self._lifecycle.line is not None
         self._line = self._lifecycle.line
@@ -125,18 +125,8 @@ class FramedWriter(trio.abc.SendChannel[bytes]):
                 budget.left = budget.limit
                 budget = lifecycle.fast
                 left = budget.left
-            # What SharedWriter.write() comes to if nothing is in the way; through all its layers it
-            # would take three times as long.
-            if (
-                left
-                and type(buffer := lifecycle.inner) is BufWriter
-                and (room := buffer.spare_capacity - len(data)) > 0
-                and buffer.lifecycle.refusal is None
-                and not self._line.busy
-            ):
+            if left and self._put(data):
                 budget.left = left - 1
-                buffer.append(data)
-                buffer.spare_capacity = room
             else:
                 await self._writer.write(data)
         elif type(value) is bytes:
