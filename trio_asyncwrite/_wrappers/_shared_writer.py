@@ -169,7 +169,7 @@ class SharedWriter(Wrapper[W]):
         Cancellation: nothing happened; the message had not begun and is withdrawn.
         Checkpoints: if it waits, or if :ref:`the budget <budget>` is spent.
         """
-        if type(data) is bytes and self._put_at_once(data):
+        if type(data) is bytes and self.put(data):
             return len(data)
         return await super().write(data)
 
@@ -186,7 +186,7 @@ class SharedWriter(Wrapper[W]):
             :meth:`write_all_buf` it is at its end if the message has begun, else at its start.
         Checkpoints: if it waits, or if :ref:`the budget <budget>` is spent.
         """
-        if not (type(data) is bytes and self._put_at_once(data)):
+        if not (type(data) is bytes and self.put(data)):
             await write_message(self, Message(data, WHOLE, _see_through))
 
     async def write_all_buf(self, buf: Buf) -> None:
@@ -224,31 +224,27 @@ class SharedWriter(Wrapper[W]):
         """
         await write_all_file(self, part, _poll_file_through)
 
-    def _put_at_once(self, data: bytes) -> bool:
-        budget = self.lifecycle.fast
-        if (left := budget.left) and len(data) < FAST_SIZE and self.put(data):
-            budget.left = left - 1
-            return True
-        return False
-
     @trio.lowlevel.enable_ki_protection
     def put(self, data: bytes) -> bool:
-        """Accept a small message, if it has room in a buffer below and nobody goes first.
+        """Accept a small message, if a buffer below has room for it, and nobody goes first.
 
-        It comes to what :meth:`poll_write` does; through all layers that would take three times as
-        long. For layers above that send many small messages: the caller has seen that the
-        lifecycle's ``fast`` is not spent, and takes a unit of it afterwards.
+        It comes to what an await does that finds it so; through all layers that would take three
+        times as long. For layers above that send many small messages.
 
         Returns:
-            Whether it was accepted.
+            Whether it was accepted, and paid for with a unit of the budget.
         """
-        buffer = self.lifecycle.inner
+        lifecycle = self.lifecycle
+        budget = lifecycle.fast
         if (
-            type(buffer) is BufWriter
-            and (room := buffer.spare_capacity - len(data)) > 0
+            (left := budget.left)
+            and type(buffer := lifecycle.inner) is BufWriter
+            and (room := buffer.spare_capacity - (size := len(data))) > 0
+            and size < FAST_SIZE
             and buffer.lifecycle.refusal is None
             and not self._line.busy
         ):
+            budget.left = left - 1
             buffer.append(data)
             buffer.spare_capacity = room
             return True

@@ -117,18 +117,16 @@ class FramedWriter(trio.abc.SendChannel[bytes]):
                 data = self._headers[size] + value
             else:
                 data = self._encode_whole(value)
-            lifecycle = self._lifecycle
-            budget = lifecycle.fast
-            if not (left := budget.left) and budget.limit and budget is lifecycle.budget:
+            if self._put(data):
+                return
+            budget = self._lifecycle.fast
+            if not budget.left and budget.limit and budget is self._lifecycle.budget:
                 # Here it costs a fraction of what it costs in the shell.
                 await trio.lowlevel.checkpoint()
                 budget.left = budget.limit
-                budget = lifecycle.fast
-                left = budget.left
-            if left and self._put(data):
-                budget.left = left - 1
-            else:
-                await self._writer.write(data)
+                if self._put(data):
+                    return
+            await self._writer.write(data)
         elif type(value) is bytes:
             await self._write(self._encode(value))
         else:
