@@ -186,7 +186,7 @@ def test_many_at_once_are_those_that_come_one_by_one(
         assert isinstance(found, int) or (is_alike and found.next < size // len(frames))
 
 
-@pytest.mark.parametrize("count", [7, 8, 100])
+@pytest.mark.parametrize("count", [7, 8, 16, 100])
 @pytest.mark.parametrize("size", [0, 1, 64])
 def test_frames_of_one_size_are_found_at_once(size: int, count: int) -> None:
     codec = LengthDelimitedCodec()
