@@ -223,9 +223,9 @@ def test_frames_are_measured() -> None:
 
     process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
 
-    for name in ("FramedWriter over BufWriter", "FramedReader", "asyncio readexactly twice"):
+    for name in ("FramedWriter over BufWriter", "FramedReader.receive", "asyncio, mixed sizes"):
         assert f"\n{name} " in process.stdout
-    assert "FramedReader is " in process.stdout
+    assert "\nFramedReader.receive is " in process.stdout
 
 
 # ---- Comparing two checkouts ---------------------------------------------------------------

@@ -7,6 +7,7 @@ import struct
 import tracemalloc
 import weakref
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ import trio.testing
 from hypothesis import given, settings, strategies as st
 
 from trio_asyncwrite import AsyncRead, BufReader, NotReady, ReadWritePair, duplex, simplex
+from trio_asyncwrite._core._budget import current_budget
 from trio_asyncwrite.codecs import (
     Codec,
     DelimiterCodec,
@@ -69,6 +71,13 @@ class Source(AsyncRead):
 
 def from_chunks(codec: Codec, *chunks: bytes | BaseException) -> FramedReader:
     return FramedReader(Source(*chunks), codec)
+
+
+#: The two ways to the next frame.
+WAYS: dict[str, Callable[[FramedReader], Awaitable[bytes]]] = {
+    "receive": lambda frames: frames.receive(),
+    "async for": lambda frames: frames.__anext__(),
+}
 
 
 async def all_of(frames: FramedReader) -> list[bytes]:
@@ -135,14 +144,16 @@ def test_many_frames_in_any_pieces(data: st.DataObject) -> None:
     """Also while somebody takes bytes out of the reader between two frames, or puts some back."""
     name = data.draw(st.sampled_from(["lengths", "lines", "nulls"]))
     codec = {"lengths": LENGTHS, "lines": LINES, "nulls": NULLS}[name]
-    payloads = data.draw(st.lists(st.text("ab", max_size=9).map(str.encode), max_size=20))
+    size = data.draw(st.sampled_from([None, 0, 3]))  # any sizes, or one
+    texts = st.text("ab", min_size=size or 0, max_size=9 if size is None else size)
+    payloads = data.draw(st.lists(texts.map(str.encode), max_size=20))
     wire = b"".join(part for payload in payloads for part in codec.encode(payload))
     chunks, start = [], 0
     while start < len(wire):
-        size = data.draw(st.integers(1, 40))
-        chunks.append(wire[start : start + size])
-        start += size
-    actions = st.sampled_from(["receive", "receive", "now", "bytes", "back", "look"])
+        piece = data.draw(st.integers(1, 100))
+        chunks.append(wire[start : start + piece])
+        start += piece
+    actions = st.sampled_from(["receive", "next", "now", "bytes", "back", "look"])
 
     async def main() -> None:
         frames = from_chunks(codec, *chunks, b"")
@@ -155,6 +166,8 @@ def test_many_frames_in_any_pieces(data: st.DataObject) -> None:
             action = data.draw(actions)
             if action == "receive":
                 assert await frames.receive() == rest[0]
+            elif action == "next":
+                assert await frames.__anext__() == rest[0]
             elif action == "now":
                 try:
                     assert frames.receive_nowait() == rest[0]
@@ -176,6 +189,7 @@ def test_many_frames_in_any_pieces(data: st.DataObject) -> None:
             assert reader.position == position
         with pytest.raises(trio.EndOfChannel):
             await frames.receive()
+        assert await all_of(frames) == []
 
     trio.run(main)
 
@@ -248,7 +262,10 @@ async def test_what_somebody_else_has_put_back_is_searched() -> None:
     assert await frames.receive() == b"d"
 
 
-async def test_buffered_frames_make_no_trip_to_the_scheduler_within_the_budget() -> None:
+@each(WAYS, "receive")
+async def test_buffered_frames_make_no_trip_to_the_scheduler_within_the_budget(
+    receive: Callable[[FramedReader], Awaitable[bytes]],
+) -> None:
     frames = from_chunks(LENGTHS, *[(b"\0\0\0\1x" * 640)] * 2)
     steps = 0
 
@@ -257,20 +274,72 @@ async def test_buffered_frames_make_no_trip_to_the_scheduler_within_the_budget()
             nonlocal steps
             steps += 1
 
-    await frames.receive()
+    await receive(frames)
     instrument = Steps()
     trio.lowlevel.add_instrument(instrument)
     for _ in range(1279):
-        await frames.receive()
+        await receive(frames)
     trio.lowlevel.remove_instrument(instrument)
-    assert 8 <= steps <= 11
-    frames.reader.unread(b"\0\0\0\1x" * 200)
+    assert 9 <= steps <= 11
+
+
+@each(WAYS, "receive")
+async def test_cancelled_with_the_budget_spent_it_has_consumed_nothing(
+    receive: Callable[[FramedReader], Awaitable[bytes]],
+) -> None:
+    frames = from_chunks(LENGTHS, b"\0\0\0\1x" * 100)
+    await receive(frames)
+    current_budget().left = 0
     with trio.CancelScope() as scope:
         scope.cancel()
-        for _ in range(200):
-            await frames.receive()
+        await receive(frames)
     assert scope.cancelled_caught
-    assert frames.reader.remaining % 5 == 0
+    assert frames.reader.remaining == 5 * 99
+    assert await receive(frames) == b"x"
+    assert frames.reader.position == 5 * 2
+
+
+@each(WAYS, "receive")
+async def test_a_close_during_a_checkpoint_of_the_budget_is_seen(
+    receive: Callable[[FramedReader], Awaitable[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = from_chunks(LENGTHS, b"\0\0\0\1x" * 100)
+    await receive(frames)
+
+    async def checkpoint() -> None:
+        monkeypatch.undo()
+        await frames.aclose()
+
+    monkeypatch.setattr(trio.lowlevel, "checkpoint", checkpoint)
+    current_budget().left = 0
+    with pytest.raises(trio.ClosedResourceError):
+        await receive(frames)
+    assert frames.reader.remaining == 5 * 99
+
+
+@each(WAYS, "receive")
+async def test_who_comes_during_a_checkpoint_of_the_budget_is_not_disturbed(
+    receive: Callable[[FramedReader], Awaitable[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = from_chunks(LENGTHS, b"\0\0\0\1x" * 100)
+    await receive(frames)
+    async with trio.open_nursery() as nursery:
+
+        async def checkpoint() -> None:
+            monkeypatch.undo()
+            nonlocal other
+            other = await begin(nursery, partial(frames.reader.receive_exactly, 5 * 99 + 1))
+
+        other: Any = None
+        monkeypatch.setattr(trio.lowlevel, "checkpoint", checkpoint)
+        current_budget().left = 0
+        with pytest.raises(trio.BusyResourceError):
+            await receive(frames)
+        source = frames.reader.inner
+        assert isinstance(source, Source)
+        source.feed(b"y")
+    rest = b"\0\0\0\1x" * 99 + b"y"
+    assert other.outcome == f"returned {rest!r}"
 
 
 async def test_reading_on_after_the_own_direction_has_ended() -> None:

@@ -17,6 +17,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     Buf,
+    BufReader,
     BufWriter,
     Cursor,
     NotReady,
@@ -262,6 +263,38 @@ async def test_an_accepted_frame_is_completed_by_the_next_operation() -> None:
         nursery.start_soon(frames.flush)
         assert await reader.receive_some(100) == b"abcd"
     assert await end(frames, reader) == b"ef\n"
+
+
+async def test_a_small_frame_overtakes_nobody() -> None:
+    """Though the buffer has room for it: neither the rest of a frame, nor a task in the line."""
+    stream, below = simplex(4)
+    frames, reader = FramedWriter(BufWriter(stream, 20), LINES), BufReader(below)
+    await frames.send(b"x" * 30)
+    assert (frames.writer.held_bytes, frames.writer.inner.spare_capacity) == (27, 20)
+    async with trio.open_nursery() as nursery:
+        first = await begin(nursery, partial(frames.send, b"a"))
+        second = await begin(nursery, partial(frames.send, b"b"))
+        first.scope.cancel()
+        await begin(nursery, frames.flush)
+        assert await reader.receive_exactly(33) == b"x" * 30 + b"\nb\n"
+    assert (first.outcome, second.outcome) == ("cancelled", "returned None")
+    await frames.send(b"c")
+    assert await end(frames, reader) == b"c\n"
+
+
+async def test_frames_of_any_size_have_their_length_in_front() -> None:
+    """Also beyond the number of fields that a codec keeps."""
+    cursor = Cursor()
+    frames = FramedWriter(BufWriter(cursor), codec := LengthDelimitedCodec())
+    payloads = [bytes(size) for size in range(600)] * 2
+    for payload in payloads[:600]:
+        await frames.send(payload)
+    await frames.send_many(payloads[600:])
+    await frames.flush()
+    sent = [struct.pack(">I", len(payload)) + payload for payload in payloads]
+    assert cursor.getvalue() == b"".join(sent)
+    assert len(codec.headers) < 300
+    await frames.aclose()
 
 
 async def test_a_close_ends_frames_whole() -> None:

@@ -78,6 +78,19 @@ async def test_only_the_first_in_the_line_polls() -> None:
     assert not line.turns
 
 
+async def test_a_line_is_busy_while_somebody_or_something_goes_first() -> None:
+    line = Line()
+    assert not line.busy
+    first, second = line.enter(), line.enter()
+    line.keep_rest(has_rest=True)
+    for turn in (first, second, second):
+        assert line.busy
+        line.leave(turn)
+    assert line.busy
+    line.keep_rest(has_rest=False)
+    assert not line.busy
+
+
 def test_a_poll_that_fails_keeps_its_place_in_the_line() -> None:
     line = Line()
     place = line.enter()

@@ -35,6 +35,7 @@ from trio_asyncwrite.testing import (
 
 from .._streams import assert_leaves_no_cycle, clog, connected, drain, reset, tcp_pair
 from .._tls_helpers import duplex_1, duplex_7, open_tls, plain_pair
+from ..core._fakes import cut_short
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -203,7 +204,10 @@ async def test_small_messages_stay_in_the_buffer_below_without_a_checkpoint() ->
     assert cursor.getvalue() == b"abcd"
 
 
-@pytest.mark.parametrize("write", [SharedWriter.write, lambda one, d: one.write_all_buf(Buf(d))])
+@pytest.mark.parametrize(
+    "write",
+    [SharedWriter.write, SharedWriter.write_all, lambda one, d: one.write_all_buf(Buf(d))],
+)
 async def test_a_loop_of_small_messages_lets_others_run_and_be_cancelled(
     write: Callable[[SharedWriter[Any], bytes], Awaitable[object]],
 ) -> None:
@@ -216,13 +220,16 @@ async def test_a_loop_of_small_messages_lets_others_run_and_be_cancelled(
         assert writer.unsent_bytes <= 128
 
 
-async def test_one_in_128_small_messages_makes_a_checkpoint() -> None:
+@pytest.mark.parametrize("write", [SharedWriter.write, SharedWriter.write_all])
+async def test_one_in_128_small_messages_makes_a_checkpoint(
+    write: Callable[[SharedWriter[Any], bytes], Awaitable[object]],
+) -> None:
     in_a_row = longest = 0
     async with SharedWriter(BufWriter(Cursor())) as writer:
         for _ in range(400):
             try:
                 with trio.testing.assert_no_checkpoints():
-                    await writer.write(b"x")
+                    await write(writer, b"x")
             except AssertionError:
                 in_a_row = 0
             else:
@@ -279,7 +286,10 @@ async def test_nobody_is_overtaken_when_the_budget_is_spent() -> None:
     await writer.aclose()
 
 
-async def test_a_small_message_does_not_overtake_those_in_line() -> None:
+@pytest.mark.parametrize("write", [SharedWriter.write, SharedWriter.write_all])
+async def test_a_small_message_does_not_overtake_those_in_line(
+    write: Callable[[SharedWriter[Any], bytes], Awaitable[object]],
+) -> None:
     """Though the buffer has room for it."""
     inner, reader = simplex(4)
     writer = SharedWriter(BufWriter(inner, 100))
@@ -289,11 +299,49 @@ async def test_a_small_message_does_not_overtake_those_in_line() -> None:
             nursery,
             writer.flush,
             partial(writer.write_all, b"b" * 90),
-            partial(writer.write, b"c"),
+            partial(write, writer, b"c"),
             writer.shutdown,
         )
         assert await drain(reader) == b"a" * 50 + b"b" * 90 + b"c"
     await writer.aclose()
+
+
+@pytest.mark.parametrize("write", [SharedWriter.write, SharedWriter.write_all])
+@pytest.mark.parametrize("end", ["shutdown", "aclose", "failure"])
+async def test_a_small_message_is_refused_though_the_buffer_has_room(
+    write: Callable[[SharedWriter[Any], bytes], Awaitable[object]], end: str
+) -> None:
+    """Also if the buffer has ended without this writer's knowledge."""
+    inner = BufWriter(BrokenAfterWriter(Cursor(), limit=2), 100)
+    writer = SharedWriter(inner)
+    await write(writer, b"ab")
+    if end == "failure":
+        await inner.flush()
+        with pytest.raises(trio.BrokenResourceError):
+            await inner.write_all(b"c" * 200)
+    else:
+        await getattr(inner, end)()
+    with pytest.raises((trio.ClosedResourceError, trio.BrokenResourceError)):
+        await write(writer, b"d")
+    assert not writer.unsent_bytes
+    await writer.aclose()
+
+
+@pytest.mark.filterwarnings("ignore:.*a Buf was begun:ResourceWarning")
+@pytest.mark.parametrize("write", [SharedWriter.write, SharedWriter.write_all])
+async def test_a_small_message_does_not_come_into_an_unfinished_buf_of_the_buffer(
+    write: Callable[[SharedWriter[Any], bytes], Awaitable[object]],
+) -> None:
+    stream, reader = simplex(10)
+    writer = SharedWriter(inner := BufWriter(stream, 20))
+    await write(writer, b"ab")
+    buf = Buf(bytes(100))
+    await cut_short(partial(inner.write_all_buf, buf))
+    assert (buf.remaining, inner.spare_capacity) == (92, 20)
+    with pytest.raises(trio.BrokenResourceError, match="finish the Buf first"):
+        await write(writer, b"d")
+    await trio.aclose_forcefully(writer)
+    await reader.aclose()
 
 
 async def test_who_waits_for_a_write_sends_what_was_begun() -> None:

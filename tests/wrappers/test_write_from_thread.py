@@ -624,8 +624,24 @@ async def test_cancelled_in_the_last_flush_it_is_abandoned() -> None:
     await reader.aclose()
 
 
+def in_one_piece(file: io.BufferedWriter) -> None:
+    file.write(TEXT[:350])
+
+
+def in_pieces(file: io.BufferedWriter) -> None:
+    """Some of them are kept for the next trip, for a flush, and for the end."""
+    file.write(TEXT[:40])
+    file.write(TEXT[40:260])
+    file.write(TEXT[260:300])
+    file.flush()
+    file.write(TEXT[300:350])
+
+
 @torn_is_told
-async def test_cancelled_anywhere_it_is_whole_or_cut_short(autojump_clock: object) -> None:
+@pytest.mark.parametrize("write", [in_one_piece, in_pieces])
+async def test_cancelled_anywhere_it_is_whole_or_cut_short(
+    write: Callable[[io.BufferedWriter], None], autojump_clock: object
+) -> None:
     async def scenario(sweep: Sweep) -> None:
         writer, reader = simplex(100)
         received = bytearray()
@@ -633,9 +649,7 @@ async def test_cancelled_anywhere_it_is_whole_or_cut_short(autojump_clock: objec
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read_slowly, reader, received)
             with sweep:
-                await write_from_thread(
-                    writer, lambda file: file.write(TEXT[:350]), buffer_size=200
-                )
+                await write_from_thread(writer, write, buffer_size=200)
                 done = True
             await writer.aclose()
         if done or received in (b"", TEXT[:350]):

@@ -221,8 +221,16 @@ async def drive_buffered(
         *args: its arguments.
     """
     lifecycle = reader.lifecycle
-    lifecycle.budget = await spend(lifecycle.budget)
-    lift = claim_reading(reader)
+    budget = lifecycle.budget
+    if budget.left:
+        budget.left -= 1
+    else:
+        lifecycle.budget = await spend(budget)
+    lift = None
+    if lifecycle.reading or lifecycle.close or lifecycle.released or not lifecycle.attached:
+        lift = claim_reading(reader)
+    else:
+        lifecycle.reading = True
     try:
         while True:
             try:

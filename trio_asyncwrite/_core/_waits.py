@@ -108,9 +108,12 @@ async def first_of(
 class Line:
     """Tasks that use one writer, in the order of their coming: only the first in the line polls."""
 
-    __slots__ = ("holder", "turns")
+    __slots__ = ("_has_rest", "busy", "holder", "turns")
 
     def __init__(self) -> None:
+        #: How many must go before somebody who comes now: what a short cut past the line looks at.
+        self.busy: int = 0
+        self._has_rest = False
         #: The task that keeps the first place over several polls.
         self.holder: trio.lowlevel.Task | None = None
         #: The places that are taken, in order.
@@ -126,7 +129,17 @@ class Line:
             raise BusyRefusal("this task is in the middle of a message to this writer")
         turn = trio.Event()
         self.turns[turn] = None
+        self._count()
         return turn
+
+    def keep_rest(self, *, has_rest: bool) -> None:
+        """Say whether the rest of a message waits, which has to go before all others."""
+        self._has_rest = has_rest
+        self._count()
+
+    def _count(self) -> None:
+        # Not step by step: an interrupted task would leave it wrong for ever.
+        self.busy = len(self.turns) + self._has_rest
 
     def check(self, turn: trio.Event) -> None:
         """Return if it is the place's turn.
@@ -166,6 +179,7 @@ class Line:
     def leave(self, turn: trio.Event) -> None:
         """Give the place up, if it is still held."""
         self.turns.pop(turn, None)
+        self._count()
         for first in self.turns:
             first.set()
             break

@@ -30,7 +30,7 @@ import trio.abc
 
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
-from trio_asyncwrite._core._budget import POLL_COST
+from trio_asyncwrite._core._budget import FAST_SIZE, POLL_COST
 from trio_asyncwrite._core._buf import Buf
 from trio_asyncwrite._core._checks import byte_view, checked_buffers
 from trio_asyncwrite._core._errors import NotReady
@@ -63,6 +63,7 @@ from trio_asyncwrite._core._waits import Line, OneForAll
 from trio_asyncwrite._core._write_file import file_rate, poll_file, write_all_file
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
+from ._buf_writer import BufWriter
 from ._wrapper import Wrapper
 
 if TYPE_CHECKING:
@@ -143,8 +144,7 @@ class SharedWriter(Wrapper[W]):
     @property
     def spare_capacity(self) -> int:  # type: ignore[override]
         """The capacity of the writer below, while nobody stands in line."""
-        is_free = self._rest is None and not self._line.turns
-        return self.inner.spare_capacity if is_free else 0
+        return 0 if self._line.busy else self.inner.spare_capacity
 
     @answer
     def keeps_messages(self) -> bool:
@@ -169,6 +169,8 @@ class SharedWriter(Wrapper[W]):
         Cancellation: nothing happened; the message had not begun and is withdrawn.
         Checkpoints: if it waits, or if :ref:`the budget <budget>` is spent.
         """
+        if type(data) is bytes and self.put(data):
+            return len(data)
         return await super().write(data)
 
     async def write_all(self, data: Buffer) -> None:
@@ -184,7 +186,8 @@ class SharedWriter(Wrapper[W]):
             :meth:`write_all_buf` it is at its end if the message has begun, else at its start.
         Checkpoints: if it waits, or if :ref:`the budget <budget>` is spent.
         """
-        await write_message(self, Message(data, WHOLE, _see_through))
+        if not (type(data) is bytes and self.put(data)):
+            await write_message(self, Message(data, WHOLE, _see_through))
 
     async def write_all_buf(self, buf: Buf) -> None:
         """Write ``buf`` as one message. See :meth:`AsyncWrite.write_all_buf`.
@@ -220,6 +223,32 @@ class SharedWriter(Wrapper[W]):
         Cancellation: resumable; ``part`` is at its end if the message has begun, else at its start.
         """
         await write_all_file(self, part, _poll_file_through)
+
+    @trio.lowlevel.enable_ki_protection
+    def put(self, data: bytes) -> bool:
+        """Accept a small message, if a buffer below has room for it, and nobody goes first.
+
+        It comes to what an await does that finds it so; through all layers that would take three
+        times as long. For layers above that send many small messages.
+
+        Returns:
+            Whether it was accepted, and paid for with a unit of the budget.
+        """
+        lifecycle = self.lifecycle
+        budget = lifecycle.fast
+        if (
+            (left := budget.left)
+            and type(buffer := lifecycle.inner) is BufWriter
+            and (room := buffer.spare_capacity - (size := len(data))) > 0
+            and size < FAST_SIZE
+            and buffer.lifecycle.refusal is None
+            and not self._line.busy
+        ):
+            budget.left = left - 1
+            buffer.append(data)
+            buffer.spare_capacity = room
+            return True
+        return False
 
     @trio.lowlevel.enable_ki_protection
     def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
@@ -305,11 +334,15 @@ class SharedWriter(Wrapper[W]):
 
     def _keep(self, rest: bytes) -> None:
         """Keep what the writer below has not taken of a message."""
-        self._rest = Buf(rest)
-        hold(self)
+        self._hold_rest(Buf(rest))
         # The message is accepted, whatever comes now; a failure has broken this writer, too.
         with contextlib.suppress(Exception):
             self.push_rest()
+
+    def _hold_rest(self, rest: Buf | FilePart) -> None:
+        self._rest = rest
+        self._line.keep_rest(has_rest=True)
+        hold(self)
 
     def _begin_file(self, part: FilePart, size: int) -> int:
         """Offer a large file to the writer below; if it takes some, keep the rest, as a file."""
@@ -325,8 +358,7 @@ class SharedWriter(Wrapper[W]):
             if not self._poll_below(poll_file, message):
                 return 0  # it was truncated meanwhile
             if message:
-                self._rest = message
-                hold(self)
+                self._hold_rest(message)
         finally:
             if self._rest is not message:
                 message.release()
@@ -351,6 +383,7 @@ class SharedWriter(Wrapper[W]):
                 self._push_file(rest)
             if not rest:
                 self._rest = None
+                self._line.keep_rest(has_rest=False)
                 let_go(self)
                 return
         raise NotReady(trio.lowlevel.checkpoint)

@@ -5,7 +5,8 @@ Theory of operation
 
 ``function`` runs in a worker thread and writes to an :class:`io.BufferedWriter`. Whenever that is
 full, the thread stops in ``_Raw.write``, and the task that waits for the thread hands the bytes to
-the writer: that is the back-pressure.
+the writer: that is the back-pressure. A trip takes 0.1 ms, so a small piece is kept for the next
+one: for example the header of a zip member, which a BufferedWriter hands over before the member.
 
 **All output is one message**, so the writer is claimed, or the first place in its line is kept,
 until the end; ``_Output`` is the message's progress, which a close finds in the lifecycle.
@@ -95,6 +96,7 @@ async def write_from_thread(
         *args: its other arguments.
         buffer_size: how many bytes to collect before they are handed to the writer. A larger
             write goes past the buffer, in pieces of 1 MiB at most, or of this size if that is more.
+            So the memory is that of one piece, and one and a half buffers.
         limiter: limits how many threads run at once, as with ``trio.to_thread.run_sync``.
 
     Returns:
@@ -127,7 +129,7 @@ async def write_from_thread(
     lifecycle.calls += (output,)
     line = lifecycle.line
     turn = None
-    raw = _Raw(target, output, lift, max(buffer_size, _PIECE_SIZE))
+    raw = _Raw(target, output, lift, buffer_size)
     file = _File(raw, buffer_size)
     try:
         if line is not None:
@@ -136,6 +138,7 @@ async def write_from_thread(
             line.holder = trio.lowlevel.current_task()
         result = await trio.to_thread.run_sync(_call, file, raw, function, args, limiter=limiter)
         raw.raise_error()
+        await raw.write_kept()
         output.flushing = output.sends = True
         await raw.flush_target()
         resumed(target)
@@ -251,11 +254,14 @@ class _Raw(io.RawIOBase):
     #: As the files of open() have it; gzip looks at it.
     mode = "wb"
 
-    def __init__(self, target: AsyncWrite, output: _Output, lift: object, piece_size: int) -> None:
+    def __init__(self, target: AsyncWrite, output: _Output, lift: object, buffer_size: int) -> None:
         self._target = target
         self._output = output
         self._lift = lift
-        self._piece_size = piece_size
+        self._piece_size = max(buffer_size, _PIECE_SIZE)
+        # What goes with the next trip; and how many bytes that may be.
+        self._kept = bytearray()
+        self._limit = buffer_size // 2
         #: The first failure of a write or flush.
         self.failure: BaseException | None = None
         #: What the call has raised, or will raise.
@@ -277,25 +283,45 @@ class _Raw(io.RawIOBase):
         return True
 
     def write(self, data: Buffer, /) -> int:
-        """Let the task write some of ``data``, and wait until that is done."""
-        with memoryview(data) as view, view.cast("B") as octets:
+        """Keep ``data``, or let the task write some of it, and wait until that is done."""
+        with (
+            memoryview(data) as view,
+            view.cast("B") as octets,
+            octets[: self._piece_size] as piece,
+        ):
+            size = len(piece)
+            if self.is_over:
+                return size
+            kept = self._kept
+            if len(kept) + size <= self._limit and self.failure is None:
+                kept += piece
+                return size
             # A copy: the bytes of a BufferedWriter are not kept alive by a view of them.
-            piece = bytes(octets[: self._piece_size])
-        if piece and not self.is_over:
-            trio.from_thread.run(self._write, piece)
-        return len(piece)
+            copy = b"".join((kept, piece))
+        trio.from_thread.run(self._write, copy)
+        return size
 
     def flush_writer(self) -> None:
         """Let the task flush the writer, and wait until that is done."""
         if not self.is_over:
-            trio.from_thread.run(self.flush_target)
+            trio.from_thread.run(self._flush)
 
     @trio.lowlevel.enable_ki_protection
-    async def _write(self, piece: bytes) -> None:
-        message = Message(piece, WHOLE)
-        await self._drive(self._poll, message, is_full=False)
+    async def _write(self, data: bytes) -> None:
+        """Write ``data``, in the task; what was kept is at its front."""
+        self._kept = bytearray()
+        await self._drive(self._poll, Message(data, WHOLE), is_full=False)
 
     @trio.lowlevel.enable_ki_protection
+    async def _flush(self) -> None:
+        await self.write_kept()
+        await self.flush_target()
+
+    async def write_kept(self) -> None:
+        """Write what was kept, in the task."""
+        if self._kept:
+            await self._write(bytes(self._kept))
+
     async def flush_target(self) -> None:
         """Flush the writer, in the task."""
         await self._drive(poll_flush, self._target, is_full=True)

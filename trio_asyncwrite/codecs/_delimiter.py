@@ -104,14 +104,21 @@ class DelimiterCodec(Fast):
 
     def encode_whole(self, frame: bytes, /) -> bytes:
         """The encoded frame in one piece. See :meth:`Codec.encode`."""
-        return b"".join(self.encode(frame))
+        whole = frame + self._delimiter
+        size = len(frame)
+        # Where a reader would find it; earlier also if it begins at the frame's end.
+        if size > self._max_size or whole.find(self._delimiter) != size:
+            self.encode(frame)  # raises
+        return whole
 
     def locate_all(self, data: bytes, /) -> tuple[list[bytes], int]:
         """All complete frames at the front of ``data``. See :meth:`Codec.locate`."""
         frames = data.split(self._delimiter)
-        del frames[-1]  # what follows the last delimiter
-        frames = frames[: count_up_to(self._max_size, frames)]
-        return frames, sum(map(len, frames)) + len(self._delimiter) * len(frames)
+        size = len(data) - len(frames.pop())
+        if size > self._max_size and (count := count_up_to(self._max_size, frames)) < len(frames):
+            del frames[count:]
+            size = sum(map(len, frames)) + len(self._delimiter) * count
+        return frames, size
 
     def size_of_first(self, data: bytearray, /) -> int:
         """How many bytes the first frame is. See :meth:`Codec.locate`."""

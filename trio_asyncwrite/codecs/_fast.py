@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import abc
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
 #: How many bytes to look at ahead, at most; a read brings as many.
 WINDOW: Final = 65536
@@ -18,10 +19,10 @@ class Fast(metaclass=abc.ABCMeta):
     It gives the same results as its ``encode`` and ``locate``.
     """
 
-    # For a codec that only puts a length in front: makes it of a number of bytes. And for how many
-    # at most.
-    header_of: Callable[[int], bytes] | None = None
-    header_limit: int = 0
+    # For a codec that only puts a length in front: what it is, by the number of bytes. And for how
+    # many bytes at most; none, by default.
+    headers: Mapping[int, bytes] = MappingProxyType({})
+    header_limit: int = -1
 
     @abc.abstractmethod
     def encode_whole(self, frame: bytes, /) -> bytes:

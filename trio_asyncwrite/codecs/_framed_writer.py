@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, cast, final
 
@@ -12,14 +13,13 @@ import trio.abc
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._shell import claim, leave
 from trio_asyncwrite._core._stack import poll_below
-from trio_asyncwrite._wrappers._buf_writer import BufWriter
 from trio_asyncwrite._wrappers._shared_writer import SharedWriter
 
 from ._checks import check_codec, frame_view, wrong_parts
 from ._fast import Fast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
     from typing_extensions import Buffer
@@ -70,9 +70,13 @@ class FramedWriter(trio.abc.SendChannel[bytes]):
             self._writer = SharedWriter(inner)
         self._codec = codec
         self._encode = codec.encode
-        self._fast = codec if isinstance(codec, Fast) else None
-        self._header_of = None if self._fast is None else self._fast.header_of
-        self._header_limit = 0 if self._fast is None else self._fast.header_limit
+        self._encode_whole: Callable[[bytes], bytes] = functools.partial(_encode_whole, codec)
+        self._headers: Mapping[int, bytes] = {}
+        self._header_limit = -1
+        if isinstance(codec, Fast):
+            self._encode_whole = codec.encode_whole
+            self._headers, self._header_limit = codec.headers, codec.header_limit
+        self._put = self._writer.put
         self._lifecycle = self._writer.lifecycle
         assert self._lifecycle.line is not None
         self._line = self._lifecycle.line
@@ -108,34 +112,21 @@ class FramedWriter(trio.abc.SendChannel[bytes]):
 
         Source: ``futures::SinkExt::feed``.
         """
-        if type(value) is bytes and len(value) < _WORTH_GATHERING:
-            lifecycle = self._lifecycle
-            budget = lifecycle.fast
-            if not budget.left and budget.limit and budget is lifecycle.budget:
+        if type(value) is bytes and (size := len(value)) < _WORTH_GATHERING:
+            if size <= self._header_limit:
+                data = self._headers[size] + value
+            else:
+                data = self._encode_whole(value)
+            if self._put(data):
+                return
+            budget = self._lifecycle.fast
+            if not budget.left and budget.limit and budget is self._lifecycle.budget:
                 # Here it costs a fraction of what it costs in the shell.
                 await trio.lowlevel.checkpoint()
                 budget.left = budget.limit
-                budget = lifecycle.fast
-            header_of = self._header_of
-            if header_of is not None and len(value) <= self._header_limit:
-                data = header_of(len(value)) + value
-            else:
-                data = self._encode_whole(value)
-            # What SharedWriter.write() comes to if nothing is in the way; through all its layers it
-            # would take three times as long.
-            buffer = lifecycle.inner
-            if (
-                budget.left
-                and type(buffer) is BufWriter
-                and buffer.lifecycle.refusal is None
-                and (room := buffer.spare_capacity - len(data)) > 0
-                and not (self._line.turns or lifecycle.holding)
-            ):
-                budget.left -= 1
-                buffer.append(data)
-                buffer.spare_capacity = room
-            else:
-                await self._writer.write(data)
+                if self._put(data):
+                    return
+            await self._writer.write(data)
         elif type(value) is bytes:
             await self._write(self._encode(value))
         else:
@@ -170,30 +161,26 @@ class FramedWriter(trio.abc.SendChannel[bytes]):
         with contextlib.ExitStack() as views:
             pieces: list[bytes | bytearray | memoryview] = []
             gathers = False
-            encode_whole = self._encode_whole if self._fast is None else self._fast.encode_whole
+            headers, limit = self._headers, self._header_limit
             for value in values:
-                if type(value) is bytes and len(value) < _WORTH_GATHERING:
-                    pieces.append(encode_whole(value))
+                if type(value) is bytes and (size := len(value)) < _WORTH_GATHERING:
+                    if size <= limit:
+                        pieces += (headers[size], value)
+                    else:
+                        pieces.append(self._encode_whole(value))
                     continue
                 gathers = True
                 frame = value if type(value) is bytes else views.enter_context(frame_view(value))
                 parts = self._encode(frame)
-                self._check(parts)
+                _check(self._codec, parts)
                 pieces.extend(parts)
             if gathers:
                 await self._writer.write_vectored(pieces)
             elif pieces:
                 await self._writer.write(b"".join(pieces))
 
-    def _encode_whole(self, frame: bytes) -> bytes:
-        if self._fast is not None:
-            return self._fast.encode_whole(frame)
-        parts = self._encode(frame)
-        self._check(parts)
-        return b"".join(parts)
-
     async def _write(self, parts: Parts) -> None:
-        self._check(parts)
+        _check(self._codec, parts)
         await self._writer.write_vectored(parts)
 
     @trio.lowlevel.enable_ki_protection
@@ -221,7 +208,7 @@ class FramedWriter(trio.abc.SendChannel[bytes]):
                 self._poll(self._encode(view))
 
     def _poll(self, parts: Parts) -> None:
-        self._check(parts)
+        _check(self._codec, parts)
         writer = self._writer
         claim(writer, writing=True)
         try:
@@ -232,17 +219,6 @@ class FramedWriter(trio.abc.SendChannel[bytes]):
             raise trio.WouldBlock from None
         finally:
             leave(writer)
-
-    def _check(self, parts: object) -> None:
-        # An iterator would be used up by this look at it, and nothing would be written. (Not
-        # isinstance, after which type checkers know less than before.)
-        if issubclass(type(parts), Sequence):
-            try:
-                if sum(len(memoryview(part).cast("B")) for part in cast("Parts", parts)):
-                    return
-            except TypeError:
-                pass
-        wrong_parts(self._codec, parts)
 
     async def flush(self) -> None:
         """Wait until all frames accepted so far have been handed to the innermost transport.
@@ -283,3 +259,21 @@ class FramedWriter(trio.abc.SendChannel[bytes]):
 
     def __repr__(self) -> str:
         return f"<FramedWriter of {self._codec!r} over {self._writer.inner!r}>"
+
+
+def _encode_whole(codec: Codec, frame: bytes) -> bytes:
+    parts = codec.encode(frame)
+    _check(codec, parts)
+    return b"".join(parts)
+
+
+def _check(codec: Codec, parts: object) -> None:
+    # An iterator would be used up by this look at it, and nothing would be written. (Not
+    # isinstance, after which type checkers know less than before.)
+    if issubclass(type(parts), Sequence):
+        try:
+            if sum(len(memoryview(part).cast("B")) for part in cast("Parts", parts)):
+                return
+        except TypeError:
+            pass
+    wrong_parts(codec, parts)

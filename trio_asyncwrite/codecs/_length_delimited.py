@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, cast, final
 
@@ -15,7 +16,7 @@ from ._frame import Frame
 from ._search import count_up_to
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from typing_extensions import Buffer
 
@@ -26,6 +27,15 @@ DEFAULT_MAX_SIZE: Final = 8 * 1024 * 1024
 _LETTERS: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
 _ORDERS: Final = {"big": ">", "little": "<"}
 _MAX_FIELD: Final = 8
+
+# From how many frames on it is worth a look whether all have one size; the look costs one frame.
+_ALIKE: Final = 8
+
+# How many to cut at once: to make a format for all of them would take as long as to use it.
+_GROUP: Final = 16
+
+# How many fields a codec keeps: some 30 KB.
+_KEPT: Final = 256
 
 # By the constructor of its base, which takes a third of the time.
 _new_frame: Final[Callable[[type[Frame], tuple[int, int, int]], Frame]] = cast("Any", tuple).__new__
@@ -81,15 +91,22 @@ class LengthDelimitedCodec(Fast):
         self._to_end = size + adjust
         self._limit = size + self._max_size
         self._pack: Callable[[int], bytes]
-        self._unpack: Callable[[bytes | bytearray, int], tuple[int]]
+        # Of a field alone, and at a place in a buffer.
+        self._unpack: Callable[[bytes], tuple[int]]
+        self._unpack_from: Callable[[bytes | bytearray, int], tuple[int]]
         if size in _LETTERS:
             field = struct.Struct(_ORDERS[byteorder] + _LETTERS[size])
-            self._pack, self._unpack = field.pack, field.unpack_from
+            self._pack, self._unpack, self._unpack_from = (
+                field.pack,
+                field.unpack,
+                field.unpack_from,
+            )
             if not adjust:
-                self.header_of: Callable[[int], bytes] | None = field.pack
+                self.headers: Mapping[int, bytes] = _Headers(field.pack)
                 self.header_limit: int = self._max_size
         else:
-            self._pack, self._unpack = self._pack_odd, self._unpack_odd
+            self._pack = self._pack_odd
+            self._unpack = self._unpack_from = self._unpack_odd
 
     @property
     def max_size(self) -> int:
@@ -130,7 +147,7 @@ class LengthDelimitedCodec(Fast):
         there, size = len(buffer), self._size
         if there < size:
             return size
-        end: int = self._unpack(buffer, 0)[0] + self._to_end
+        end: int = self._unpack_from(buffer, 0)[0] + self._to_end
         if not size <= end <= self._limit:
             self._refuse(end - size)
         if end > there:
@@ -146,23 +163,63 @@ class LengthDelimitedCodec(Fast):
 
     def locate_all(self, data: bytes, /) -> tuple[list[bytes], int]:
         """All complete frames at the front of ``data``. See :meth:`Codec.locate`."""
-        size, adjust, unpack = self._size, self._adjust, self._unpack
+        frames, end = self._locate_alike(data) or self._locate_each(data)
+        if end > self._max_size and (count := count_up_to(self._max_size, frames)) < len(frames):
+            del frames[count:]
+            end = sum(map(len, frames)) + self._size * count
+        return frames, end
+
+    def _locate_alike(self, data: bytes) -> tuple[list[bytes], int] | None:
+        """All frames, if they have one size: struct cuts them in a fifth of the time."""
+        size = self._size
+        field = data[:size]
+        if len(field) < size:
+            return None
+        step = self._unpack(field)[0] + self._to_end
+        count = len(data) // step if step >= size else 0
+        end = step * count
+        # First the last one: where sizes differ, that is all that it costs.
+        if (
+            count < _ALIKE
+            or not data.startswith(field, end - step)
+            or any(data[i:end:step] != field[i : i + 1] * count for i in range(size))
+        ):
+            return None
+        one = f"{size}x{step - size}s"
+        rest = count % _GROUP
+        whole = end - step * rest
         frames: list[bytes] = []
-        begin, there = size, len(data)
-        while begin <= there:
-            end = begin + unpack(data, begin - size)[0] + adjust
-            if end > there or end < begin:
-                break
-            frames.append(data[begin:end])
-            begin = end + size
-        if there > self._max_size:
-            frames = frames[: count_up_to(self._max_size, frames)]
-            return frames, sum(map(len, frames)) + size * len(frames)
-        return frames, begin - size
+        for group in struct.iter_unpack(one * _GROUP, memoryview(data)[:whole]):
+            frames += group
+        frames += struct.unpack_from(one * rest, data, whole)
+        return frames, end
+
+    def _locate_each(self, data: bytes) -> tuple[list[bytes], int]:
+        """All frames, one after the other."""
+        size, adjust, unpack = self._size, self._adjust, self._unpack
+        file = io.BytesIO(data)
+        read, field = file.read, b""
+        frames: list[bytes] = []
+        try:
+            while True:
+                field = read(size)
+                frames.append(read(unpack(field)[0] + adjust))
+        except struct.error:  # the field is incomplete
+            end = len(data) - len(field)
+        except OverflowError:  # nothing can be so long
+            end = file.tell() - size
+        if frames:
+            # The last one was cut short, or has a negative length, if it is not as long as it says.
+            last = len(frames[-1])
+            begin = end - last
+            if unpack(data[begin - size : begin])[0] + adjust != last:
+                del frames[-1]
+                end = begin - size
+        return frames, end
 
     def size_of_first(self, data: bytearray, /) -> int:
         """How many bytes the first frame is. See :meth:`Codec.locate`."""
-        return self._unpack(data, 0)[0] + self._to_end
+        return self._unpack_from(data, 0)[0] + self._to_end
 
     def _refuse(self, size: int) -> NoReturn:
         if size < 0:
@@ -176,11 +233,29 @@ class LengthDelimitedCodec(Fast):
     def _pack_odd(self, length: int) -> bytes:
         return length.to_bytes(self._size, self._byteorder)
 
-    def _unpack_odd(self, buffer: bytes | bytearray, start: int) -> tuple[int]:
-        return (int.from_bytes(buffer[start : start + self._size], self._byteorder),)
+    def _unpack_odd(self, buffer: bytes | bytearray, start: int = 0) -> tuple[int]:
+        field = buffer[start : start + self._size]
+        if len(field) < self._size:
+            raise struct.error  # as a Struct does
+        return (int.from_bytes(field, self._byteorder),)
 
     def __repr__(self) -> str:
         return (
             f"<LengthDelimitedCodec: {counted(self._size, 'byte')}, {self._byteorder}-endian, "
             f"max_size={self._max_size}, adjust={self._adjust}>"
         )
+
+
+@final
+class _Headers(dict[int, bytes]):
+    """Fields by the lengths that they say. Some are kept: to make one takes as long as to send."""
+
+    def __init__(self, pack: Callable[[int], bytes]) -> None:
+        super().__init__()
+        self._pack = pack
+
+    def __missing__(self, length: int) -> bytes:
+        field = self._pack(length)
+        if len(self) < _KEPT:
+            self[length] = field
+        return field

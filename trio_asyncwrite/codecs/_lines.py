@@ -99,19 +99,20 @@ class LinesCodec(Fast):
 
     def encode_whole(self, frame: bytes, /) -> bytes:
         """The encoded line in one piece. See :meth:`Codec.encode`."""
-        if len(frame) > self._max_size or _NEWLINE in frame or frame.endswith(b"\r"):
+        if len(frame) > self._max_size or _LF in frame or (frame and frame[-1] == _CR):
             self.encode(frame)  # raises
         return frame + _NEWLINE
 
     def locate_all(self, data: bytes, /) -> tuple[list[bytes], int]:
         """All complete lines at the front of ``data``. See :meth:`Codec.locate`."""
         ended = data.split(_NEWLINE)
-        del ended[-1]  # what follows the last end of a line
+        size = len(data) - len(ended.pop())
         lines = ended
         if b"\r" in data:
             lines = [line[:-1] if line.endswith(b"\r") else line for line in ended]
-        count = count_up_to(self._max_size, lines)
-        return lines[:count], sum(map(len, ended[:count])) + count
+        if size > self._max_size and (count := count_up_to(self._max_size, lines)) < len(lines):
+            return lines[:count], sum(map(len, ended[:count])) + count
+        return lines, size
 
     def size_of_first(self, data: bytearray, /) -> int:
         """How many bytes the first line is. See :meth:`Codec.locate`."""

@@ -13,7 +13,7 @@ def contains(frame: bytes | memoryview, delimiter: bytes) -> bool:
 
 
 def count_up_to(max_size: int, frames: list[bytes]) -> int:
-    """How many frames stand before the first that is too large."""
-    if not frames or max(map(len, frames)) <= max_size:
+    """How many of ``frames``, at least one, stand before the first that is too large."""
+    if max(map(len, frames)) <= max_size:
         return len(frames)
     return next(number for number, frame in enumerate(frames) if len(frame) > max_size)

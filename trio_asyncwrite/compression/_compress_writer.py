@@ -29,7 +29,6 @@ import trio.abc
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import (
-    accepted,
     byte_view,
     check_buffers,
     check_data,
@@ -37,6 +36,7 @@ from trio_asyncwrite._core._checks import (
 )
 from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._errors import NotReady
+from trio_asyncwrite._core._shell import poll_data
 from trio_asyncwrite._core._stack import (
     begin_shutdown,
     check_nothing_held_above,
@@ -294,18 +294,18 @@ class CompressWriter(AsyncWrite, Generic[W]):
                 raise NotReady(encoding.wait)
             self._encoding = None
             self._out = self._call(encoding.collect)
-        if self._out:
+        if out := self._out:
             inner = self.inner
-            size = len(self._out)
-            while self._passed < size:
-                rest = memoryview(self._out)[self._passed :] if self._passed else self._out
+            size = len(out)
+            while (passed := self._passed) < size:
                 try:
-                    self._passed += accepted(inner.poll_write(rest), len(rest), inner)
+                    passed += poll_data(inner, memoryview(out)[passed:] if passed else out)
                 except NotReady:
                     raise
                 except BaseException as exc:
                     fail(inner, exc)
                     raise
+                self._passed = passed
                 if not self._has_begun:
                     self._begin_to_show()
             self._out, self._passed = b"", 0
@@ -326,7 +326,8 @@ class CompressWriter(AsyncWrite, Generic[W]):
         size = len(data)
         if not size:
             return 0
-        if not (size >= _WORTH_A_THREAD and self._begin(self._compress, bytes(data))):
+        in_thread = self._offload and size >= _WORTH_A_THREAD
+        if not (in_thread and self._begin(self._compress, bytes(data))):
             # An encoder of a user's may keep what it gets, and a view must not be kept.
             self._out = self._call(self._compress, data if self._takes_views else bytes(data))
         if not self._plain:
