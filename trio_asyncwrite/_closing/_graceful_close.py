@@ -289,13 +289,13 @@ class GracefulClose:
         self.delivered = (
             unacknowledged == 0
             and self.state is State.WHOLE
-            and not any(held_by(layer) for layer in close.layers)
+            and not any(map(close.held_by, close.layers))
             and all(
                 layer.epilogue in (Epilogue.NOTHING, Epilogue.CLOSE_NOTIFY)
                 for layer in close.layers
             )
         )
-        if not self.joins and any(one.lifecycle.released for one in writing_chain(writer)):
+        if not self.joins and self._was_closed_below():
             self._note(_was_closed())
         if any(layer.was_reset for layer in close.layers):
             self._note(trio.BrokenResourceError("the connection had been reset before"))
@@ -312,6 +312,15 @@ class GracefulClose:
             )
             if not self._sent_at_once:
                 self._wake_foreign_readers()
+
+    def _was_closed_below(self) -> bool:
+        """Whether the stream was; of several, the one that reports tell of."""
+        one: Layer | None = self.writer
+        while one is not None:
+            if one.lifecycle.released:
+                return True
+            one = one.lifecycle.inner
+        return False
 
     def _drain_source(self) -> trio.abc.ReceiveStream | None:
         """What to read to its end: whichever layer is closed, the same.
