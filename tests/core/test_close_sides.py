@@ -15,6 +15,7 @@ from trio_asyncwrite import (
     BufWriter,
     CloseOutcome,
     Epilogue,
+    InspectWriter,
     NotReady,
     TeeWriter,
     abort,
@@ -341,6 +342,23 @@ async def test_what_is_lost_above_is_missed_on_all_sides(
         with pytest.raises(trio.BrokenResourceError):
             await drain(end)
     assert two.closed
+
+
+@KINDS
+async def test_a_failure_above_is_told_by_the_first_close(make: Callable[..., AsyncWrite]) -> None:
+    """An inspecting function fails after the bytes have gone."""
+
+    def fails(view: memoryview) -> None:
+        raise ZeroDivisionError
+
+    inner, other = Wire(math.inf), Wire(math.inf)
+    upper = InspectWriter(make(inner, other), fails)
+    await upper.write(b"hello")
+    with pytest.raises(ZeroDivisionError), resource_warnings():
+        await inner.aclose()
+    assert inner.sent == b"hello"
+    with resource_warnings():
+        await upper.aclose()
 
 
 @KINDS

@@ -725,11 +725,13 @@ class Close(Closer):
             if lifecycle.released or lifecycle.failure is not None or lifecycle.torn is Torn.ABOVE:
                 continue
             for lower in self._ended_below(layer):
-                if held_for(layer, lower) == 0:
-                    continue  # that it holds something for others is no reason to wait
+                if layer.overrides_poll_flush_side and held_for(layer, lower) == 0:
+                    continue
                 try:
+                    # Also if nothing is held: it may have a failure to tell.
                     self._poll_layer(layer, "poll_flush_side", lower)
                 except NotReady as not_ready:
+                    # That something is held for others is no reason to wait.
                     if held_for(layer, lower) != 0:
                         wait = wait or not_ready.wait
         if wait is not None:
