@@ -12,11 +12,14 @@ import trio.testing
 
 from trio_asyncwrite import (
     AsyncWrite,
+    Buf,
     BufWriter,
     CloseOutcome,
     Epilogue,
     InspectWriter,
+    LineWriter,
     NotReady,
+    SharedWriter,
     TeeWriter,
     abort,
     close_gracefully,
@@ -25,7 +28,7 @@ from trio_asyncwrite import (
 )
 
 from .._streams import drain
-from ._fakes import Encoding, Wire, begin, resource_warnings, run_cancelled
+from ._fakes import Encoding, Wire, begin, cut_short, resource_warnings, run_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -81,6 +84,22 @@ class Fan(AsyncWrite):
 
     def __repr__(self) -> str:
         return "<Fan>"
+
+
+class OneAtATime(AsyncWrite):
+    """Takes a byte of each message, and then nothing for a while."""
+
+    def __init__(self, inner: AsyncWrite) -> None:
+        self.inner = inner
+        self.has_room = True
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        self.lifecycle.check_write(self)
+        if not self.has_room:
+            raise NotReady(trio.sleep_forever)
+        self.has_room = False
+        count: int = self.inner.poll_write(data[:1])
+        return count
 
 
 class Ended(Encoding):
@@ -169,7 +188,9 @@ async def test_a_side_that_is_cut_off_does_not_spoil_the_others(
     assert other.releases == ["release False"]
     await inner.write_all(b"!")
     with resource_warnings() as messages:
-        report = await close_gracefully(layer, linger=1)
+        # What it covers is that stream, and the layer. A report of the layer would cover both.
+        report = await close_gracefully(inner, linger=1)
+        assert layer.closed
         del layer
     assert (report.outcome, report.unsent_bytes) == (CloseOutcome.PEER_SILENT, 0)
     assert messages == []
@@ -362,6 +383,23 @@ async def test_a_failure_above_is_told_by_the_first_close(make: Callable[..., As
 
 
 @KINDS
+async def test_what_is_lost_above_by_a_failure_is_told_though_the_close_is_cancelled(
+    make: Callable[..., AsyncWrite],
+) -> None:
+    """The failure cannot be raised then."""
+    inner, other = Wire(math.inf), Wire(math.inf)
+    upper = BufWriter(make(inner, other))
+    await upper.write_all(b"hello")
+    inner.error = OSError("gone")
+    with resource_warnings() as messages:
+        assert (await run_cancelled(inner.aclose)).outcome == "cancelled"
+    assert len(messages) == 1
+    assert "5 bytes that it had accepted were never sent" in messages[0]
+    with resource_warnings():
+        await upper.aclose()
+
+
+@KINDS
 @pytest.mark.parametrize("end", [lambda one: one.aclose(), abort, close_gracefully])
 async def test_an_epilogue_that_was_lost_with_one_side_is_missed_on_the_others(
     make: Callable[..., AsyncWrite],
@@ -382,9 +420,88 @@ async def test_an_epilogue_that_was_lost_with_one_side_is_missed_on_the_others(
     received: list[bytes] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(closed_by_the_peer, peer, received)
-        report = await close_gracefully(upper)
+        report = await close_gracefully(inner)
+    assert upper.closed
     assert report.outcome is CloseOutcome.TRUNCATED
     assert b"".join(received) == b"HELLO cut"
+
+
+@KINDS
+@pytest.mark.parametrize("closes", ["the first", "the other one"])
+@pytest.mark.parametrize("how", ["message", "Buf"])
+async def test_what_was_begun_and_not_finished_truncates_all_sides(
+    make: Callable[..., AsyncWrite], closes: str, how: str
+) -> None:
+    """Also one that takes messages whole or not at all: it was given a part of this one."""
+    pipes = [simplex(100), simplex(100)]
+    branches = [SharedWriter(writer) for writer, _ in pipes]
+    layer = make(*branches)
+    upper = LineWriter(OneAtATime(layer), 10)
+    if how == "message":
+        await cut_short(partial(upper.write_all, b"0123456789abcdef"))
+    else:
+        await cut_short(partial(upper.write_all_buf, Buf(b"0123456789abcdef")))
+    first = branches[0] if closes == "the first" else branches[1]
+    with resource_warnings() as messages:
+        await first.aclose()
+        assert not upper.closed
+        await upper.aclose()
+    assert len(messages) == 2  # of two streams
+    for _, reader in pipes:
+        with pytest.raises(trio.BrokenResourceError):
+            await drain(reader)
+
+
+@KINDS
+async def test_a_stream_that_was_shut_down_alone_leaves_the_rest_to_the_others(
+    make: Callable[..., AsyncWrite],
+) -> None:
+    inner, other = Wire(math.inf), Wire()
+    layer = make(inner, other)
+    await layer.write_all(b"hello")
+    if isinstance(layer, Fan):
+        layer.poll_flush_side(inner)
+    await inner.shutdown()
+    with pytest.raises(trio.ClosedResourceError):
+        await layer.write(b"x")
+    with pytest.raises(ValueError, match="holds 5 unsent bytes"):
+        await other.shutdown()
+    async with trio.open_nursery() as nursery:
+        closing = await begin(nursery, layer.aclose)
+        assert closing.outcome == "returned not finished"
+        other.give(math.inf)
+    assert other.sent == b"hello"
+    assert inner.releases == other.releases == ["release True"]
+
+
+@KINDS
+async def test_an_epilogue_that_was_cut_off_by_a_shutdown_is_missed_on_all_sides(
+    make: Callable[..., AsyncWrite], autojump_clock: trio.testing.MockClock
+) -> None:
+    inner, other = Wire(math.inf), Wire(math.inf)
+    upper = Ended(make(inner, other))
+    await upper.send_all(b"hello")
+    await other.shutdown()
+    for stream in (other, inner):
+        report = await close_gracefully(stream)
+        assert report.outcome is CloseOutcome.TRUNCATED
+    assert inner.releases == ["release False"]
+
+
+@KINDS
+async def test_a_report_does_not_claim_what_another_close_may_lose(
+    make: Callable[..., AsyncWrite], autojump_clock: trio.testing.MockClock
+) -> None:
+    """Of the stream that it closes when the layer is closed."""
+    inner, other = Wire(math.inf), Wire()
+    layer = make(inner, BufWriter(other))
+    await layer.write_all(b"hello")
+    async with trio.open_nursery() as nursery:
+        first = await begin(nursery, partial(close_gracefully, other, timeout=5, linger=1))
+        report = await close_gracefully(layer, timeout=50, linger=1)
+    assert "timed out" in first.outcome
+    assert report.outcome is CloseOutcome.BROKEN
+    assert isinstance(report.error, trio.ClosedResourceError)
 
 
 @pytest.mark.parametrize("waits_for", ["above", "below"])

@@ -540,6 +540,16 @@ async def test_with_detach_it_is_closed_with_the_first_one() -> None:
     assert await drain(reader) == await drain(right) == b"abc"
 
 
+async def test_with_detach_the_copy_ends_properly_though_only_the_first_one_was_shut_down() -> None:
+    left, _ = duplex(100)
+    pipe, reader = simplex(100)
+    writer = tee(Encoding(pipe), "detach", left)
+    await writer.send_all(b"abc")
+    await left.shutdown()
+    await writer.aclose()
+    assert await drain(reader) == b"ABC."
+
+
 @MODES
 async def test_a_shutdown_is_resumable(on_failure: str) -> None:
     copy, wire = Wire(3), Wire(3)

@@ -295,7 +295,10 @@ class GracefulClose:
                 for layer in close.layers
             )
         )
-        if not self.joins and self._was_closed_below():
+        if not self.joins and any(
+            one.lifecycle.released or one.lifecycle.close not in {None, close}
+            for one in writing_chain(writer)
+        ):
             self._note(_was_closed())
         if any(layer.was_reset for layer in close.layers):
             self._note(trio.BrokenResourceError("the connection had been reset before"))
@@ -312,15 +315,6 @@ class GracefulClose:
             )
             if not self._sent_at_once:
                 self._wake_foreign_readers()
-
-    def _was_closed_below(self) -> bool:
-        """Whether the stream was; of several, the one that reports tell of."""
-        one: Layer | None = self.writer
-        while one is not None:
-            if one.lifecycle.released:
-                return True
-            one = one.lifecycle.inner
-        return False
 
     def _drain_source(self) -> trio.abc.ReceiveStream | None:
         """What to read to its end: whichever layer is closed, the same.

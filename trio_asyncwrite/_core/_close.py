@@ -263,6 +263,8 @@ class Close(Closer):
         self._chain: list[Layer] = []
         #: The layers whose bytes are somebody's; known before the release.
         self._counted: list[Layer] = []
+        #: The sides that had failed before the close, which their users know.
+        self.told_sides: list[Layer] = []
         #: The sides that cannot write their epilogue any more, to whatever stream.
         self._lacking_sides: list[Layer] = []
 
@@ -444,7 +446,7 @@ class Close(Closer):
                 is_abandoned = True
         for layer in self.sides:
             one = layer.lifecycle
-            if one.torn is not None or one.unfinished is not None:
+            if one.torn is not None or one.unfinished is not None or one.marked_truncated:
                 is_truncated = True
         if is_truncated:
             return State.TRUNCATED
@@ -467,6 +469,9 @@ class Close(Closer):
         """
         self.is_running = True
         self.was_broken = self.state() is State.BROKEN
+        self.told_sides = [
+            one for one in self.sides if one.lifecycle.failure is not None and one.lifecycle.told
+        ]
         if self.was_broken:
             self._take_untold(caller)
         token = running_closes.set((*running_closes.get(), self))
@@ -739,7 +744,9 @@ class Close(Closer):
 
     def _is_rest(self, layer: Layer) -> bool:
         """Whether one side of ``layer``, which is one of ours, has ended before."""
-        return layer.lifecycle.has_ended_side and not contains(self.sides, layer)
+        lifecycle = layer.lifecycle
+        has_ended = lifecycle.has_ended_side or (lifecycle.shut and lifecycle.phase is OPEN)
+        return has_ended and not contains(self.sides, layer)
 
     def _ended_below(self, layer: Layer) -> list[Layer]:
         """The layers directly below that ``layer`` writes to, and that end with this close."""
@@ -902,6 +909,7 @@ class Close(Closer):
             or (self.hardness is Hardness.CUT_OFF and self._lacks_something())
         )
         try:
+            spoiled = self._spoiled_sides()
             for layer in self.layers:
                 lifecycle = layer.lifecycle
                 lifecycle.released = True
@@ -918,10 +926,14 @@ class Close(Closer):
                 )
                 lifecycle.has_ended_side = True
                 lifecycle.phase = ENDED
-                # It has been told now, and need not be told again when the other side is closed.
-                lifecycle.torn, lifecycle.torn_text = None, ""
-                lifecycle.unfinished = None
-                lifecycle.marked_truncated = False
+                if not self._writes_elsewhere(layer):
+                    # It has been told now. The other side is read from.
+                    lifecycle.torn, lifecycle.torn_text = None, ""
+                    lifecycle.unfinished = None
+                    lifecycle.marked_truncated = False
+                elif contains(spoiled, layer):
+                    lifecycle.marked_truncated = True
+                    lifecycle.torn_text = lifecycle.torn_text or _CUT_OFF_TEXT
                 lifecycle.update()
             self._tear_below()
             for layer in self.layers:
@@ -958,6 +970,12 @@ class Close(Closer):
                 if not is_ours and one.unfinished is None:
                     text = _ABORTED_TEXT if is_aborted else _CUT_OFF_TEXT
                     tear(lower, text, ours=[*self.layers, *self.sides])
+
+    def _writes_elsewhere(self, side: Layer) -> bool:
+        """Whether what ``side`` writes reaches a stream that is still open."""
+        return any(
+            not (one.lifecycle.released or contains(self.sides, one)) for one in writing_chain(side)
+        )
 
     def _spoiled_sides(self) -> list[Layer]:
         """Those of which something is missing on their other sides, too: nobody writes it now."""
@@ -1180,9 +1198,7 @@ def _tell_losses(close: Close, layer: Layer, *, raises: bool) -> None:
         return  # nothing is held
     # Whose calls have raised the failure knows that its bytes are lost.
     untold = [one for one in close.layers if not (close.was_broken and one.lifecycle.told)]
-    untold += [
-        one for one in close.sides if one.lifecycle.failure is None or not one.lifecycle.told
-    ]
+    untold += [one for one in close.sides if not contains(close.told_sides, one)]
     losses = [close.lost_by(one) for one in untold]
     me = weakref.ref(trio.lowlevel.current_task())
     for one, lost in zip(untold, losses, strict=True):

@@ -253,8 +253,8 @@ class TeeWriter(Wrapper[W]):
             not_ready = None  # its traceback refers to this frame
 
     def held_for(self, lower: object) -> int:
-        """Everything that is held is for ``copy``."""
-        return self.held_bytes if lower is self._copy else 0
+        """Everything that is held is for ``copy``; with "detach" nobody but this writer ends it."""
+        return self.held_bytes if self._detaches or lower is self._copy else 0
 
     def poll_flush_side(self, _lower: object, /) -> None:
         """Give ``copy`` what was kept for it. See :meth:`AsyncWrite.poll_flush_side`."""
@@ -273,6 +273,9 @@ class TeeWriter(Wrapper[W]):
     def poll_close(self) -> None:
         """Let ``copy`` write what it writes in its close. See :meth:`AsyncWrite.poll_close`."""
         if self._detaches:
+            # Also if only ``inner`` was shut down.
+            self._push_kept()
+            self._poll_copy(shut_down, self._copy)
             for layer in writing_chain(self._copy):
                 self._poll_copy(poll_step, layer, "poll_close")
 
