@@ -128,7 +128,9 @@ async def refused(name: str, function: Callable[[Any], Any], number: Any, kinds:
 
 @pytest.mark.parametrize("name", INTEGERS)
 async def test_what_is_no_integer_is_refused(name: str) -> None:
-    for wrong in (True, False, 1.5, 4.0, math.nan, math.inf, "4", b"4", [4], 4j):
+    # For receive_some, as for Trio's, True is 1.
+    bools = () if name == "max_bytes" else (True, False)
+    for wrong in (*bools, 1.5, 4.0, math.nan, math.inf, "4", b"4", [4], 4j):
         await refused(name, INTEGERS[name], wrong, (TypeError,))
 
 

@@ -198,6 +198,21 @@ class Encoding(Holding):
         self.inner.poll_shutdown()
 
 
+class Once(AsyncWrite):
+    """Passes on a byte, and then nothing."""
+
+    def __init__(self, inner: AsyncWrite) -> None:
+        self.inner = inner
+        self.has_room = True
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        self.lifecycle.check_write(self)
+        if not self.has_room:
+            raise NotReady(trio.sleep_forever)
+        self.has_room = False
+        return self.inner.poll_write(data[:1])  # type: ignore[no-any-return]
+
+
 class Script(AsyncWrite):
     """Answers each poll_write with what the script has next: a count, or an exception."""
 

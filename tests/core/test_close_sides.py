@@ -28,7 +28,7 @@ from trio_asyncwrite import (
 )
 
 from .._streams import drain
-from ._fakes import Encoding, Wire, begin, cut_short, resource_warnings, run_cancelled
+from ._fakes import Encoding, Once, Wire, begin, cut_short, resource_warnings, run_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -84,22 +84,6 @@ class Fan(AsyncWrite):
 
     def __repr__(self) -> str:
         return "<Fan>"
-
-
-class OneAtATime(AsyncWrite):
-    """Takes a byte of each message, and then nothing for a while."""
-
-    def __init__(self, inner: AsyncWrite) -> None:
-        self.inner = inner
-        self.has_room = True
-
-    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
-        self.lifecycle.check_write(self)
-        if not self.has_room:
-            raise NotReady(trio.sleep_forever)
-        self.has_room = False
-        count: int = self.inner.poll_write(data[:1])
-        return count
 
 
 class Ended(Encoding):
@@ -436,7 +420,7 @@ async def test_what_was_begun_and_not_finished_truncates_all_sides(
     pipes = [simplex(100), simplex(100)]
     branches = [SharedWriter(writer) for writer, _ in pipes]
     layer = make(*branches)
-    upper = LineWriter(OneAtATime(layer), 10)
+    upper = LineWriter(Once(layer), 10)
     if how == "message":
         await cut_short(partial(upper.write_all, b"0123456789abcdef"))
     else:

@@ -690,7 +690,14 @@ def _check_whole(upper: Layer, lower: Layer, purpose: str) -> None:
     if upper.lifecycle.inside and upper.lifecycle.calls:
         raise BusyRefusal(f"another task is writing a message to {upper!r}")
     if upper.lifecycle.torn is not None:
-        return  # what it holds is lost already
+        # What it holds is lost already. But where the tear has not come so far down, because a
+        # layer in between keeps messages whole, nobody would see that the rest of one is missing.
+        is_seen = lower.lifecycle.torn is not None or any(
+            one.encodes for one in writers_above(lower)
+        )
+        if lower.can_be_torn and not is_seen:
+            upper.lifecycle.refuse(upper)
+        return
     if upper.lifecycle.unfinished is not None:
         upper.lifecycle.refuse_unfinished(upper)
     is_direct = contains(written_below(upper), lower)
