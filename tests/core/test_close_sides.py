@@ -488,6 +488,22 @@ async def test_a_report_does_not_claim_what_another_close_may_lose(
     assert isinstance(report.error, trio.ClosedResourceError)
 
 
+@KINDS
+async def test_a_report_that_joins_a_close_knows_of_a_side_that_was_closed_before(
+    make: Callable[..., AsyncWrite],
+) -> None:
+    inner, other = Wire(), Wire()
+    layer = make(inner, other)
+    await layer.write(b"")
+    await abort(other)
+    async with trio.open_nursery() as nursery:
+        closing = await begin(nursery, inner.aclose)
+        joining = await begin(nursery, partial(close_gracefully, layer, linger=0))
+        inner.give(math.inf)
+    assert closing.outcome == "returned None"
+    assert "the stream was closed before" in joining.outcome
+
+
 @pytest.mark.parametrize("waits_for", ["above", "below"])
 async def test_a_cancelled_close_of_a_side_gives_each_layer_one_chance(waits_for: str) -> None:
     inner, other = Wire(), Wire()

@@ -295,9 +295,10 @@ class GracefulClose:
                 for layer in close.layers
             )
         )
-        if not self.joins and any(
-            one.lifecycle.released or one.lifecycle.close not in {None, close}
+        if any(
+            one.lifecycle.released or one.lifecycle.close is not None
             for one in writing_chain(writer)
+            if not contains(close.layers, one)
         ):
             self._note(_was_closed())
         if any(layer.was_reset for layer in close.layers):
