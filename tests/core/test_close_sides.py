@@ -494,7 +494,8 @@ async def test_a_report_that_joins_a_close_knows_of_a_side_that_was_closed_befor
 ) -> None:
     inner, other = Wire(), Wire()
     layer = make(inner, other)
-    await layer.write(b"")
+    if isinstance(layer, Fan):
+        await layer.write(b"")  # or nobody below knows of it
     await abort(other)
     async with trio.open_nursery() as nursery:
         closing = await begin(nursery, inner.aclose)

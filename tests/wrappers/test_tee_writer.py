@@ -550,6 +550,16 @@ async def test_with_detach_the_copy_ends_properly_though_only_the_first_one_was_
     assert await drain(reader) == b"ABC."
 
 
+async def test_what_a_copy_lacks_whose_descriptor_was_closed_is_told() -> None:
+    async with connected(pipe_pair) as (pipe, _):
+        writer = tee(OneByteWriter(pipe))
+        await writer.write_all(b"abc")
+        pipe.close()
+        with resource_warnings() as messages:
+            await writer.aclose()
+    assert any("2 bytes" in one for one in messages)
+
+
 @MODES
 async def test_a_shutdown_is_resumable(on_failure: str) -> None:
     copy, wire = Wire(3), Wire(3)

@@ -723,14 +723,21 @@ class Close(Closer):
         if self.is_line:
             return
         wait: Callable[[], Awaitable[object]] | None = None
-        rest = [one for one in self.layers if self._is_rest(one) and one.overrides_poll_flush_side]
+        rest = [
+            one
+            for one in self.layers
+            if one.overrides_poll_flush_side
+            # A shutdown of one stream leaves the rest to the others, too.
+            and (self._is_rest(one) or (one.lifecycle.shut and one.lifecycle.phase is OPEN))
+        ]
         for layer in _uppermost_first([*self.sides, *rest]):
             lifecycle = layer.lifecycle
             # Another close may have come to its end with the whole layer.
             if lifecycle.released or lifecycle.failure is not None or lifecycle.torn is Torn.ABOVE:
                 continue
             for lower in self._ended_below(layer):
-                if layer.overrides_poll_flush_side and held_for(layer, lower) == 0:
+                is_shut = lower.lifecycle.shut or lower.lifecycle.phase is not OPEN
+                if layer.overrides_poll_flush_side and (is_shut or held_for(layer, lower) == 0):
                     continue
                 try:
                     # Also if nothing is held: it may have a failure to tell.
@@ -744,9 +751,7 @@ class Close(Closer):
 
     def _is_rest(self, layer: Layer) -> bool:
         """Whether one side of ``layer``, which is one of ours, has ended before."""
-        lifecycle = layer.lifecycle
-        has_ended = lifecycle.has_ended_side or (lifecycle.shut and lifecycle.phase is OPEN)
-        return has_ended and not contains(self.sides, layer)
+        return layer.lifecycle.has_ended_side and not contains(self.sides, layer)
 
     def _ended_below(self, layer: Layer) -> list[Layer]:
         """The layers directly below that ``layer`` writes to, and that end with this close."""
