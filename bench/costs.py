@@ -4,18 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
+import io
+import math
 import socket
 import struct
 import sys
 import tracemalloc
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from harness import Receiver, allow_descriptors
 from receiver import HOST
 
-from trio_asyncwrite import BufWriter, Sink, TcpStream, abort
+from trio_asyncwrite import (
+    AllowStdIo,
+    BufWriter,
+    InspectWriter,
+    LineWriter,
+    MeteredWriter,
+    SharedWriter,
+    Sink,
+    TcpStream,
+    TeeWriter,
+    ThrottledWriter,
+    TimeoutWriter,
+    TokenBucket,
+    abort,
+    write_from_thread,
+)
+from trio_asyncwrite._transports._stdout import StandardWriter
+from trio_asyncwrite.codecs import FramedReader, FramedWriter, LengthDelimitedCodec
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -60,17 +80,70 @@ def trio_stream(end: socket.socket) -> trio.SocketStream:
     return trio.SocketStream(trio.socket.from_stdlib_socket(end))
 
 
-async def open_buf_writer(end: socket.socket) -> BufWriter[TcpStream]:
-    writer = BufWriter(TcpStream(trio_stream(end)))
-    await writer.write(MESSAGE)
-    await writer.flush()
+async def open_layer(
+    make: Callable[[TcpStream], trio.abc.SendStream], end: socket.socket
+) -> trio.abc.SendStream:
+    layer = make(TcpStream(trio_stream(end)))
+    await layer.send_all(MESSAGE)
+    return layer
+
+
+async def open_framed_writer(end: socket.socket) -> FramedWriter:
+    frames = FramedWriter(BufWriter(TcpStream(trio_stream(end))), LengthDelimitedCodec())
+    await frames.send(MESSAGE)
+    await frames.flush()
+    return frames
+
+
+async def open_framed_reader(end: socket.socket) -> FramedReader:
+    frames = FramedReader(TcpStream(trio_stream(end)), LengthDelimitedCodec())
+    with contextlib.suppress(trio.WouldBlock):
+        frames.receive_nowait()
+    return frames
+
+
+async def open_standard_writer(end: socket.socket) -> StandardWriter:
+    writer = StandardWriter(end.fileno(), "stdout")
+    await writer.send_all(MESSAGE)
     return writer
 
 
-async def open_tcp_stream(end: socket.socket) -> TcpStream:
+async def open_offloaded(end: socket.socket) -> AllowStdIo:
+    file = io.FileIO(end.fileno(), "wb", closefd=False)
+    writer = AllowStdIo(file, offload=True)
+    await writer.send_all(MESSAGE)
+    return writer
+
+
+async def open_after_thread(end: socket.socket) -> TcpStream:
     stream = TcpStream(trio_stream(end))
-    await stream.write(MESSAGE)
+    await write_from_thread(stream, lambda file: file.write(MESSAGE))
     return stream
+
+
+UNLIMITED: Final = TokenBucket(math.inf)
+
+#: Each layer over a TcpStream.
+LAYERS: Final[dict[str, Callable[[TcpStream], trio.abc.SendStream]]] = {
+    "BufWriter over TcpStream": BufWriter,
+    "TcpStream": lambda stream: stream,
+    "InspectWriter": lambda stream: InspectWriter(stream, len),
+    "LineWriter": LineWriter,
+    "MeteredWriter": MeteredWriter,
+    "SharedWriter": SharedWriter,
+    "TeeWriter, copy to a Sink": lambda stream: TeeWriter(stream, Sink()),
+    "ThrottledWriter": lambda stream: ThrottledWriter(stream, UNLIMITED),
+    "TimeoutWriter": lambda stream: TimeoutWriter(stream, idle=10),
+}
+
+#: What is opened otherwise.
+OTHERS: Final[dict[str, Callable[[socket.socket], Awaitable[Any]]]] = {
+    "FramedWriter over BufWriter": open_framed_writer,
+    "FramedReader": open_framed_reader,
+    "writer of stdout()": open_standard_writer,
+    "AllowStdIo, offload": open_offloaded,
+    "TcpStream, after write_from_thread": open_after_thread,
+}
 
 
 async def open_trio_stream(end: socket.socket) -> trio.SocketStream:
@@ -97,10 +170,11 @@ async def close_stream_writer(writer: asyncio.StreamWriter) -> None:
 
 def our_memory(count: int) -> dict[str, float]:
     """Bytes of Python memory per idle connection, each over a socket that is not counted."""
-    return {
-        "BufWriter over TcpStream": trio.run(idle_memory, count, open_buf_writer, aclose),
-        "TcpStream": trio.run(idle_memory, count, open_tcp_stream, aclose),
+    opens = {
+        **{name: functools.partial(open_layer, make) for name, make in LAYERS.items()},
+        **OTHERS,
     }
+    return {name: trio.run(idle_memory, count, opened, aclose) for name, opened in opens.items()}
 
 
 def memory(count: int) -> dict[str, float]:

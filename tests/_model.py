@@ -226,6 +226,8 @@ class Stack:
     has_messages: bool = True
     #: Whether one close ends all of it.
     is_one: bool = True
+    #: Whether a layer writes to several streams, so that a close of one leaves it open.
+    has_branches: bool = False
     has_timeout: bool = False
     #: Whether a close that must not wait takes no time.
     ends_at_once: bool = True
@@ -280,7 +282,9 @@ async def make_stack(run: Run) -> Stack:
         elif name == "tee":
             stack.copies.append(Cursor())
             copy = choice([BufWriter, Plain, NeverReadyTwiceWriter])(stack.copies[-1])
-            layer = TeeWriter(below, copy, on_failure=choice(["raise", "detach"]))
+            on_failure = choice(["raise", "detach"])
+            stack.has_branches = stack.has_branches or on_failure == "raise"
+            layer = TeeWriter(below, copy, on_failure=on_failure)
         elif name == "throttled":
             # As slow as a peer that pauses, or only in pieces.
             layer = ThrottledWriter(below, choice([TokenBucket(100), TokenBucket(1e9, burst=7)]))
@@ -710,7 +714,10 @@ async def _play(run: Run) -> Stack:
             layer = run.random.choice(stack.layers)
             ending = await end(run, stack, layer, "end", await look(run, stack))
             if not others and stack.is_one:
-                run.ending = ending
+                if all(one.closed for one in stack.layers):
+                    run.ending = ending
+                elif not stack.has_branches:
+                    run.fault("a close has not closed all")
             await _close_all(run, stack)
     return stack
 

@@ -70,6 +70,24 @@ class Server:
         return TlsStream(TcpStream(sock), client_context(), server_hostname=HOST)
 
 
+DRAINED = pytest.mark.parametrize("drained", [False, True], ids=["for ever", "drained"])
+
+
+@contextlib.asynccontextmanager
+async def serving(handler: Handler, *, tls: bool, drained: bool = True, **options: Any) -> Any:
+    """A server around a block, at whose end it is drained; one without a drain is cancelled."""
+    server = Server(tls=tls)
+    if not drained:
+        options["drain"] = None
+    async with trio.open_nursery() as nursery:
+        await server.run(handler, nursery, **options)
+        yield server
+        if drained:
+            server.drain.start()
+        else:
+            nursery.cancel_scope.cancel()
+
+
 both = pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
 
 

@@ -182,6 +182,10 @@ def test_an_idle_buf_writer_holds_less_than_an_asyncio_stream_writer(tmp_path: P
 
     idle = found["idle_bytes_per_connection"]
     assert idle["BufWriter over TcpStream"] < idle["asyncio StreamWriter"]
+    # No layer keeps the buffer that it needs when it is not idle.
+    assert max(idle.values()) < 16384
+    for name in ("FramedWriter", "FramedReader", "stdout()", "offload", "write_from_thread", "Tee"):
+        assert any(name in row for row in idle), name
     assert found["fairness"]["small writes between two checkpoints"] <= 128
 
 

@@ -313,15 +313,14 @@ async def test_only_streams_that_can_be_sent_to_can_be_ended(call: Callable[...,
 async def test_limits_are_numbers_and_not_negative(call: Callable[..., Any]) -> None:
     stream, _ = duplex(10)
     for name in ("timeout", "linger", "linger_bytes"):
-        for bad in (-1, math.nan):
-            with pytest.raises(ValueError, match=f"{name} must be a number of at least 0"):
+        is_count = name == "linger_bytes"
+        kind = "an integer" if is_count else "a number"
+        for bad in (-1, *([] if is_count else [math.nan])):
+            with pytest.raises(ValueError, match=f"{name} must be {kind} of at least 0"):
                 await call(stream, **{name: bad})
-        for bad in (None, "5"):
-            with pytest.raises(TypeError, match=f"{name} must be a number"):
+        for bad in (None, "5", True, *([1.5, math.inf] if is_count else [])):
+            with pytest.raises(TypeError, match=f"{name} must be {kind}"):
                 await call(stream, **{name: bad})
-    for bad in (1.5, math.inf):
-        with pytest.raises(TypeError, match=f"linger_bytes must be an integer, got {bad}"):
-            await call(stream, linger_bytes=bad)
     await stream.send_all(b"x")
 
 

@@ -6,7 +6,6 @@ import gc
 import struct
 import tracemalloc
 import weakref
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,7 @@ from trio_asyncwrite.testing import Sweep, cancel_everywhere
 
 from .._streams import drain, pipe_pair, reset, tcp_pair
 from .._tls_helpers import open_tls
-from ..core._fakes import begin, cut_short, each
+from ..core._fakes import Source, begin, cut_short, each
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,33 +39,6 @@ LENGTHS = LengthDelimitedCodec()
 LINES = LinesCodec()
 NULLS = DelimiterCodec(b"\0")
 CRLF = DelimiterCodec(b"\r\n")
-
-
-class Source(AsyncRead):
-    """Gives out what it is fed, and counts for how much it was asked."""
-
-    def __init__(self, *chunks: bytes | BaseException) -> None:
-        self.chunks = deque(chunks)
-        self.sizes: list[int] = []
-        self.news = trio.lowlevel.ParkingLot()
-
-    def feed(self, *chunks: bytes | BaseException) -> None:
-        self.chunks.extend(chunks)
-        self.news.unpark_all()
-
-    def poll_read(self, size: int, /) -> bytes:
-        self.sizes.append(size)
-        if not self.chunks:
-            raise NotReady(self.news.park)
-        chunk = self.chunks.popleft()
-        if isinstance(chunk, BaseException):
-            raise chunk
-        if len(chunk) > size:
-            self.chunks.appendleft(chunk[size:])
-        return chunk[:size]
-
-    def __repr__(self) -> str:
-        return "<Source>"
 
 
 def from_chunks(codec: Codec, *chunks: bytes | BaseException) -> FramedReader:
@@ -671,6 +643,35 @@ async def test_at_once_or_not_at_all() -> None:
     assert frames.receive_nowait() == b"c"
     with pytest.raises(trio.EndOfChannel):
         frames.receive_nowait()
+
+
+@each({"lines": LINES, "length": LengthDelimitedCodec()})
+async def test_at_once_however_large_it_is_or_in_how_many_pieces(operation: Codec) -> None:
+    """A poll lets other tasks run after a while; that is not to say that nothing has arrived."""
+    codec = operation
+    large = b"x" * 3_000_000 if codec is not LINES else b"x" * 60_000
+    wire = b"".join(map(bytes, codec.encode(large)))
+    writer, reader = simplex(1 << 22)
+    await writer.write_all(wire)
+    assert FramedReader(reader, codec).receive_nowait() == large
+    await trio.aclose_forcefully(writer)
+
+    wire = b"".join(map(bytes, codec.encode(b"y" * 5000)))
+    frames = FramedReader(Source(*(bytes([byte]) for byte in wire[:-1])), codec)
+    with pytest.raises(trio.WouldBlock):
+        frames.receive_nowait()
+    assert frames.reader.peek() == wire[:-1]
+    frames.reader.inner.feed(wire[-1:])  # type: ignore[attr-defined]
+    assert frames.receive_nowait() == b"y" * 5000
+
+
+async def test_at_once_it_is_not_there_if_the_reader_below_only_yields() -> None:
+    class Yields(AsyncRead):
+        def poll_read(self, size: int, /) -> bytes:
+            raise NotReady(trio.lowlevel.checkpoint)
+
+    with pytest.raises(trio.WouldBlock):
+        FramedReader(Yields(), LINES).receive_nowait()
 
 
 async def test_a_second_task_is_refused_and_the_first_goes_on() -> None:

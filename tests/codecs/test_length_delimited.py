@@ -113,8 +113,8 @@ def test_a_large_claim_is_refused_before_its_bytes_come() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ({"size": 0}, ValueError, "size must be an integer of at least 1, got 0"),
-        ({"size": 9}, ValueError, "size must be at most 8 bytes, got 9"),
+        ({"size": 0}, ValueError, "size must be an integer from 1 to 8, got 0"),
+        ({"size": 9}, ValueError, "size must be an integer from 1 to 8, got 9"),
         ({"size": "4"}, TypeError, "size must be an integer"),
         ({"byteorder": "native"}, ValueError, "byteorder must be"),
         ({"max_size": -1}, ValueError, "max_size must be"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import warnings
+from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import trio
 import trio.abc
 from trio.testing import wait_all_tasks_blocked
 
-from trio_asyncwrite import AsyncWrite, Buf, BufWriter, NotReady, simplex
+from trio_asyncwrite import AsyncRead, AsyncWrite, Buf, BufWriter, NotReady, simplex
 from trio_asyncwrite._core._budget import current_budget
 
 if TYPE_CHECKING:
@@ -79,6 +80,33 @@ class Wire(AsyncWrite):
 
     def __repr__(self) -> str:
         return "<Wire>"
+
+
+class Source(AsyncRead):
+    """A reader that gives out what it is fed, and notes what it was asked for."""
+
+    def __init__(self, *chunks: bytes | BaseException) -> None:
+        self.chunks = deque(chunks)
+        self.sizes: list[int] = []
+        self.news = trio.lowlevel.ParkingLot()
+
+    def feed(self, *chunks: bytes | BaseException) -> None:
+        self.chunks.extend(chunks)
+        self.news.unpark_all()
+
+    def poll_read(self, size: int, /) -> bytes:
+        self.sizes.append(size)
+        if not self.chunks:
+            raise NotReady(self.news.park)
+        chunk = self.chunks.popleft()
+        if isinstance(chunk, BaseException):
+            raise chunk
+        if len(chunk) > size:
+            self.chunks.appendleft(chunk[size:])
+        return chunk[:size]
+
+    def __repr__(self) -> str:
+        return "<Source>"
 
 
 class SlowlyReleased(Wire):
@@ -168,6 +196,21 @@ class Encoding(Holding):
             self.ended = True
         self.poll_flush()
         self.inner.poll_shutdown()
+
+
+class Once(AsyncWrite):
+    """Passes on a byte, and then nothing."""
+
+    def __init__(self, inner: AsyncWrite) -> None:
+        self.inner = inner
+        self.has_room = True
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        self.lifecycle.check_write(self)
+        if not self.has_room:
+            raise NotReady(trio.sleep_forever)
+        self.has_room = False
+        return self.inner.poll_write(data[:1])  # type: ignore[no-any-return]
 
 
 class Script(AsyncWrite):

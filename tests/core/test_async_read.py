@@ -16,41 +16,27 @@ from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 from trio_asyncwrite import AsyncReadWrite, NotReady, ReadWritePair, duplex, wrap_stream
 from trio_asyncwrite._core._async_read import AsyncRead, ForeignReader, poll_foreign_read
 
-from ._fakes import Run, Wire, begin, run_cancelled
+from ._fakes import Run, Source as Fed, Wire, begin, run_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Source(AsyncRead):
-    """A reader as a user writes one: it gives out what it is fed."""
+class Source(Fed):
+    """One that can be fed wrong answers, and functions that give answers."""
 
     def __init__(self, *chunks: Any) -> None:
-        self.chunks = deque(chunks)
-        self.waiters = trio.lowlevel.ParkingLot()
+        super().__init__(*chunks)
         self.releases = 0
 
-    def feed(self, chunk: Any) -> None:
-        self.chunks.append(chunk)
-        self.waiters.unpark_all()
-
     def poll_read(self, size: int, /) -> bytes:
-        if not self.chunks:
-            raise NotReady(self.waiters.park)
-        chunk = self.chunks.popleft()
-        if isinstance(chunk, BaseException):
-            raise chunk
-        if not isinstance(chunk, (bytes, bytearray)):
-            return chunk() if callable(chunk) else chunk  # type: ignore[no-any-return]
-        if len(chunk) > size:
-            self.chunks.appendleft(chunk[size:])
-        return chunk[:size]
+        if not self.chunks or isinstance(self.chunks[0], (bytes, bytearray, BaseException)):
+            return super().poll_read(size)
+        answer: Any = self.chunks.popleft()
+        return answer() if callable(answer) else answer  # type: ignore[no-any-return]
 
     async def release(self, *, clean: bool) -> None:
         self.releases += 1
-
-    def __repr__(self) -> str:
-        return "<Source>"
 
 
 class Over(AsyncRead):

@@ -156,6 +156,7 @@ def test_a_positive_int_is_what_counts_as_one(value: Any, number: int) -> None:
         (0, ValueError, "size must be an integer of at least 1, got 0"),
         (-3, ValueError, "size must be an integer of at least 1, got -3"),
         (1.0, TypeError, "size must be an integer of at least 1, got float"),
+        (True, TypeError, "size must be an integer of at least 1, got bool"),
         ("1", TypeError, "size must be an integer of at least 1, got str"),
         (None, TypeError, "size must be an integer of at least 1, got NoneType"),
     ],

@@ -55,6 +55,7 @@ class Both(Ended):
     def __init__(self, reader: AsyncRead, inner: AsyncWrite) -> None:
         super().__init__(inner)
         self.layers_below = (reader, inner)
+        self.writes_below = (inner,)
 
 
 async def read(stream: trio.abc.Stream) -> str:

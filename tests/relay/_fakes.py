@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 import trio
 
-from trio_asyncwrite import AsyncRead, AsyncReadWrite, AsyncWrite, NotReady
+from trio_asyncwrite import AsyncReadWrite, AsyncWrite, NotReady
 
-
-class Source(AsyncRead):
-    """Gives out what it is fed; an exception is raised."""
-
-    def __init__(self, *chunks: bytes | BaseException) -> None:
-        self.chunks = deque(chunks)
-        self.news = trio.lowlevel.ParkingLot()
-
-    def feed(self, *chunks: bytes | BaseException) -> None:
-        self.chunks.extend(chunks)
-        self.news.unpark_all()
-
-    def poll_read(self, size: int, /) -> bytes:
-        if not self.chunks:
-            raise NotReady(self.news.park)
-        chunk = self.chunks.popleft()
-        if isinstance(chunk, BaseException):
-            raise chunk
-        if len(chunk) > size:
-            self.chunks.appendleft(chunk[size:])
-        return chunk[:size]
-
-    def __repr__(self) -> str:
-        return "<Source>"
+from ..core._fakes import Source
 
 
 class Target(AsyncWrite):

@@ -26,7 +26,8 @@ from trio_asyncwrite.testing import Sweep, cancel_everywhere
 
 from .._streams import assert_leaves_no_cycle, connected, drain, pipe_pair, tcp_pair, unix_pair
 from .._tls_helpers import open_tls
-from ._fakes import Both, Source, Target
+from ..core._fakes import Source
+from ._fakes import Both, Target
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

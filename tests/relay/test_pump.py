@@ -13,7 +13,8 @@ from trio_asyncwrite import AsyncWrite, BufWriter, TcpStream
 from trio_asyncwrite._relay._pump import Pump
 
 from .._streams import connected, unix_pair
-from ._fakes import Source, Target
+from ..core._fakes import Source
+from ._fakes import Target
 
 
 class Layer(AsyncWrite):

@@ -644,7 +644,7 @@ async def test_one_transport_in_two_spellings_is_refused(other: Any) -> None:
 
 @pytest.mark.parametrize("wrong", [0, -1, math.nan])
 def test_half_open_is_above_0(wrong: float) -> None:
-    with pytest.raises(ValueError, match="half_open must be a number of seconds above 0"):
+    with pytest.raises(ValueError, match="half_open must be a number greater than 0"):
         Relay(Both(), Both(), half_open=wrong)
 
 

@@ -26,14 +26,14 @@ from trio_asyncwrite import (
     serve_listeners,
 )
 
-from .._servers import CLEAN, Server, request
+from .._servers import CLEAN, DRAINED, Server, request, serving
 from .._streams import Listener, drain as read_all, reset
 from .._tls_helpers import HOST, client_context, server_context
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
-DRAINED = pytest.mark.parametrize("drained", [False, True], ids=["for ever", "drained"])
+tls_serving = partial(serving, tls=True)
 
 
 class Handler:
@@ -51,24 +51,10 @@ class Handler:
         await close_gracefully(stream)  # without a drain, nobody else does
 
 
-@contextlib.asynccontextmanager
-async def serving(handler: Any, *, drained: bool = True, **options: Any) -> Any:
-    server = Server(tls=True)
-    if not drained:
-        options["drain"] = None
-    async with trio.open_nursery() as nursery:
-        await server.run(handler, nursery, **options)
-        yield server
-        if drained:
-            server.drain.start()
-        else:
-            nursery.cancel_scope.cancel()
-
-
 @DRAINED
 async def test_it_is_done_before_the_handler_is_called(*, drained: bool) -> None:
     handler = Handler()
-    async with serving(handler, drained=drained, handshake_timeout=math.inf) as server:
+    async with tls_serving(handler, drained=drained, handshake_timeout=math.inf) as server:
         assert await request(await server.connect()) == b"hello"
     assert handler.were_done == [True]
     if drained:
@@ -109,7 +95,7 @@ async def test_one_that_fails_is_counted_and_logged_and_ends_nothing(
     handler = Handler()
     told: list[Exception] = []
     with caplog.at_level(logging.INFO, "trio_asyncwrite"):
-        async with serving(
+        async with tls_serving(
             handler, drained=drained, on_error=lambda exc, stream: told.append(exc)
         ) as server:
             stream = await open_tcp_stream(*server.address)
@@ -135,7 +121,7 @@ async def test_one_that_takes_too_long_is_given_up(
 ) -> None:
     """A byte now and then helps nobody."""
     with caplog.at_level(logging.INFO, "trio_asyncwrite"):
-        async with serving(Handler(), drained=drained, handshake_timeout=7) as server:
+        async with tls_serving(Handler(), drained=drained, handshake_timeout=7) as server:
             stream = await open_tcp_stream(*server.address)
             with contextlib.suppress(trio.BrokenResourceError):
                 await stream.send_all(b"\x16\x03\x01\x40\x00")
@@ -150,7 +136,7 @@ async def test_one_that_takes_too_long_is_given_up(
 
 
 async def test_the_default_is_30_seconds(autojump_clock: MockClock) -> None:
-    async with serving(Handler()) as server:
+    async with tls_serving(Handler()) as server:
         stream = await open_tcp_stream(*server.address)
         with contextlib.suppress(trio.BrokenResourceError):
             assert await stream.receive_some() == b""
@@ -160,7 +146,7 @@ async def test_the_default_is_30_seconds(autojump_clock: MockClock) -> None:
 
 async def test_slow_ones_count_as_connections(autojump_clock: MockClock) -> None:
     """They cannot pile up beyond the limit, and pass."""
-    async with serving(Handler(), handshake_timeout=5, max_connections=2) as server:
+    async with tls_serving(Handler(), handshake_timeout=5, max_connections=2) as server:
         slow = [await open_tcp_stream(*server.address) for _ in range(5)]
         await wait_all_tasks_blocked()
         assert await request(await server.connect()) == b"hello"
@@ -177,7 +163,7 @@ async def test_when_the_drain_starts_there_is_a_second_left(
     when: str, autojump_clock: MockClock
 ) -> None:
     """Enough for a client that is on its way; a slow one holds nobody up."""
-    async with serving(Handler()) as server:
+    async with tls_serving(Handler()) as server:
         slow = await open_tcp_stream(*server.address)
         quick = TlsStream(
             await open_tcp_stream(*server.address), client_context(), server_hostname=HOST

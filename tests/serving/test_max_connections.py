@@ -20,13 +20,11 @@ from trio_asyncwrite import (
     serve_listeners,
 )
 
-from .._servers import CLEAN, Server, both, request
+from .._servers import CLEAN, DRAINED, Server, both, request
 from .._streams import Listener, drain as read_all
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
-
-DRAINED = pytest.mark.parametrize("drained", [False, True], ids=["for ever", "drained"])
 
 
 class Counting:

@@ -18,13 +18,11 @@ from trio_asyncwrite import (
     serve_listeners,
 )
 
-from .._servers import TRUNCATED, Server, both
+from .._servers import DRAINED, TRUNCATED, Server, both, serving
 from .._streams import clog, drain as read_all, reset
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
-
-DRAINED = pytest.mark.parametrize("drained", [False, True], ids=["for ever", "drained"])
 
 
 class Told:
@@ -39,20 +37,6 @@ class Told:
     @property
     def errors(self) -> list[type[Exception]]:
         return [type(exc) for exc, _ in self.calls]
-
-
-@contextlib.asynccontextmanager
-async def serving(handler: Any, *, tls: bool, drained: bool, **options: Any) -> Any:
-    server = Server(tls=tls)
-    async with trio.open_nursery() as nursery:
-        if not drained:
-            options["drain"] = None
-        await server.run(handler, nursery, **options)
-        yield server
-        if drained:
-            server.drain.start()
-        else:
-            nursery.cancel_scope.cancel()
 
 
 @both

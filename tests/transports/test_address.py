@@ -12,6 +12,7 @@ import trio.testing
 
 from trio_asyncwrite import (
     AsyncRead,
+    AsyncWrite,
     BufReader,
     BufWriter,
     Layer,
@@ -19,12 +20,14 @@ from trio_asyncwrite import (
     ReadWritePair,
     TcpListener,
     TcpStream,
+    TeeWriter,
     TlsListener,
     TlsStream,
     duplex,
     open_tcp_listeners,
     open_tcp_stream,
     open_unix_stream,
+    simplex,
     split,
     wrap_stream,
 )
@@ -54,6 +57,22 @@ async def test_each_end_knows_both(host: str) -> None:
         async with client, await listener.accept() as server:
             assert addresses(client) == (client.socket.getsockname(), here)
             assert addresses(server) == addresses(client)[::-1]
+
+
+async def test_of_several_streams_that_a_layer_writes_to_the_main_one_is_meant() -> None:
+    """Another one, such as a copy, says nothing of the peer."""
+
+    class Twice(AsyncWrite):
+        def __init__(self, inner: AsyncWrite, other: AsyncWrite) -> None:
+            self.inner = inner
+            self.layers_below = (other, inner)
+
+    (stream, other), (main, _) = await tcp_pair(), simplex(1)
+    for make in (Twice, TeeWriter):
+        assert addresses(make(main, stream)) == (None, None)
+        assert addresses(make(stream, main)) == addresses(stream)
+    await stream.aclose()
+    await other.aclose()
 
 
 async def test_unix_sockets_have_paths(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,35 +21,10 @@ from trio_asyncwrite import (
     simplex,
 )
 
+from ..core._fakes import Source
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-
-class Source(AsyncRead):
-    """Gives out what it is fed, and counts how often and for how much it was asked."""
-
-    def __init__(self, *chunks: bytes | BaseException) -> None:
-        self.chunks = deque(chunks)
-        self.sizes: list[int] = []
-        self.news = trio.lowlevel.ParkingLot()
-
-    def feed(self, *chunks: bytes | BaseException) -> None:
-        self.chunks.extend(chunks)
-        self.news.unpark_all()
-
-    def poll_read(self, size: int, /) -> bytes:
-        self.sizes.append(size)
-        if not self.chunks:
-            raise NotReady(self.news.park)
-        chunk = self.chunks.popleft()
-        if isinstance(chunk, BaseException):
-            raise chunk
-        if len(chunk) > size:
-            self.chunks.appendleft(chunk[size:])
-        return chunk[:size]
-
-    def __repr__(self) -> str:
-        return "<Source>"
 
 
 def bytewise(data: bytes) -> list[bytes]:

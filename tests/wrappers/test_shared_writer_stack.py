@@ -23,6 +23,7 @@ from trio_asyncwrite import (
 from trio_asyncwrite.testing import OneByteWriter
 
 from .._streams import drain
+from ..core._fakes import Once, cut_short, resource_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -177,3 +178,21 @@ def test_a_message_is_pushed_on_as_far_as_it_goes_at_once() -> None:
 
     assert writer.poll_write(b"abc") == 3
     assert writer.unsent_bytes == 0
+
+
+@pytest.mark.parametrize("below", [False, True])
+async def test_nobody_shuts_down_below_a_message_that_was_cut_short(*, below: bool) -> None:
+    """The tear of the layer above stops at the SharedWriter, and the end would look complete."""
+    pipe, reader = simplex(100)
+    shared = SharedWriter(pipe)
+    upper = Once(shared)
+    await cut_short(partial(upper.write_all, b"message"))
+    await shared.write_all(b", others are not disturbed")
+    with pytest.raises(trio.BrokenResourceError, match="is torn: only 1 of the 7 bytes"):
+        await (pipe if below else shared).shutdown()
+    assert shared.lifecycle.refusal is None
+    with resource_warnings() as messages:
+        await shared.aclose()
+    assert len(messages) == 1
+    with pytest.raises(trio.BrokenResourceError):
+        await drain(reader)

@@ -292,6 +292,17 @@ async def test_a_copy_that_is_full_can_be_given_room() -> None:
     assert writer.inner.getvalue() == b"abcd"
 
 
+async def test_a_copy_that_was_full_from_the_beginning_can_be_given_room() -> None:
+    """What it has refused before is no failure that is raised later."""
+    copy = Cursor(bytearray(2), growable=False)
+    copy.position = 2
+    writer = tee(copy)
+    assert await writer.write(b"ab") == 2
+    copy.position = 0
+    await writer.flush()
+    assert copy.getvalue() == b"ab"
+
+
 @pytest.mark.parametrize("wrong", [None, True, -1, 100])
 async def test_a_wrong_answer_of_the_copy_is_a_failure(wrong: Any) -> None:
     for write in (
@@ -300,8 +311,9 @@ async def test_a_wrong_answer_of_the_copy_is_a_failure(wrong: Any) -> None:
     ):
         writer = tee(Script(wrong))
         assert await write(writer) in (1, 3)
-        with pytest.raises(trio.BrokenResourceError, match="Script"):
-            await writer.flush()
+        for kind in ((TypeError, RuntimeError), trio.BrokenResourceError):
+            with pytest.raises(kind, match="Script"):
+                await writer.flush()
         with resource_warnings():
             await writer.aclose()
 
@@ -528,6 +540,26 @@ async def test_with_detach_it_is_closed_with_the_first_one() -> None:
     assert await drain(reader) == await drain(right) == b"abc"
 
 
+async def test_with_detach_the_copy_ends_properly_though_only_the_first_one_was_shut_down() -> None:
+    left, _ = duplex(100)
+    pipe, reader = simplex(100)
+    writer = tee(Encoding(pipe), "detach", left)
+    await writer.send_all(b"abc")
+    await left.shutdown()
+    await writer.aclose()
+    assert await drain(reader) == b"ABC."
+
+
+async def test_what_a_copy_lacks_whose_descriptor_was_closed_is_told() -> None:
+    async with connected(pipe_pair) as (pipe, _):
+        writer = tee(OneByteWriter(pipe))
+        await writer.write_all(b"abc")
+        pipe.close()
+        with resource_warnings() as messages:
+            await writer.aclose()
+    assert any("2 bytes" in one for one in messages)
+
+
 @MODES
 async def test_a_shutdown_is_resumable(on_failure: str) -> None:
     copy, wire = Wire(3), Wire(3)
@@ -606,17 +638,32 @@ def test_what_is_wrong_is_refused(make: Callable[[Any], Any], kind: Any, text: s
         make(Cursor())
 
 
-@MODES
+@pytest.mark.parametrize(
+    ("on_failure", "kind"),
+    [("raise", KeyboardInterrupt), ("raise", ValueError), ("detach", KeyboardInterrupt)],
+)
 @pytest.mark.parametrize("end", ["flush", "write", "aclose", "close_gracefully", "cancelled"])
-async def test_ctrl_c_in_the_copy_is_raised_as_it_is(on_failure: str, end: str) -> None:
-    class Interrupted(Sink):
-        def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
-            raise KeyboardInterrupt
+async def test_what_the_copy_raises_is_raised_as_it_is(
+    on_failure: str, kind: type[BaseException], end: str
+) -> None:
+    """Law 2, whatever it is: Ctrl-C, or a mistake in a writer."""
 
-    writer: TeeWriter[Cursor] = tee(Interrupted(), on_failure)
+    class Raising(Sink):
+        def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+            raise kind
+
+    writer: TeeWriter[Cursor] = tee(Raising(), on_failure)
     assert await writer.write(b"data") == 4
     with resource_warnings():
-        with pytest.raises(KeyboardInterrupt), trio.CancelScope() as scope:
+        if kind is ValueError and end in {"close_gracefully", "cancelled"}:
+            # The report has it; and who is cancelled is told by the cancellation.
+            if end == "close_gracefully":
+                report = await close_gracefully(writer)
+                assert isinstance(report.error, ValueError)
+            else:
+                assert (await run_cancelled(writer.aclose)).outcome == "cancelled"
+            return
+        with pytest.raises(kind), trio.CancelScope() as scope:
             if end == "flush":
                 await writer.flush()
             elif end == "write":
@@ -632,10 +679,11 @@ async def test_ctrl_c_in_the_copy_is_raised_as_it_is(on_failure: str, end: str) 
 
 
 @pytest.mark.parametrize("end", ["abort", "cancelled"])
-async def test_bytes_kept_for_the_copy_are_missed_there_when_the_stream_is_cut_off(
-    end: str,
+@pytest.mark.parametrize("waits", [True, False])
+async def test_bytes_kept_for_the_copy_survive_a_stream_that_is_cut_off(
+    end: str, *, waits: bool
 ) -> None:
-    """The copy ends by another close, later: it must not look complete."""
+    """The copy ends by another close, later. If they do not go then, it must not look complete."""
     left, right = duplex(1000)
     pipe, reader = simplex(10)
     writer = TeeWriter(left, pipe)
@@ -646,9 +694,15 @@ async def test_bytes_kept_for_the_copy_are_missed_there_when_the_stream_is_cut_o
         else:
             scope.cancel()
             await left.aclose()
-    with resource_warnings():
+    assert not pipe.closed
+    if waits:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(writer.aclose)
-            with pytest.raises(trio.BrokenResourceError):
-                await drain(reader)
+            assert await drain(reader) == bytes(100)
+    else:
+        with resource_warnings() as messages:
+            assert (await run_cancelled(writer.aclose)).outcome == "cancelled"
+        assert ["90 bytes" in one for one in messages] == [True]
+        with pytest.raises(trio.BrokenResourceError):
+            await drain(reader)
     await abort(right)

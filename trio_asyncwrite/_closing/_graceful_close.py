@@ -303,13 +303,17 @@ class GracefulClose:
         self.delivered = (
             unacknowledged == 0
             and self.state is State.WHOLE
-            and not any(held_by(layer) for layer in close.layers)
+            and not any(map(close.held_by, close.layers))
             and all(
                 layer.epilogue in (Epilogue.NOTHING, Epilogue.CLOSE_NOTIFY)
                 for layer in close.layers
             )
         )
-        if not self.joins and any(one.lifecycle.released for one in writing_chain(writer)):
+        if any(
+            one.lifecycle.released or one.lifecycle.close is not None
+            for one in writing_chain(writer)
+            if not contains(close.layers, one)
+        ):
             self._note(_was_closed())
         if any(layer.was_reset for layer in close.layers):
             self._note(trio.BrokenResourceError("the connection had been reset before"))

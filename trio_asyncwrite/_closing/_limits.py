@@ -7,7 +7,7 @@ from typing import Final, final
 
 import trio.abc
 
-from trio_asyncwrite._core._checks import connection_advice, not_negative
+from trio_asyncwrite._core._checks import connection_advice, int_at_least, not_negative
 
 DEFAULT_TIMEOUT: Final = 30.0
 #: The pause that nginx allows in its lingering close ("lingering_timeout").
@@ -35,9 +35,7 @@ class Limits:
         self.total: float = total
         self.timeout: float = not_negative(timeout, "timeout")
         self.linger: float = not_negative(linger, "linger")
-        self.linger_bytes: int = not_negative(linger_bytes, "linger_bytes")
-        if not isinstance(linger_bytes, int):
-            raise TypeError(f"linger_bytes must be an integer, got {linger_bytes!r}")
+        self.linger_bytes: int = int_at_least(0, linger_bytes, "linger_bytes")
 
     def at_most(self, seconds: float) -> Limits:
         """The same limits, and all of it within ``seconds``."""

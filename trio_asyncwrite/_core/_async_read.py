@@ -111,6 +111,8 @@ class AsyncRead(Layer, trio.abc.ReceiveStream):
 
         Source: :meth:`trio.abc.ReceiveStream.receive_some`.
         """
+        if max_bytes is True:
+            max_bytes = 1  # as for Trio's streams
         size = RECEIVE_SIZE if max_bytes is None else positive_int(max_bytes, "max_bytes")
         return await drive_read(self, size)
 

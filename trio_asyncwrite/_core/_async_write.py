@@ -116,7 +116,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         # Not by assignment, which type checkers take for a declaration.
-        for name in ("poll_close", "poll_write"):
+        for name in ("poll_close", "poll_flush_side", "poll_write"):
             setattr(cls, f"overrides_{name}", overrides(cls, name, AsyncWrite))
 
     # ---- The poll core: what a writer implements -------------------------------------------
@@ -233,6 +233,23 @@ class AsyncWrite(Layer, trio.abc.SendStream):
                 return poll_below(writer, writer.poll_write_file, part, limit)
         data = part.poll_read(limit)
         return accepted(self.poll_write(data), len(data), self) if data else 0
+
+    def poll_flush_side(self, lower: object, /) -> None:
+        """Pass on what is held for ``lower``, whatever else is held.
+
+        Called when ``lower`` is closed, and another layer below is not. Override it in a layer that
+        writes to several streams, together with :meth:`Layer.held_for`; then a close of one stream
+        does not wait for the others, and they get what is held for them when this layer is closed.
+        The default is :meth:`poll_flush`, which needs all of them.
+
+        Args:
+            lower: one of the layers directly below; whoever closes it flushes it afterwards.
+
+        Raises:
+            NotReady: if some of these bytes cannot go now.
+            trio.BrokenResourceError: if the writer has failed, now or before.
+        """
+        self.poll_flush()
 
     def poll_flush(self) -> None:
         """Return when all bytes accepted so far have been handed to the innermost transport.

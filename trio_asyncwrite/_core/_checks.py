@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import socket as stdlib_socket
 import sys
@@ -199,15 +200,47 @@ def int_at_least(minimum: int, value: int, name: str) -> int:
         TypeError: if it is not an integer.
         ValueError: if it is less.
     """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(
-            f"{name} must be an integer of at least {minimum}, got {type(value).__name__}"
-        ) from None
+    kind = f"an integer of at least {minimum}"
+    number = value if type(value) is int else integer(value, name, kind)
     if number < minimum:
-        raise ValueError(f"{name} must be an integer of at least {minimum}, got {number}")
+        raise ValueError(f"{name} must be {kind}, got {number}")
     return number
+
+
+def integer(value: int, name: str, kind: str = "an integer") -> int:
+    """``value``, if it is an integer; True and False are an argument at a wrong place.
+
+    Raises:
+        TypeError: if it is not.
+    """
+    if not isinstance(value, bool):
+        with contextlib.suppress(TypeError):
+            return operator.index(value)
+    raise TypeError(f"{name} must be {kind}, got {type(value).__name__}")
+
+
+def int_between(minimum: int, value: int, maximum: int, name: str) -> int:
+    """``value``, if it is an integer from ``minimum`` to ``maximum``.
+
+    Raises:
+        TypeError: if it is not an integer.
+        ValueError: if it is less or more.
+    """
+    kind = f"an integer from {minimum} to {maximum}"
+    number = integer(value, name, kind)
+    if not minimum <= number <= maximum:
+        raise ValueError(f"{name} must be {kind}, got {number}")
+    return number
+
+
+def checked_buffer_size(value: int) -> int:
+    """``buffer_size``, if it is one: all of it is allocated, and an absurd one would fail later.
+
+    Raises:
+        TypeError: if it is not an integer.
+        ValueError: if it is less than 1 or more than 1 GiB.
+    """
+    return int_between(1, value, 1 << 30, "buffer_size")
 
 
 def consists_of(exc: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
@@ -260,9 +293,35 @@ def not_negative(value: T, name: str) -> T:
         TypeError: if it is no number.
         ValueError: if it is negative, or not a number in the sense of NaN.
     """
-    if not isinstance(value, (int, float)):
-        instead = ": math.inf for no limit" if value is None else ""
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}{instead}")
-    if not value >= 0:  # NaN is not, either
+    _check_number(value, name, ": math.inf for no limit" if value is None else "")
+    if not value >= 0:  # type: ignore[operator]  # NaN is not, either
         raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
     return value
+
+
+def above_zero(value: T, name: str, instead: str) -> T:
+    """``value``, if it is a number greater than 0.
+
+    Args:
+        value: the number.
+        name: that of the argument.
+        instead: what to use for no limit.
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it is not greater, or not a number in the sense of NaN.
+    """
+    text = f"; {instead} for no limit"
+    _check_number(value, name, text)
+    if not value > 0:  # type: ignore[operator]  # NaN is not, either
+        raise ValueError(f"{name} must be a number greater than 0, got {value!r}{text}")
+    return value
+
+
+def _check_number(value: object, name: str, instead: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}{instead}")
+    try:
+        float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is too large: use math.inf for no limit") from None

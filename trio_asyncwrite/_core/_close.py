@@ -49,9 +49,12 @@ from ._stack import (
     contains,
     epilogue_of,
     held_by,
+    held_for,
+    held_for_some,
     is_counted,
     is_layer,
     lacks_epilogue,
+    not_held_below,
     number,
     owes_epilogue,
     poll_step,
@@ -104,6 +107,13 @@ class State(enum.Enum):
 def _is_half_written(layer: Layer) -> bool:
     """Whether the layer's epilogue, which is not complete, is data and was begun."""
     return layer.lifecycle.phase is ENDING and epilogue_of(layer) is Epilogue.DATA
+
+
+def _uppermost_first(layers: list[Layer]) -> list[Layer]:
+    found: list[Layer] = []
+    for layer in layers:
+        _visit(layer, layers, found)
+    return found
 
 
 def _visit(layer: Layer, layers: list[Layer], found: list[Layer]) -> None:
@@ -189,10 +199,6 @@ def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
     return layers, sides
 
 
-#: Stands for the close that has ended one side of a layer over two streams.
-_ENDED_SIDE: Final = object()
-
-
 def _no_layers() -> list[Layer]:
     return []
 
@@ -207,6 +213,7 @@ class Close(Closer):
     """A close at work. Made by :func:`enter`, run by its first caller."""
 
     layers: list[Layer] = dataclasses.field(default_factory=_no_layers)
+    #: The layers above ours that also write to others: with this close, one side of them ends.
     sides: list[Layer] = dataclasses.field(default_factory=_no_layers)
     #: Other closes, of layers in our extent, that go on beside this one. Each may write through
     #: the layers of the other, and ours wait for those above them.
@@ -215,6 +222,10 @@ class Close(Closer):
     _chain: list[Layer] = dataclasses.field(default_factory=_no_layers)
     #: The layers whose bytes are somebody's; known before the release.
     _counted: list[Layer] = dataclasses.field(default_factory=_no_layers)
+    #: The sides that had failed before the close, which their users know.
+    told_sides: list[Layer] = dataclasses.field(default_factory=_no_layers)
+    #: The sides that cannot write their epilogue any more, to whatever stream.
+    _lacking_sides: list[Layer] = dataclasses.field(default_factory=_no_layers)
     is_line: bool = False
     waits_briefly: bool = False
     hardness: Hardness = Hardness.CLEAN
@@ -277,7 +288,9 @@ class Close(Closer):
         """Take these into the close, and evict the tasks inside them."""
         self.is_line = False
         new = [one for one in layers if one.lifecycle.close is None]
-        new_sides = [one for one in sides if one.lifecycle.side_close is None]
+        new_sides = [
+            one for one in sides if not any(self is other for other in one.lifecycle.side_closes)
+        ]
         self.layers += new
         self.sides = [one for one in (*self.sides, *new_sides) if not contains(self.layers, one)]
         self._order = None
@@ -291,10 +304,10 @@ class Close(Closer):
         for layer in new:
             lifecycle = layer.lifecycle
             lifecycle.close = self
-            lifecycle.side_close = None
+            lifecycle.side_closes = ()
             lifecycle.update()
         for layer in new_sides:
-            layer.lifecycle.side_close = self
+            layer.lifecycle.side_closes += (self,)
             layer.lifecycle.update()
         for layer in (*new, *new_sides):
             calls, layer.lifecycle.calls = layer.lifecycle.calls, ()
@@ -323,7 +336,7 @@ class Close(Closer):
             for layer in layers:
                 lifecycle = layer.lifecycle
                 lifecycle.close = self
-                lifecycle.side_close = None
+                lifecycle.side_closes = ()
                 # What update() would come to.
                 lifecycle.refusal, lifecycle.fast = CLOSED, SPENT
         self.is_line = True
@@ -347,7 +360,7 @@ class Close(Closer):
         for layer in other.layers:
             layer.lifecycle.close = self
         for layer in other.sides:
-            layer.lifecycle.side_close = self
+            layer.lifecycle.side_closes += (self,)
         self.layers += other.layers
         self.sides += other.sides
         self._order = None
@@ -368,10 +381,7 @@ class Close(Closer):
         if self.is_line:
             return self.layers
         if self._order is None:
-            found: list[Layer] = []
-            self._order = found
-            for layer in self.layers:
-                _visit(layer, self.layers, found)
+            self._order = _uppermost_first(self.layers)
         return self._order
 
     def postpones(self, layer: Layer) -> bool:
@@ -445,7 +455,7 @@ class Close(Closer):
                 is_abandoned = True
         for layer in self.sides:
             one = layer.lifecycle
-            if one.torn is not None or one.unfinished is not None:
+            if one.torn is not None or one.unfinished is not None or one.marked_truncated:
                 is_truncated = True
         if is_truncated:
             return State.TRUNCATED
@@ -469,6 +479,9 @@ class Close(Closer):
         """
         self.is_running = True
         self.was_broken = self.state() is State.BROKEN
+        self.told_sides = [
+            one for one in self.sides if one.lifecycle.failure is not None and one.lifecycle.told
+        ]
         if self.was_broken:
             self._take_untold(caller)
         token = running_closes.set((*running_closes.get(), self))
@@ -675,7 +688,7 @@ class Close(Closer):
     def _poll_end(self) -> None:
         """Shut down every layer in its turn, or raise."""
         self._poll_sides()
-        if any(map(lacks_epilogue, self.sides)):
+        if any(lacks_epilogue(one) or self.held_by(one) != 0 for one in self.sides):
             # Nobody writes it for one side, so the end of that side must not look proper.
             self._poll_flush()
             self.marked_truncated = True
@@ -706,7 +719,11 @@ class Close(Closer):
         """Flush every layer whose bytes can still go, or raise."""
         # Not the exceptions: their tracebacks refer to this frame.
         wait: Callable[[], Awaitable[object]] | None = None
-        for layer in (*self.sides, *self.order()):
+        try:
+            self._poll_sides()
+        except NotReady as not_ready:
+            wait = not_ready.wait
+        for layer in self.order():
             lifecycle = layer.lifecycle
             if (
                 not layer.is_writer
@@ -725,18 +742,59 @@ class Close(Closer):
             raise NotReady(wait)
 
     def _poll_sides(self) -> None:
-        for layer in self.sides:
+        """Let the layers that write to ours and to others pass on what they hold for ours."""
+        if self.is_line:
+            return
+        wait: Callable[[], Awaitable[object]] | None = None
+        rest = [
+            one
+            for one in self.layers
+            if one.overrides_poll_flush_side
+            # A shutdown of one stream leaves the rest to the others, too.
+            and (self._is_rest(one) or (one.lifecycle.shut and one.lifecycle.phase is OPEN))
+        ]
+        for layer in _uppermost_first([*self.sides, *rest]):
             lifecycle = layer.lifecycle
             # Another close may have come to its end with the whole layer.
-            if not (
-                lifecycle.released or lifecycle.failure is not None or lifecycle.torn is Torn.ABOVE
-            ):
-                self._poll_layer(layer, "poll_flush")
+            if lifecycle.released or lifecycle.failure is not None or lifecycle.torn is Torn.ABOVE:
+                continue
+            for lower in self._ended_below(layer):
+                is_shut = lower.lifecycle.shut or lower.lifecycle.phase is not OPEN
+                if layer.overrides_poll_flush_side and (is_shut or held_for(layer, lower) == 0):
+                    continue
+                try:
+                    # Also if nothing is held: it may have a failure to tell.
+                    self._poll_layer(layer, "poll_flush_side", lower)
+                except NotReady as not_ready:
+                    # That something is held for others is no reason to wait.
+                    if held_for(layer, lower) != 0:
+                        wait = wait or not_ready.wait
+        if wait is not None:
+            raise NotReady(wait)
 
-    def _poll_layer(self, layer: Layer, name: str) -> None:
+    def _is_rest(self, layer: Layer) -> bool:
+        """Whether one side of ``layer``, which is one of ours, has ended before."""
+        return layer.lifecycle.has_ended_side and not contains(self.sides, layer)
+
+    def _ended_below(self, layer: Layer) -> list[Layer]:
+        """The layers directly below that ``layer`` writes to, and that end with this close."""
+        return [
+            lower
+            for lower in written_below(layer)
+            if contains(self.sides, lower) or contains(self.layers, lower)
+        ]
+
+    def held_by(self, layer: Layer) -> int | None:
+        """How much ``layer`` holds for ours; of several streams, some may have ended before."""
+        is_divided = contains(self.sides, layer) and layer.overrides_poll_flush_side
+        if is_divided or self._is_rest(layer):
+            return held_for_some(layer, self._ended_below(layer))
+        return held_by(layer)
+
+    def _poll_layer(self, layer: Layer, name: str, *args: object) -> None:
         before, lift.by = lift.by, self
         try:
-            poll_step(layer, name)
+            poll_step(layer, name, *args)
         finally:
             lift.by = before
 
@@ -792,6 +850,7 @@ class Close(Closer):
         state = self.state()
         lacking = [one for one in (*self.layers, *self.sides) if lacks_epilogue(one)]
         self._lacks_epilogue = bool(lacking)
+        self._lacking_sides = [one for one in lacking if contains(self.sides, one)]
         if lacking and not self.cut_short_text:
             self.cut_short_text = f"the epilogue of {lacking[0]!r} is missing"
         for layer in (*self.layers, *self.sides):
@@ -807,7 +866,7 @@ class Close(Closer):
             or (state is State.BROKEN and not self.sent)
             # The end is plain if none was begun, and that of TLS carries no data.
             or any(map(_is_half_written, lacking))
-            or any(held_by(layer) != 0 for layer in (*self._counted, *self.sides))
+            or any(self.held_by(layer) != 0 for layer in (*self._counted, *self.sides))
         )
         if self.is_truncated:
             self._tear_below()
@@ -878,6 +937,7 @@ class Close(Closer):
             or (self.hardness is Hardness.CUT_OFF and self._lacks_something())
         )
         try:
+            spoiled = self._spoiled_sides()
             for layer in self.layers:
                 lifecycle = layer.lifecycle
                 lifecycle.released = True
@@ -889,18 +949,29 @@ class Close(Closer):
                 lifecycle.holders = ()
             for layer in self.sides:
                 lifecycle = layer.lifecycle
-                lifecycle.side_close = _ENDED_SIDE
+                lifecycle.side_closes = tuple(
+                    one for one in lifecycle.side_closes if one is not self
+                )
+                lifecycle.has_ended_side = True
                 lifecycle.phase = ENDED
-                # It has been told now, and need not be told again when the other side is closed.
-                lifecycle.torn, lifecycle.torn_text = None, ""
-                lifecycle.unfinished = None
-                lifecycle.marked_truncated = False
+                if not self._writes_elsewhere(layer):
+                    # It has been told now. The other side is read from.
+                    lifecycle.torn, lifecycle.torn_text = None, ""
+                    lifecycle.unfinished = None
+                    lifecycle.marked_truncated = False
+                elif contains(spoiled, layer):
+                    lifecycle.marked_truncated = True
+                    lifecycle.torn_text = lifecycle.torn_text or _CUT_OFF_TEXT
                 lifecycle.update()
             self._tear_below()
             for layer in self.layers:
                 for lower in below(layer):
                     if not lower.lifecycle.released:
                         unregister(layer, lower)
+            for layer in self.sides:
+                for lower in written_below(layer):
+                    if held_for(layer, lower) == 0:
+                        not_held_below(layer, lower)
         finally:
             self.is_done = True
             self.tell()
@@ -916,24 +987,49 @@ class Close(Closer):
         is_aborted = self.hardness is Hardness.ABORTED
         if not (self.is_truncated or self._lacks_epilogue or is_aborted):
             return
-        # What a side holds was for the other branches that it writes to.
-        for layer in (*self.layers, *(side for side in self.sides if held_by(side) != 0)):
+        for layer in (*self.layers, *self._spoiled_sides()):
             # The original of a handle is not harmed by an abort that has lost nothing.
             is_harmed = (
                 self.is_truncated or self._lacks_epilogue or layer.lifecycle.original is None
             )
             for lower in written_below(layer) if is_harmed else ():
                 one = lower.lifecycle
-                if not one.released and one.close is not self and one.unfinished is None:
-                    tear(lower, _ABORTED_TEXT if is_aborted else _CUT_OFF_TEXT, ours=self.layers)
+                is_ours = one.released or one.close is self or contains(self.sides, lower)
+                if not is_ours and one.unfinished is None:
+                    text = _ABORTED_TEXT if is_aborted else _CUT_OFF_TEXT
+                    tear(lower, text, ours=[*self.layers, *self.sides])
+
+    def _writes_elsewhere(self, side: Layer) -> bool:
+        """Whether what ``side`` writes reaches a stream that is still open."""
+        return any(
+            not (one.lifecycle.released or contains(self.sides, one)) for one in writing_chain(side)
+        )
+
+    def _spoiled_sides(self) -> list[Layer]:
+        """Those of which something is missing on their other sides, too: nobody writes it now."""
+        found = [
+            one
+            for one in self.sides
+            if contains(self._lacking_sides, one)
+            or (not one.overrides_poll_flush_side and held_by(one) != 0)
+        ]
+        for one in found:
+            # What is missing above is missing here.
+            found += [
+                lower
+                for lower in written_below(one)
+                if contains(self.sides, lower) and not contains(found, lower)
+            ]
+        return found
 
     def lost_by(self, layer: Layer) -> int | None:
         """How many accepted bytes a layer still holds when all is over; None if it is unknown."""
-        return held_by(layer) if contains(self._counted, layer) else 0
+        is_counted = contains(self._counted, layer) or contains(self.sides, layer)
+        return self.held_by(layer) if is_counted else 0
 
     def lost_bytes(self) -> int:
         """How many accepted bytes the layers still hold, over all; what is unknown adds 0."""
-        return sum(held_by(layer) or 0 for layer in self._counted)
+        return sum(self.held_by(layer) or 0 for layer in (*self._counted, *self.sides))
 
 
 def _from(
@@ -1144,10 +1240,11 @@ def _tell_losses(close: Close, layer: Layer, *, raises: bool) -> None:
         return  # nothing is held
     # Whose calls have raised the failure knows that its bytes are lost.
     untold = [one for one in close.layers if not (close.was_broken and one.lifecycle.told)]
+    untold += [one for one in close.sides if not contains(close.told_sides, one)]
     losses = [close.lost_by(one) for one in untold]
     me = weakref.ref(trio.lowlevel.current_task())
     for one, lost in zip(untold, losses, strict=True):
-        if one is not layer:
+        if one is not layer and one.lifecycle.released:
             one.lifecycle.lost, one.lifecycle.lost_by = lost, me
     if raises or close.is_reported:
         return

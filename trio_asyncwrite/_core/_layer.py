@@ -13,7 +13,16 @@ from ._answer import answer
 from ._close import Hardness, close_layer
 from ._epilogue import Epilogue
 from ._lifecycle import Lifecycle
-from ._stack import attach, held_by, is_closed, set_inner, unsent_below, warn
+from ._stack import (
+    attach,
+    below,
+    held_by,
+    held_for_some,
+    is_closed,
+    set_inner,
+    unsent_below,
+    warn,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +79,12 @@ def _ask(layer: Layer, name: str, *, otherwise: Any) -> Any:
 
 def _ask_below(layer: Layer, name: str) -> Any:
     """What the first layer directly below that knows answers; None if none knows."""
-    answers = (getattr(one, name, None) for one in layer.layers_below)
+    inner, asked = layer.lifecycle.inner, layer.layers_below
+    if len(asked) > 1 and layer.is_writer:
+        # Of several that it writes to, ``inner`` is the main one.
+        others = [one for one in layer.writes_below if one is not inner]
+        asked = tuple(one for one in asked if not any(one is other for other in others))
+    answers = (getattr(one, name, None) for one in asked)
     return next((one for one in answers if one is not None), None)
 
 
@@ -117,6 +131,7 @@ class Layer(trio.abc.AsyncResource):
     overrides_owns_below: bool = False
     overrides_release: bool = False
     overrides_poll_close: bool = False
+    overrides_poll_flush_side: bool = False
     overrides_poll_write: bool = False
     #: Whether the output has records or blocks of its own, as with TLS and compression, and the
     #: layer finishes the current one when a message is cut short. Then the message does not tear
@@ -194,6 +209,17 @@ class Layer(trio.abc.AsyncResource):
         raises counts as held.
         """
         return 0
+
+    def held_for(self, lower: object) -> int:
+        """How many of :attr:`held_bytes` are still to be written to ``lower``: all.
+
+        Override it in a layer that writes to several streams, together with
+        :meth:`AsyncWrite.poll_flush_side`. An answer that raises counts as held.
+
+        Args:
+            lower: one of the layers directly below.
+        """
+        return self.held_bytes
 
     # ---- What closing asks -----------------------------------------------------------------
 
@@ -447,6 +473,8 @@ class Layer(trio.abc.AsyncResource):
         lifecycle = getattr(self, "lifecycle", None)
         if lifecycle is not None and not (lifecycle.released or lifecycle.holds_nobodys):
             count = held_by(self)
+            if lifecycle.has_ended_side:
+                count = held_for_some(self, [one for one in below(self) if not is_closed(one)])
             # An answer that raises may be that of an object whose __init__ has failed: no word.
             if count:
                 fate = "may be lost" if self.loss_is_unknown else "were never sent"

@@ -239,8 +239,10 @@ class Lifecycle:
     abandoned: bool = False
     #: The close that this layer is part of.
     close: Closer | None = None
-    #: The close of a layer below that ends one of this layer's two sides.
-    side_close: object = None
+    #: The closes of layers below that now end one side of this layer over several streams.
+    side_closes: tuple[object, ...] = ()
+    #: Whether such a close has ended one side.
+    has_ended_side: bool = False
     released: bool = False
     #: The report of the graceful close that has ended this layer.
     report: object = None
@@ -295,7 +297,7 @@ class Lifecycle:
 
     def update(self) -> None:
         """Compute ``refusal`` and ``fast`` from the rest."""
-        if self.close is not None or self.released or self.side_close is not None:
+        if self.close is not None or self.released or self.side_closes or self.has_ended_side:
             self.refusal = Refusal.CLOSED
             self.fast = SPENT
             return
@@ -352,7 +354,7 @@ class Lifecycle:
         by = lift.by
         if by is None or self.failure is not None or self.torn is Torn.ABOVE:
             return False
-        if by is self.close or by is self.side_close:
+        if by is self.close or any(by is one for one in self.side_closes):
             return not self.released
         if self.close is not None and self.close.is_host_of(by):
             return not self.released

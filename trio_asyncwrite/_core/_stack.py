@@ -201,7 +201,7 @@ def unregister(layer: Layer, lower: Layer) -> None:
     """Let ``lower`` forget ``layer``."""
     lifecycle = lower.lifecycle
     lifecycle.above = tuple(one for one in lifecycle.above if one() is not layer)
-    _not_held_below(layer, lower)
+    not_held_below(layer, lower)
 
 
 def set_inner(layer: Layer, thing: object) -> None:
@@ -356,7 +356,7 @@ def let_go(layer: Layer) -> None:
     while lifecycle.holding == 0:
         if not lifecycle.is_single:
             for lower in below(layer):
-                _not_held_below(layer, lower)
+                not_held_below(layer, lower)
             return
         inner = lifecycle.inner
         if inner is None or not _drop(layer, inner):
@@ -375,7 +375,8 @@ def _drop(layer: Layer, lower: Layer) -> bool:
     return True
 
 
-def _not_held_below(layer: Layer, lower: Layer) -> None:
+def not_held_below(layer: Layer, lower: Layer) -> None:
+    """``lower`` need not keep ``layer`` alive any more."""
     if _drop(layer, lower):
         let_go(lower)
 
@@ -401,6 +402,25 @@ def held_by(layer: Layer) -> int | None:
         return layer.held_bytes
     except Exception:  # noqa: BLE001 - a user's property; to close the stack matters more
         return None
+
+
+def held_for(layer: Layer, lower: Layer) -> int | None:
+    """How much a layer holds for one below; None if its answer raises, which is unknown."""
+    try:
+        return layer.held_for(lower)
+    except Exception:  # noqa: BLE001 - as in held_by()
+        return None
+
+
+def held_for_some(layer: Layer, lowers: Sequence[Layer]) -> int | None:
+    """How much a layer over several streams holds for some of them; None if it is unknown.
+
+    0 if it cannot divide that: who ends one stream tells of all, and tears the others.
+    """
+    if not layer.overrides_poll_flush_side:
+        return 0
+    counts = [held_for(layer, lower) for lower in lowers]
+    return None if None in counts else max(filter(None, counts), default=0)
 
 
 def number(count: int | None) -> str:
@@ -476,19 +496,19 @@ def forgive(layer: Layer) -> None:
             upper.lifecycle.update()
 
 
-def call_poll(layer: Layer, name: str) -> None:
+def call_poll(layer: Layer, name: str, *args: object) -> None:
     """Make the poll ``name`` of ``layer``, one that returns None.
 
     Raises:
         NotReady: as the poll does.
         TypeError: if it returns something: it is no poll.
     """
-    answer = getattr(layer, name)()
+    answer = getattr(layer, name)(*args)
     if answer is not None:
         wrong_answer(layer, name, answer)
 
 
-def poll_step(layer: Layer, name: str) -> None:
+def poll_step(layer: Layer, name: str, *args: object) -> None:
     """Make the poll ``name`` of ``layer``, one that returns None; for layers above it.
 
     Raises:
@@ -497,7 +517,7 @@ def poll_step(layer: Layer, name: str) -> None:
         trio.BrokenResourceError: if it fails; ``layer`` and all above it are then broken.
     """
     try:
-        call_poll(layer, name)
+        call_poll(layer, name, *args)
     except NotReady:
         raise
     except BaseException as exc:
@@ -662,18 +682,26 @@ def check_shutdown(layer: Layer) -> None:
             lifecycle.refuse_unfinished(one)
         for upper in writers_above(one):
             if not contains(chain, upper):
-                _check_whole(upper, f"shut {layer!r} down")
+                _check_whole(upper, one, f"shut {layer!r} down")
 
 
-def _check_whole(upper: Layer, purpose: str) -> None:
-    """Raise if something would be missing, were ``upper`` ended now."""
+def _check_whole(upper: Layer, lower: Layer, purpose: str) -> None:
+    """Raise if something of ``upper`` would be missing in ``lower``, were that ended now."""
     if upper.lifecycle.inside and upper.lifecycle.calls:
         raise BusyRefusal(f"another task is writing a message to {upper!r}")
     if upper.lifecycle.torn is not None:
-        return  # what it holds is lost already
+        # What it holds is lost already. But where the tear has not come so far down, because a
+        # layer in between keeps messages whole, nobody would see that the rest of one is missing.
+        is_seen = lower.lifecycle.torn is not None or any(
+            one.encodes for one in writers_above(lower)
+        )
+        if lower.can_be_torn and not is_seen:
+            upper.lifecycle.refuse(upper)
+        return
     if upper.lifecycle.unfinished is not None:
         upper.lifecycle.refuse_unfinished(upper)
-    held = held_by(upper)
+    is_direct = contains(written_below(upper), lower)
+    held = held_for(upper, lower) if is_direct else held_by(upper)
     if held != 0:
         raise ValueError(
             f"{upper!r} holds {number(held)} unsent bytes: flush it before you {purpose}"
@@ -695,7 +723,7 @@ def check_nothing_held_above(layer: Layer, purpose: str) -> None:
     if (layer.lifecycle.original or layer.lifecycle).unfinished is not None:
         layer.lifecycle.refuse_unfinished(layer)
     for upper in writers_above(layer):
-        _check_whole(upper, purpose)
+        _check_whole(upper, layer, purpose)
 
 
 def begin_shutdown(layer: Layer) -> bool:

@@ -10,7 +10,7 @@ import trio
 import trio.abc
 
 from trio_asyncwrite._core._async_read import claim_reading
-from trio_asyncwrite._core._checks import positive_int
+from trio_asyncwrite._core._checks import above_zero, checked_buffer_size
 from trio_asyncwrite._core._errors import BusyRefusal
 
 from ._copy import DEFAULT_SIZE
@@ -53,7 +53,7 @@ class Relay:
         TypeError: if ``a`` or ``b`` is not a :class:`trio.abc.Stream`, or an argument is not a
             number.
         ValueError: if ``a`` and ``b`` are the same stream, or over the same transport,
-            ``half_open`` is not above 0, or ``buffer_size`` less than 1.
+            ``half_open`` is not above 0, or ``buffer_size`` less than 1 or more than 1 GiB.
 
     Source: ``tokio::io::copy_bidirectional``.
     """
@@ -74,13 +74,8 @@ class Relay:
                 )
         if a is b:
             raise ValueError("expected two streams, got the same one twice: to echo there is copy")
-        limit = math.inf if half_open is None else half_open
-        if not isinstance(limit, (int, float)):
-            name = type(half_open).__name__
-            raise TypeError(f"half_open must be a number of seconds or None, got {name}")
-        if not limit > 0:  # NaN is not, either
-            raise ValueError(f"half_open must be a number of seconds above 0, got {half_open!r}")
-        size = positive_int(buffer_size, "buffer_size")
+        limit = math.inf if half_open is None else above_zero(half_open, "half_open", "None")
+        size = checked_buffer_size(buffer_size)
         self._runs = (LaneRun(a, b, limit, size), LaneRun(b, a, limit, size))
         for one in self._runs:
             if one.is_circular:

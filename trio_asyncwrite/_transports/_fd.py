@@ -45,6 +45,10 @@ try:
 except (AttributeError, ValueError, OSError):  # pragma: no cover - no such platform in CI
     IOV_MAX: Final = 16  # type: ignore[misc]
 
+#: How many bytes to read at once. Memory for as many as are asked for is allocated before it is
+#: known how many there are, and no kernel has as many as this.
+_MOST_READ: Final = 1 << 24
+
 _LINGER: Final = struct.Struct("ii")  # struct linger { int l_onoff; int l_linger; }
 
 #: SO_LINGER: close at once, with a reset.
@@ -283,7 +287,7 @@ class FdWriter(AsyncReadWrite):
     def poll_read(self, size: int, /) -> bytes:
         """Take what has arrived from the kernel. See :meth:`AsyncRead.poll_read`."""
         try:
-            data = os.read(self.fileno(), size)
+            data = os.read(self.fileno(), min(size, _MOST_READ))
         except (BlockingIOError, InterruptedError):
             raise NotReady(self._wait_readable) from None
         except OSError as exc:

@@ -42,6 +42,7 @@ from trio_asyncwrite._core._stack import (
     begin_shutdown,
     fail,
     hold,
+    is_refusal,
     let_go,
     poll_below,
     poll_step,
@@ -139,8 +140,8 @@ class TeeWriter(Wrapper[W]):
     ) -> None:
         #: What ``copy`` has not taken yet.
         self._kept: Buf | None = None
-        #: What is no Exception and came out of ``copy``, until a poll has raised it.
-        self._interrupt: BaseException | None = None
+        #: What came out of ``copy`` after ``inner`` had accepted, until a poll has raised it.
+        self._failure: BaseException | None = None
         self._copy_failure: Exception | None = None
         if on_failure not in {"raise", "detach"}:
             raise ValueError(f'on_failure must be "raise" or "detach", got {on_failure!r}')
@@ -237,7 +238,6 @@ class TeeWriter(Wrapper[W]):
     @trio.lowlevel.enable_ki_protection
     def poll_flush(self) -> None:
         """Flush both. See :meth:`AsyncWrite.poll_flush`."""
-        self._raise_interrupt()
         self.lifecycle.check_flush(self)
         not_ready: NotReady | None = None
         try:
@@ -252,6 +252,15 @@ class TeeWriter(Wrapper[W]):
         finally:
             not_ready = None  # its traceback refers to this frame
 
+    def held_for(self, lower: object) -> int:
+        """Everything that is held is for ``copy``; with "detach" nobody but this writer ends it."""
+        return self.held_bytes if self._detaches or lower is self._copy else 0
+
+    def poll_flush_side(self, _lower: object, /) -> None:
+        """Give ``copy`` what was kept for it. See :meth:`AsyncWrite.poll_flush_side`."""
+        self.lifecycle.check_flush(self)
+        self._push_kept()
+
     @trio.lowlevel.enable_ki_protection
     def poll_shutdown(self) -> None:
         """Shut both down. See :meth:`AsyncWrite.poll_shutdown`."""
@@ -264,6 +273,9 @@ class TeeWriter(Wrapper[W]):
     def poll_close(self) -> None:
         """Let ``copy`` write what it writes in its close. See :meth:`AsyncWrite.poll_close`."""
         if self._detaches:
+            # Also if only ``inner`` was shut down.
+            self._push_kept()
+            self._poll_copy(shut_down, self._copy)
             for layer in writing_chain(self._copy):
                 self._poll_copy(poll_step, layer, "poll_close")
 
@@ -272,17 +284,16 @@ class TeeWriter(Wrapper[W]):
         self._make_ready()
         poll_step(self.inner, "poll_ready")
 
-    def _raise_interrupt(self) -> None:
-        if self._interrupt is not None:
-            interrupt, self._interrupt = self._interrupt, None
-            fail(self._copy, interrupt)
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
             try:
-                raise interrupt
+                fail(self._copy, failure)
+                raise failure
             finally:
-                del interrupt  # its traceback refers to this frame
+                del failure  # its traceback refers to this frame
 
     def _make_ready(self) -> None:
-        self._raise_interrupt()
         if self.lifecycle.refusal is not None:
             self.lifecycle.check_write(self)
         self._push_kept()
@@ -310,21 +321,15 @@ class TeeWriter(Wrapper[W]):
         release(accepted)
 
     def _note_failure(self, exc: BaseException) -> None:
-        if not isinstance(exc, Exception):
-            # Ctrl-C, for example: the next poll raises it as it is.
-            self._interrupt = exc
-            return
-        if self._detaches:
+        if self._detaches and isinstance(exc, Exception):
             self._detach(exc)
-            return
-        with contextlib.suppress(trio.BrokenResourceError):
-            fail(self._copy, exc)
-        # No call has raised it.
-        self.lifecycle.untold = self.lifecycle.failure is not None
+        elif not is_refusal(exc):  # which the next poll would meet again
+            self._failure = exc
 
     @trio.lowlevel.enable_ki_protection
     def _push_kept(self) -> None:
-        """Give ``copy`` what was kept for it."""
+        """Give ``copy`` what was kept for it; or raise what it has raised before."""
+        self._raise_failure()
         for _ in range(POLLS_PER_TURN):
             kept = self._kept
             if kept is None:

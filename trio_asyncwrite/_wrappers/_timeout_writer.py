@@ -31,7 +31,7 @@ import trio
 import trio.abc
 
 from trio_asyncwrite._core._async_write import AsyncWrite
-from trio_asyncwrite._core._checks import check_buffers, check_data, counted
+from trio_asyncwrite._core._checks import above_zero, check_buffers, check_data, counted
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._file_part import FileNotReady, check_part
 from trio_asyncwrite._core._stack import (
@@ -152,8 +152,8 @@ class TimeoutWriter(Wrapper[W]):
         idle: float | None = None,
         min_rate: float | None = None,
     ) -> None:
-        self._idle = _positive(idle, "idle")
-        self._min_rate = _positive(min_rate, "min_rate")
+        self._idle = idle if idle is None else above_zero(idle, "idle", "None")
+        self._min_rate = min_rate if min_rate is None else above_zero(min_rate, "min_rate", "None")
         if idle is None and min_rate is None:
             raise ValueError("TimeoutWriter has no limit: give idle, min_rate, or both")
         self._accepted = 0
@@ -295,12 +295,3 @@ class TimeoutWriter(Wrapper[W]):
 
     def __repr__(self) -> str:
         return f"<TimeoutWriter over {self.inner!r}>"
-
-
-def _positive(value: float | None, name: str) -> float | None:
-    if value is not None:
-        if not isinstance(value, (int, float)):
-            raise TypeError(f"{name} must be a number or None, got {type(value).__name__}")
-        if not value > 0:  # NaN is not, either
-            raise ValueError(f"{name} must be a number greater than 0, got {value!r}")
-    return value

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final, final
 
+from trio_asyncwrite._core._checks import above_zero
+
 from ._tokens import Tokens
 
 #: A burst is what comes in within so many seconds.
@@ -68,14 +70,4 @@ class TokenBucket:
 
 
 def _positive(value: float, name: str) -> float:
-    if not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    try:
-        number = float(value)
-    except OverflowError:
-        raise ValueError(f"{name} is too large: use math.inf for no limit") from None
-    if not number > 0:  # NaN is not, either
-        raise ValueError(
-            f"{name} must be a number greater than 0, got {value!r}; use math.inf for no limit"
-        )
-    return number
+    return float(above_zero(value, name, "use math.inf"))

@@ -26,7 +26,7 @@ import trio
 import trio.abc
 
 from trio_asyncwrite._core._budget import rate_of
-from trio_asyncwrite._core._checks import counted, positive_int
+from trio_asyncwrite._core._checks import checked_buffer_size, counted
 from trio_asyncwrite._core._lifecycle import Call
 from trio_asyncwrite._core._shell import (
     WHOLE,
@@ -94,9 +94,9 @@ async def write_from_thread(
         writer: where to write; it goes through :func:`wrap_stream`.
         function: what to call. It may use ``trio.from_thread``.
         *args: its other arguments.
-        buffer_size: how many bytes to collect before they are handed to the writer. A larger
-            write goes past the buffer, in pieces of 1 MiB at most, or of this size if that is more.
-            So the memory is that of one piece, and one and a half buffers.
+        buffer_size: how many bytes to collect before they are handed to the writer, at most 1 GiB.
+            A larger write goes past the buffer, in pieces of 1 MiB at most, or of this size if that
+            is more. So the memory is that of one piece, and one and a half buffers.
         limiter: limits how many threads run at once, as with ``trio.to_thread.run_sync``.
 
     Returns:
@@ -104,7 +104,7 @@ async def write_from_thread(
 
     Raises:
         TypeError: if ``writer`` cannot be sent to, or ``function`` is not a plain function.
-        ValueError: if ``buffer_size`` is less than 1.
+        ValueError: if ``buffer_size`` is less than 1 or more than 1 GiB.
         WriteZeroError: if the writer is full, and waiting would not help.
         trio.BusyResourceError: if another task is inside this writer.
         trio.ClosedResourceError: if a shutdown or close has begun, or another task closes the
@@ -118,7 +118,7 @@ async def write_from_thread(
     Source: ``tokio_util::io::SyncIoBridge``.
     """
     target = wrap_stream(writer)
-    positive_int(buffer_size, "buffer_size")
+    buffer_size = checked_buffer_size(buffer_size)
     is_callable: bool = callable(function)
     if not is_callable or inspect.iscoroutinefunction(function):
         _refuse(function)
@@ -130,8 +130,8 @@ async def write_from_thread(
     line = lifecycle.line
     turn = None
     raw = _Raw(target, output, lift, buffer_size)
-    file = _File(raw, buffer_size)
     try:
+        file = _File(raw, buffer_size)  # which takes that memory
         if line is not None:
             turn = line.enter()
             await drive(target, line.check, turn, lift=lift, has_turn=True)

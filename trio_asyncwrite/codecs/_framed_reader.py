@@ -140,11 +140,18 @@ class FramedReader(trio.abc.ReceiveChannel[bytes]):
         Source: :meth:`trio.MemoryReceiveChannel.receive_nowait`.
         """
         lift = claim_reading(self._reader)
+        before = -1
         try:
-            with lifted(lift):
-                return self._poll()
-        except NotReady:
-            raise trio.WouldBlock from None
+            while True:
+                try:
+                    with lifted(lift):
+                        return self._poll()
+                except NotReady as not_ready:
+                    there = len(self._buffer.data)
+                    if not_ready.wait is not trio.lowlevel.checkpoint or there == before:
+                        raise trio.WouldBlock from None
+                # It would let other tasks run, in the middle of what has arrived.
+                before = there
         finally:
             self._reader.lifecycle.reading = False
 

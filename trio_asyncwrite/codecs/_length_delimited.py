@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, cast, final
 
 import trio
 
-from trio_asyncwrite._core._checks import counted, int_at_least
+from trio_asyncwrite._core._checks import counted, int_at_least, int_between
 
 from ._checks import frame_view
 from ._fast import Fast
@@ -72,13 +72,12 @@ class LengthDelimitedCodec(Fast):
         max_size: int = DEFAULT_MAX_SIZE,
         adjust: int = 0,
     ) -> None:
-        if int_at_least(1, size, "size") > _MAX_FIELD:
-            raise ValueError(f"size must be at most {_MAX_FIELD} bytes, got {size}")
+        size = int_between(1, size, _MAX_FIELD, "size")
         if byteorder not in _ORDERS:
             raise ValueError(f'byteorder must be "big" or "little", got {byteorder!r}')
         most = 256**size - 1
         # Below it, no payload has a length.
-        self._adjust = int_at_least(-most, adjust, "adjust")
+        self._adjust = adjust = int_at_least(-most, adjust, "adjust")
         self._max_size: int = min(int_at_least(0, max_size, "max_size"), most + adjust)
         if adjust > self._max_size:
             raise ValueError(

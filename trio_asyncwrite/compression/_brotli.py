@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, final
 
+from trio_asyncwrite._core._checks import int_between
+
 from ._compressor import TAKES_VIEWS
-from ._zlib_module import MICROSECONDS_PER_UNIT, integer
+from ._zlib_module import MICROSECONDS_PER_UNIT
 
 if TYPE_CHECKING:
     from ._compressor import Compressor
@@ -39,7 +41,7 @@ def brotli_compressor(quality: int = 4, lgwin: int = 18) -> Compressor:
 
     Source: ``async_compression::tokio::write::BrotliEncoder``; RFC 7932.
     """
-    return _Brotli(integer(quality, "quality"), integer(lgwin, "lgwin"))
+    return _Brotli(int_between(0, quality, 11, "quality"), int_between(10, lgwin, 24, "lgwin"))
 
 
 def _module() -> Any:
@@ -59,11 +61,7 @@ class _Brotli:
     takes_views = TAKES_VIEWS
 
     def __init__(self, quality: int, lgwin: int) -> None:
-        brotli = _module()
-        try:
-            encoder = brotli.Compressor(quality=quality, lgwin=lgwin)
-        except brotli.error as exc:
-            raise ValueError(f"quality {quality}, lgwin {lgwin}: {exc}") from None
+        encoder = _module().Compressor(quality=quality, lgwin=lgwin)
         self._process = encoder.process
         self.flush = encoder.flush
         self.finish = encoder.finish

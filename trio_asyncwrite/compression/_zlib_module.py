@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any, Final, Protocol, final
+
+from trio_asyncwrite._core._checks import integer
 
 from ._compressor import TAKES_VIEWS
 
@@ -27,6 +28,9 @@ ZLIB_WINDOW: Final = 15
 
 #: The same, with the header and trailer of gzip around it.
 GZIP_WINDOW: Final = 16 + ZLIB_WINDOW
+
+#: zlib's highest level, for a module that does not tell its own.
+_BEST: Final = 9
 
 #: How many microseconds of encoding cost one unit of :ref:`the budget <budget>`, which is one
 #: elsewhere. zlib takes 0.8 ms for a piece, and other tasks wait for as long in any case; with a
@@ -66,8 +70,11 @@ class Deflate:
             level = integer(level, "level")
             try:
                 encoder = module.compressobj(level, wbits=window)
-            except ValueError as exc:
-                raise ValueError(f"{name} has no level {level}: {exc}") from None
+            except (ValueError, OverflowError):
+                best = getattr(module, "Z_BEST_COMPRESSION", _BEST)
+                raise ValueError(
+                    f"{name} has no level {level}: use one from 0 to {best}, or None"
+                ) from None
         #: Without a function of ours in between.
         self.compress = encoder.compress
         #: It ends the stream by default.
@@ -79,15 +86,3 @@ class Deflate:
         """End a block."""
         output: bytes = self.finish(self._sync)
         return output
-
-
-def integer(value: int, name: str) -> int:
-    """``value``, if it is an integer.
-
-    Raises:
-        TypeError: if it is not.
-    """
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Final, final
 
+from trio_asyncwrite._core._checks import int_between
+
 from ._compressor import TAKES_VIEWS
-from ._zlib_module import MICROSECONDS_PER_UNIT, integer
+from ._zlib_module import MICROSECONDS_PER_UNIT
 
 if TYPE_CHECKING:
     from ._compressor import Compressor
@@ -36,7 +38,7 @@ def zstd_compressor(level: int = 3) -> Compressor:
 
     Source: ``async_compression::tokio::write::ZstdEncoder``; RFC 8878, RFC 9659.
     """
-    return _Zstd(integer(level, "level"))
+    return _Zstd(level)
 
 
 def _module() -> Any:
@@ -58,7 +60,9 @@ class _Zstd:
     takes_views = TAKES_VIEWS
 
     def __init__(self, level: int) -> None:
-        encoder = _module().ZstdCompressor(level)
+        zstd = _module()
+        least, most = zstd.CompressionParameter.compression_level.bounds()
+        encoder = zstd.ZstdCompressor(int_between(least, level, most, "level"))
         self.compress = encoder.compress
         self._flush = encoder.flush
         self._end_of_block = encoder.FLUSH_BLOCK
