@@ -102,7 +102,7 @@ def poll_all_of_file(writer: AsyncWrite, call: Call, part: FilePart) -> bool:
         call.accepted += count
         if call.buf is None:
             # How much is left without it being resumed; of some files the end is not known.
-            call.size = call.accepted + max(part.remaining, bool(part))
+            call.size = call.accepted + part.known_remaining
         if part and not budget.left:
             raise NotReady(trio.lowlevel.checkpoint)
     return True
