@@ -6,7 +6,9 @@ import errno
 import fcntl
 import gc
 import os
+import pty
 import socket as stdlib_socket
+import tty
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -516,3 +518,27 @@ async def test_relays_leave_no_descriptor_behind(count: int, kernel: Kernel) -> 
         await pass_through(unix_pair, unix_pair, DATA[:60_000])
     assert kernel.moved
     assert descriptors() <= before + 2 * _pipe._KEPT
+
+
+@pytest.mark.parametrize("size", [100, 5 * SIZE])
+async def test_a_terminal_that_nobody_has_ends_properly(size: int, kernel: Kernel) -> None:
+    """Linux says EIO, to a splice, too."""
+    data = bytes(size)
+    main, side = pty.openpty()
+    tty.setraw(side)
+    source, written = PollEvented(main), PollEvented(side)
+    b, server = await unix_pair()
+    relay = Relay(source, b, buffer_size=SIZE)
+
+    async def write() -> None:
+        await written.send_all(data)
+        await written.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(relay.run)
+        nursery.start_soon(write)
+        assert await drain(server) == data
+        await server.shutdown()
+    assert relay.a_to_b.outcome is LaneOutcome.ENDED
+    for stream in (source, b, server):
+        await stream.aclose()
