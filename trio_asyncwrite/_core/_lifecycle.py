@@ -411,6 +411,19 @@ class Lifecycle:
             return self.close is not None or self.released
         return self.refusal is Refusal.CLOSED
 
+    def may_take(self) -> bool:
+        """Whether a call may take from a reader's buffer at once, for a unit of the budget.
+
+        Nobody reads, nothing is closed, and no checkpoint is due. The caller pays.
+        """
+        return (
+            self.budget.left > 0
+            and self.attached
+            and not self.reading
+            and self.close is None
+            and not self.released
+        )
+
     def claim(self, layer: Layer, *, writing: bool) -> None:
         """Make this task the one inside ``layer``; :meth:`leave` ends it.
 
