@@ -33,7 +33,7 @@ import contextvars
 import enum
 import threading
 import weakref
-from typing import TYPE_CHECKING, Final, NoReturn, final
+from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
 import trio
 
@@ -176,6 +176,9 @@ class Wait:
         self.task = trio.lowlevel.current_task()
 
 
+_NOBODY: Final[dict[Any, None]] = {}
+
+
 class _Lift(threading.local):
     by: object = None
 
@@ -255,8 +258,10 @@ class Lifecycle:
     holds_nobodys: bool = False
     #: For a writer that many tasks may use: who is inside, in the order of their coming.
     line: Line | None = None
-    calls: tuple[Call, ...] = ()
-    waits: tuple[Wait, ...] = ()
+    #: Who is inside, and waits, in the order of their coming. There may be thousands of tasks, so
+    #: to leave must not take longer the more there are. While there is none, nobody adds to it.
+    calls: dict[Call, None] = _NOBODY
+    waits: dict[Wait, None] = _NOBODY
     #: The task inside a call of a foreign stream that must not be ended; see ``_send_stream.py``.
     unbroken_task: object = None
 
@@ -391,6 +396,24 @@ class Lifecycle:
             one.untold = False
             one = None if one.inner is None else one.inner.lifecycle
 
+    # ---- Calls -----------------------------------------------------------------------------
+
+    def add_call(self, call: Call) -> None:
+        """From now on ``call`` is under way, until :meth:`remove_call`."""
+        if self.calls:
+            self.calls[call] = None
+        else:
+            self.calls = {call: None}
+
+    def remove_call(self, call: Call) -> bool:
+        """``call`` is over; False if a close has evicted it, and so has settled it."""
+        return self.calls.pop(call, call) is None
+
+    def evict_calls(self) -> dict[Call, None]:
+        """For a close: the calls under way, which it settles."""
+        calls, self.calls = self.calls, _NOBODY
+        return calls
+
     # ---- Claims ----------------------------------------------------------------------------
 
     def lift_of(self) -> object:
@@ -470,12 +493,15 @@ class Lifecycle:
             trio.ClosedResourceError: if another task closes the layer meanwhile.
         """
         entry = Wait(reading=reading)
-        self.waits = (*self.waits, entry)
+        if self.waits:
+            self.waits[entry] = None
+        else:
+            self.waits = {entry: None}
         try:
             with entry.scope:
                 await wait()
         finally:
-            self.waits = tuple(one for one in self.waits if one is not entry)
+            del self.waits[entry]
         self.check_evicted(layer, reading=reading)
 
     def check_evicted(self, layer: Layer, *, reading: bool) -> None:

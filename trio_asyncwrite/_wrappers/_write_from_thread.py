@@ -124,7 +124,7 @@ async def write_from_thread(
     lift = claim(target, writing=True)
     output = _Output()
     lifecycle = target.lifecycle
-    lifecycle.calls += (output,)
+    lifecycle.add_call(output)
     line = lifecycle.line
     turn = None
     raw = _Raw(target, output, lift, max(buffer_size, _PIECE_SIZE))
@@ -148,10 +148,9 @@ async def write_from_thread(
             if line.holder is trio.lowlevel.current_task():
                 line.holder = None
             line.leave(turn)
-        calls = lifecycle.calls
-        lifecycle.calls = tuple(one for one in calls if one is not output)
+        is_ours = lifecycle.remove_call(output)
         try:
-            if not output.is_done and output in calls:  # else a close has settled it
+            if not output.is_done and is_ours:
                 settle(target, output, closed=lifecycle.is_closed(reading=False))
         finally:
             leave(target)
