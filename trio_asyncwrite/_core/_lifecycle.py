@@ -407,7 +407,10 @@ class Lifecycle:
 
     def remove_call(self, call: Call) -> bool:
         """``call`` is over; False if a close has evicted it, and so has settled it."""
-        return self.calls.pop(call, call) is None
+        is_there = self.calls.pop(call, call) is None
+        if not self.calls:
+            self.calls = _NOBODY  # an empty dict keeps its memory
+        return is_there
 
     def evict_calls(self) -> dict[Call, None]:
         """For a close: the calls under way, which it settles."""
@@ -502,6 +505,8 @@ class Lifecycle:
                 await wait()
         finally:
             del self.waits[entry]
+            if not self.waits:
+                self.waits = _NOBODY  # an empty dict keeps its memory
         self.check_evicted(layer, reading=reading)
 
     def check_evicted(self, layer: Layer, *, reading: bool) -> None:

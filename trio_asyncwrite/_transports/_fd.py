@@ -430,8 +430,9 @@ class FdWriter(AsyncReadWrite):
         return (
             fd >= 0
             and not self.has_sent_end()
-            and unacknowledged_bytes(fd, ended=False, known_as_tcp=self.is_known_as_tcp) is not None
+            # First the question whose answer is mostly no.
             and is_gone(fd) is True
+            and unacknowledged_bytes(fd, ended=False, known_as_tcp=self.is_known_as_tcp) is not None
         )
 
     def has_sent_end(self) -> bool:
