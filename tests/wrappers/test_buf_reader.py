@@ -22,6 +22,7 @@ from trio_asyncwrite import (
     duplex,
     simplex,
 )
+from trio_asyncwrite._wrappers._read_buffer import end_of_first
 
 from .._interrupts import interrupt_as_trio_would
 
@@ -142,6 +143,18 @@ async def test_a_message_that_comes_byte_by_byte_is_searched_once() -> None:
     reader.buffer.data = Counting()
     assert await reader.receive_until(b"\n", 2000) == data
     assert searched == len(data)
+
+
+@pytest.mark.parametrize("delimiter", [b"\n", b"\r\n", b"abc"])
+def test_a_delimiter_is_found_wherever_it_begins(delimiter: bytes) -> None:
+    """Near, far, and in between; the first of two; and not what only begins like it."""
+    for at in (0, 1, 2, *range(120, 135), 1000):
+        for before in (b"x" * at, (delimiter[1:] * at)[:at]):
+            data = before + delimiter + b"yy" + delimiter
+            expected = data.index(delimiter) + len(delimiter)
+            for searched in (0, len(before) // 2, len(before)):
+                assert end_of_first(delimiter, data, searched) == expected
+            assert end_of_first(delimiter, data[: expected - 1], 0) == 0
 
 
 async def test_what_another_protocol_has_read_too_much_is_read_first() -> None:

@@ -440,15 +440,10 @@ class Lifecycle:
     def may_take(self) -> bool:
         """Whether a call may take from a reader's buffer at once, for a unit of the budget.
 
-        Nobody reads, nothing is closed, and no checkpoint is due. The caller pays.
+        Nobody reads, nothing is refused, and no checkpoint is due. The caller pays. (There is a
+        budget only after a first call, which has attached the layer.)
         """
-        return (
-            self.budget.left > 0
-            and self.attached
-            and not self.reading
-            and self.close is None
-            and not self.released
-        )
+        return self.refusal is None and not self.reading and self.budget.left > 0
 
     def claim(self, layer: Layer, *, writing: bool) -> None:
         """Make this task the one inside ``layer``; :meth:`leave` ends it.
