@@ -21,8 +21,8 @@ is in the pipe, so that all that is said of it here holds.
 
 **While much comes through**, each call moves four times as much: after the copies of so many bytes,
 the processor's caches have nothing of Python left, and each line of it costs ten times as much as
-otherwise. With blocks of memory only as long as the target takes them whole, or thousands of slow
-targets would each hold a large one.
+otherwise. With blocks of memory only as long as the target takes as much as a small one at once, or
+thousands of slow targets would each hold a large one.
 
 **Who is at fault.** A failing source must not break the target. ``is_writing`` says whose poll or
 wait it was that has raised.
@@ -132,7 +132,7 @@ class Pump:
         self._may_splice = source.splices and target.splices
         self._pipe: Pipe | None = None
         # How many bytes have come since the last small read; and whether the target has taken the
-        # last block whole.
+        # last block, or as much as a small one holds.
         self._bulk = 0
         self._keeps_up = False
         self._read = 0
@@ -339,7 +339,7 @@ class Pump:
             self._held = None
         else:
             held.advance(count)
-        self._keeps_up = count == size
+        self._keeps_up = count >= min(size, self._size)
         if self.patience is not None:
             self.note_progress()
         return count < size

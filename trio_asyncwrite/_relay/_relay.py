@@ -47,8 +47,8 @@ class Relay:
             moving a byte; ``None`` for ever. While both are open, nothing is limited.
         buffer_size: how many bytes to receive at once, and so to hold, at most. An idle relay holds
             no buffer. While much comes through, it is four times as many, but not above 1 MiB:
-            in the kernel between two sockets or pipes on Linux, and elsewhere as long as the other
-            side takes them at once.
+            in the kernel between two sockets or pipes on Linux, and elsewhere unless the other side
+            is slow.
 
     Raises:
         TypeError: if ``a`` or ``b`` is not a :class:`trio.abc.Stream`, or an argument no number.
