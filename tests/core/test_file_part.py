@@ -20,12 +20,13 @@ import pytest
 import trio
 import trio.testing
 
-from trio_asyncwrite import FilePart, NotReady
+from trio_asyncwrite import AsyncWrite, FilePart, NotReady
 from trio_asyncwrite._core import _file_part
 from trio_asyncwrite._core._file_not_ready import FileNotReady
 from trio_asyncwrite._core._file_part import SENT_AT_ONCE
 from trio_asyncwrite._core._open_file import pread_by_seeking
 from trio_asyncwrite._core._page_cache import PIECE
+from trio_asyncwrite._core._write_file import poll_file
 
 from .._disk import CONTENT, SYSTEMS, nothing_in_memory, on, path, raising
 from .._streams import assert_leaves_no_cycle
@@ -373,8 +374,10 @@ def test_what_is_in_memory_is_offered_up_to_where_it_is_not(
         for taken, offered in ((1000, PIECE), (PIECE, PIECE), (1000, 2 * PIECE)):
             assert part.poll_cached(2**62) == offered
             part.advance(taken)
+        part.forget()
         cold = part.offset + PIECE + 5
         assert part.poll_cached(2**62) == PIECE
+        part.forget()
         cold = part.offset + 5
         assert part.poll_cached(2**62) == 0
         cold = end
@@ -383,6 +386,46 @@ def test_what_is_in_memory_is_offered_up_to_where_it_is_not(
         part.advance(SENT_AT_ONCE)
         assert part.poll_cached(2**62) == end - part.offset < SENT_AT_ONCE
     assert SENT_AT_ONCE == 16 * PIECE
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="Linux only")
+async def test_what_was_in_memory_is_not_asked_for_again_until_a_wait(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket takes a part of what it is offered; and a slow one takes minutes."""
+    os.truncate(path, 2 * SENT_AT_ONCE)
+    asked: list[int] = []
+
+    def ask(_number: int, _buffers: Any, offset: int, _flags: int) -> int:
+        asked.append(offset)
+        return 1
+
+    monkeypatch.setattr(os, "preadv", ask)
+    with path.open("rb") as file:
+        part = FilePart(file)
+        part.advance(SENT_AT_ONCE)
+        end = part.offset + part.poll_cached(2**62)
+        while end - part.offset > PIECE:
+            asked.clear()
+            part.advance(PIECE // 2)
+            assert part.poll_cached(2**62) == end - part.offset
+            assert asked == []
+        part.forget()
+        part.poll_cached(2**62)
+        assert asked[0] == part.offset
+        asked.clear()
+        with pytest.raises(NotReady):
+            poll_file(Clogged(), part)
+        part.poll_cached(2**62)
+        assert asked[0] == part.offset
+
+
+class Clogged(AsyncWrite):
+    """Looks, and takes nothing."""
+
+    def poll_write_file(self, part: FilePart, limit: int, /) -> int:
+        assert part.poll_cached(limit)
+        raise NotReady(trio.sleep_forever)
 
 
 def test_the_size_is_asked_for_when_what_was_known_of_it_is_used_up(

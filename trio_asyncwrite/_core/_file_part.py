@@ -89,6 +89,7 @@ class FilePart:
         "_finished",
         "_is_claimed",
         "_kept",
+        "_known_to",
         "_load",
         "_offload",
         "_offset",
@@ -126,7 +127,9 @@ class FilePart:
         self._load: _Load | None = None
         # How much to offer next: twice the most that was taken, so that not too much is asked for.
         self._pace = PIECE
+        # What the page cache has, and up to where it was asked since the last wait.
         self._cache = PageCache()
+        self._known_to = 0
         try:
             number = self.fileno()
         except (io.UnsupportedOperation, AttributeError):  # the latter of tarfile's
@@ -196,6 +199,14 @@ class FilePart:
                 f"make another FilePart"
             )
         self._is_claimed = True
+        self.forget()
+
+    def forget(self) -> None:
+        """There was, or will be, a wait: what was in memory may be gone after it.
+
+        :meta private:
+        """
+        self._known_to = 0
 
     def leave(self) -> None:
         """The call that has claimed it has ended.
@@ -341,7 +352,11 @@ class FilePart:
             return 0
         try:
             size = self._ahead(min(limit, self._pace))
-            return self._cache.ask(self.fileno(), self._offset, size)
+            known = self._known_to - self._offset
+            if known < min(size, PIECE):
+                known = self._cache.ask(self.fileno(), self._offset, size)
+                self._known_to = self._offset + known
+            return min(size, known)
         except Exception:  # noqa: BLE001 - poll_read() meets it, too, and tells the caller
             return 0
 

@@ -72,7 +72,11 @@ def poll_file(writer: AsyncWrite, part: FilePart) -> int:
     # Whether it has bytes for certain, and not because it has grown during the poll.
     is_certain = part.known_ahead > 0
     while True:
-        count = file_count(writer.poll_write_file(part, limit), limit, writer)
+        try:
+            count = file_count(writer.poll_write_file(part, limit), limit, writer)
+        except NotReady:
+            part.forget()
+            raise
         if count or part.may_end_here():
             break
         if is_certain:
