@@ -520,6 +520,20 @@ async def test_relays_leave_no_descriptor_behind(count: int, kernel: Kernel) -> 
     assert descriptors() <= before + 2 * _pipe._KEPT
 
 
+async def test_a_splice_tells_the_end_of_a_terminal_from_a_failure(kernel: Kernel) -> None:
+    """Whether the kernel splices from terminals depends on its version."""
+    kernel.fails["to pipe"] = errno.EIO
+    pipe = take_pipe()
+    assert pipe is not None
+    for number, is_main in zip(pty.openpty(), (True, False), strict=True):
+        async with PollEvented(number) as stream:
+            if is_main:
+                assert stream.poll_splice_to(pipe.writing, SIZE) == 0
+            else:
+                with pytest.raises(trio.BrokenResourceError, match="Input/output error"):
+                    stream.poll_splice_to(pipe.writing, SIZE)
+
+
 @pytest.mark.parametrize("size", [100, 5 * SIZE])
 async def test_a_terminal_that_nobody_has_ends_properly(size: int, kernel: Kernel) -> None:
     """Linux says EIO, to a splice, too."""

@@ -79,8 +79,12 @@ async def _run_relay(
     async with graceful(front), graceful(back):
         while not await cancellations.expose(relay.run):
             pass
-        if relay.a_to_b.outcome is not LaneOutcome.ENDED:
-            raise trio.BrokenResourceError(repr(relay.a_to_b))
+        _require_end(relay)
+
+
+def _require_end(relay: Relay) -> None:
+    if relay.a_to_b.outcome is not LaneOutcome.ENDED:
+        raise trio.BrokenResourceError(repr(relay.a_to_b))
 
 
 async def _run_loop(
