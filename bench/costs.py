@@ -11,10 +11,12 @@ import math
 import socket
 import struct
 import sys
+import time
 import tracemalloc
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
+import trio.testing
 from harness import Receiver, allow_descriptors
 from receiver import HOST
 
@@ -24,6 +26,7 @@ from trio_asyncwrite import (
     InspectWriter,
     LineWriter,
     MeteredWriter,
+    NotReady,
     SharedWriter,
     Sink,
     TcpStream,
@@ -227,6 +230,48 @@ def unsent(milliseconds: int) -> dict[str, int]:
             name: trio.run(most_unsent, receiver, milliseconds, mark)
             for name, mark in marks.items()
         }
+
+
+class Gate(Sink):
+    """Takes nothing until it is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_open = False
+        self.waiting = trio.lowlevel.ParkingLot()
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        if not self.is_open:
+            raise NotReady(self.waiting.park)
+        return super().poll_write(data)
+
+
+async def queued_messages(tasks: int, messages: int) -> float:
+    """CPU microseconds per message that waits in a SharedWriter, one of each task."""
+    spent = 0.0
+    rounds = max(messages // tasks, 1)
+    for _ in range(rounds):
+        gate = Gate()
+        writer = SharedWriter(gate)
+        async with trio.open_nursery() as nursery:
+            for _ in range(tasks):
+                nursery.start_soon(writer.write_all, MESSAGE)
+            await trio.testing.wait_all_tasks_blocked()
+            gate.is_open = True
+            gate.waiting.unpark_all()
+            spent -= time.process_time()
+        spent += time.process_time()
+        await writer.aclose()
+    return spent / rounds / tasks * 1e6
+
+
+def queues(messages: int) -> dict[str, float]:
+    """The same for several numbers of tasks."""
+    return {
+        f"{tasks} waiting": trio.run(queued_messages, tasks, messages)
+        for tasks in (1, 10, 100, 1000)
+        if tasks <= messages
+    }
 
 
 class Turns(trio.abc.Instrument):

@@ -371,6 +371,7 @@ class Effort(NamedTuple):
         connections: how many of them are closed at once.
         idle_connections: how many of them the memory of an idle one is the mean of.
         slow_milliseconds: for how long a slow reader reads.
+        queued_messages: how many messages wait in one writer, in all rounds together.
     """
 
     rounds: int
@@ -378,6 +379,7 @@ class Effort(NamedTuple):
     connections: int
     idle_connections: int
     slow_milliseconds: int
+    queued_messages: int
 
 
 def allowed_connections(effort: Effort) -> int:

@@ -269,6 +269,7 @@ def as_json(
     results: Results,
     memory: dict[str, float],
     fairness: dict[str, int],
+    queues: dict[str, float],
     unsent: dict[str, int],
     found: list[dict[str, Any]],
 ) -> dict[str, Any]:
@@ -299,6 +300,7 @@ def as_json(
         },
         "idle_bytes_per_connection": {name: round(size) for name, size in memory.items()},
         "fairness": fairness,
+        "us_per_queued_message": {name: round(one, 1) for name, one in queues.items()},
         "most_unsent_bytes": unsent,
         "checks": found,
     }

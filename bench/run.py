@@ -28,9 +28,23 @@ import trio
 from harness import WORKLOADS, Effort, Family, measure_all
 from peers import PEERS
 
-FULL = Effort(5, seconds=0.15, connections=5000, idle_connections=500, slow_milliseconds=2000)
-QUICK = Effort(3, seconds=0.08, connections=5000, idle_connections=500, slow_milliseconds=1000)
-SMOKE = Effort(1, seconds=None, connections=10, idle_connections=10, slow_milliseconds=50)
+FULL = Effort(
+    5,
+    seconds=0.15,
+    connections=5000,
+    idle_connections=500,
+    slow_milliseconds=2000,
+    queued_messages=4000,
+)
+QUICK = FULL._replace(rounds=3, seconds=0.08, slow_milliseconds=1000)
+SMOKE = Effort(
+    1,
+    seconds=None,
+    connections=10,
+    idle_connections=10,
+    slow_milliseconds=50,
+    queued_messages=100,
+)
 
 
 def arguments() -> argparse.Namespace:
@@ -109,6 +123,7 @@ def main() -> None:
     show_progress("memory")
     memory = costs.memory(effort.idle_connections)
     fairness = trio.run(costs.fairness, 10_000)
+    queues = costs.queues(effort.queued_messages)
     show_progress("unsent bytes")
     unsent = costs.unsent(effort.slow_milliseconds)
     show_progress("")
@@ -121,11 +136,12 @@ def main() -> None:
         print(report.figures(title, " B", results.peak_memory()))
     print(report.figures("Python memory per idle connection", " B", memory))
     print(report.figures("Other tasks' patience, at most", "", fairness))
+    print(report.figures("A message that waits in a SharedWriter, CPU", " us", queues))
     print(report.figures("Unsent in the kernel behind a reader of 200 kB/s, at most", " B", unsent))
     if latencies := results.latencies():
         print(report.figures("Latency of a round trip of 64 B", " us", latencies))
     print(report.checks_text(found))
-    write_json(options.json, report.as_json(results, memory, fairness, unsent, found))
+    write_json(options.json, report.as_json(results, memory, fairness, queues, unsent, found))
     if options.svg:
         options.svg.write_text(chart.svg(results), encoding="utf-8")
 

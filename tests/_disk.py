@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from trio_asyncwrite._core import _file_part
+from trio_asyncwrite._core import _file_part, _page_cache
 from trio_asyncwrite._core._open_file import pread_by_seeking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
 #: More than two pieces, and no multiple of any.
-CONTENT = random.Random(12).randbytes(2 * _file_part.PIECE + 4321)
+CONTENT = random.Random(12).randbytes(2 * _page_cache.PIECE + 4321)
 
 
 #: A file whose size the system does not know, on Linux.

@@ -18,8 +18,8 @@ Sends files through a BufWriter to a receiver on the loopback interface, cancels
 the middle of its writes, at random places, and resumes it. The receiver verifies every byte.
 Then does the same with Trio's own send_all, and shows what that lost. First over TCP, then with
 TLS and a certificate authority that is thrown away afterwards. Then it sends one large file, in
-the same ways. At last, a server answers while the client still sends, and closes: gracefully, and
-with Trio's own aclose.
+the same ways, and through a relay that is cancelled. At last, a server answers while the client
+still sends, and closes: gracefully, and with Trio's own aclose.
 """
 
 _STATUS = """\

@@ -550,7 +550,7 @@ async def test_a_writer_does_not_collect_the_waits_of_its_past() -> None:
             wire.give(1)
             await wait_all_tasks_blocked()
 
-    assert wire.lifecycle.waits == ()
+    assert not wire.lifecycle.waits
 
 
 @pytest.mark.parametrize(

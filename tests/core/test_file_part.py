@@ -20,10 +20,13 @@ import pytest
 import trio
 import trio.testing
 
-from trio_asyncwrite import FilePart, NotReady
+from trio_asyncwrite import AsyncWrite, FilePart, NotReady
 from trio_asyncwrite._core import _file_part
-from trio_asyncwrite._core._file_part import PIECE, SENT_AT_ONCE, FileNotReady
+from trio_asyncwrite._core._file_not_ready import FileNotReady
+from trio_asyncwrite._core._file_part import SENT_AT_ONCE
 from trio_asyncwrite._core._open_file import pread_by_seeking
+from trio_asyncwrite._core._page_cache import PIECE
+from trio_asyncwrite._core._write_file import poll_file
 
 from .._disk import CONTENT, SYSTEMS, nothing_in_memory, on, path, raising
 from .._streams import assert_leaves_no_cycle
@@ -355,13 +358,12 @@ def test_the_first_and_the_last_byte_are_asked_for(
 def test_what_is_in_memory_is_offered_up_to_where_it_is_not(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It offers more as more is taken, and asks for a byte in each piece."""
-    os.truncate(path, 8 * PIECE)
-    cold = 8 * PIECE
-    asked: list[int] = []
+    """It offers more as more is taken."""
+    end = 2 * SENT_AT_ONCE
+    os.truncate(path, end)
+    cold = end
 
     def ask(_number: int, _buffers: Any, offset: int, _flags: int) -> int:
-        asked.append(offset)
         if offset >= cold:
             raise BlockingIOError
         return 1
@@ -372,20 +374,93 @@ def test_what_is_in_memory_is_offered_up_to_where_it_is_not(
         for taken, offered in ((1000, PIECE), (PIECE, PIECE), (1000, 2 * PIECE)):
             assert part.poll_cached(2**62) == offered
             part.advance(taken)
-        asked.clear()
-        assert part.poll_cached(2**62) == 2 * PIECE
-        offset = part.offset
-        assert asked == [offset, offset + PIECE - 1, offset + 2 * PIECE - 1]
-        cold = offset + PIECE + 5
+        part.forget()
+        cold = part.offset + PIECE + 5
         assert part.poll_cached(2**62) == PIECE
-        cold = offset + 5
+        part.forget()
+        cold = part.offset + 5
         assert part.poll_cached(2**62) == 0
-        cold = 8 * PIECE
-        part.advance(2 * PIECE)
-        assert part.poll_cached(2**62) == SENT_AT_ONCE
+        cold = end
+        while part.poll_cached(2**62) < SENT_AT_ONCE:
+            part.advance(part.poll_cached(2**62))
         part.advance(SENT_AT_ONCE)
-        assert part.poll_cached(2**62) == 8 * PIECE - part.offset < SENT_AT_ONCE
-    assert SENT_AT_ONCE == 4 * PIECE
+        assert part.poll_cached(2**62) == end - part.offset < SENT_AT_ONCE
+    assert SENT_AT_ONCE == 16 * PIECE
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="Linux only")
+async def test_what_was_in_memory_is_not_asked_for_again_until_a_wait(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket takes a part of what it is offered; and a slow one takes minutes."""
+    os.truncate(path, 2 * SENT_AT_ONCE)
+    asked: list[int] = []
+
+    def ask(_number: int, _buffers: Any, offset: int, _flags: int) -> int:
+        asked.append(offset)
+        return 1
+
+    monkeypatch.setattr(os, "preadv", ask)
+    with path.open("rb") as file:
+        part = FilePart(file)
+        part.advance(SENT_AT_ONCE)
+        end = part.offset + part.poll_cached(2**62)
+        while end - part.offset > PIECE:
+            asked.clear()
+            part.advance(PIECE // 2)
+            assert part.poll_cached(2**62) == end - part.offset
+            assert asked == []
+        part.forget()
+        part.poll_cached(2**62)
+        assert asked[0] == part.offset
+        asked.clear()
+        with pytest.raises(NotReady):
+            poll_file(Clogged(), part)
+        part.poll_cached(2**62)
+        assert asked[0] == part.offset
+
+
+class Clogged(AsyncWrite):
+    """Looks, and takes nothing."""
+
+    def poll_write_file(self, part: FilePart, limit: int, /) -> int:
+        assert part.poll_cached(limit)
+        raise NotReady(trio.sleep_forever)
+
+
+def test_the_size_is_asked_for_when_what_was_known_of_it_is_used_up(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not at every poll."""
+    asked: list[int] = []
+    fstat = os.fstat
+
+    def ask(number: int) -> os.stat_result:
+        asked.append(number)
+        return fstat(number)
+
+    with path.open("rb") as file:
+        file.read()
+        part = FilePart(file)
+        monkeypatch.setattr(os, "fstat", ask)
+        while part.known_ahead > PIECE:
+            part.advance(part.poll_cached(PIECE) or PIECE)
+            assert asked == []
+        with path.open("ab") as more:
+            more.write(bytes(3 * PIECE))
+        assert part.poll_cached(2**62) >= PIECE
+        assert asked == [file.fileno()]
+
+
+@each({"all": None, "so much": 100}, "count")
+async def test_a_file_that_shrinks_ends_where_it_ends_now(path: Path, count: int | None) -> None:
+    """The size that was known does not count then."""
+    with path.open("rb") as file:
+        part = FilePart(file, 0, count and len(CONTENT))
+        part.advance(1000)
+        os.truncate(path, 1100)
+        assert await read_all(part, PIECE) == CONTENT[1000:1100]
+        assert part.in_file() == 0
 
 
 def test_what_is_in_memory_is_said_a_piece_at_a_time(path: Path) -> None:

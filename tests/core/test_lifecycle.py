@@ -153,8 +153,8 @@ async def test_who_waits_is_found_by_a_close_and_by_nobody_later() -> None:
         assert [wait.task.parent_nursery for wait in wire.lifecycle.waits] == [nursery]
         assert len(wire.lifecycle.calls) == 1
         wire.give(1)
-    assert wire.lifecycle.waits == ()
-    assert wire.lifecycle.calls == ()
+    assert not wire.lifecycle.waits
+    assert not wire.lifecycle.calls
 
 
 async def test_a_task_that_must_not_be_ended_is_waited_for() -> None:

@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from trio_asyncwrite import AsyncWrite, Buf, BufWriter, Cursor, FilePart, Sink, WriteZeroError
-from trio_asyncwrite._core import _file_part
+from trio_asyncwrite._core import _file_part, _page_cache
 
 from .._disk import CONTENT, STATUS, overwrite, path, raising
 from .._streams import assert_leaves_no_cycle
@@ -102,7 +102,7 @@ async def test_a_file_that_was_truncated_is_an_error_and_the_position_is_exact(
     with pytest.raises(EOFError) as caught:
         await wire.write_all_file(part)
     # What was read before is sent.
-    assert part.offset == len(wire.sent) == _file_part.PIECE
+    assert part.offset == len(wire.sent) == _page_cache.PIECE
     assert wire.sent == CONTENT[: part.offset]
     assert f"the file ends {part.remaining} bytes too early" in str(caught.value)
     assert str(part) in str(caught.value)
@@ -460,7 +460,7 @@ async def test_a_long_call_lets_other_tasks_run(tmp_path: Path) -> None:
     """Though the writer is always ready."""
     path = tmp_path / "sparse"
     path.touch()
-    os.truncate(path, 40 * _file_part.PIECE)
+    os.truncate(path, 40 * _page_cache.PIECE)
     sink = Sink()
     order: list[str] = []
 
@@ -492,7 +492,7 @@ async def test_a_failure_of_the_file_breaks_no_writer(
     part = FilePart(file, 0, SIZE)
     if begun:
         await cut_short(partial(layer.write_all_file, part))
-        part.advance(_file_part.PIECE - 10)  # what was read is passed
+        part.advance(_page_cache.PIECE - 10)  # what was read is passed
     with monkeypatch.context() as patch:
         error = OSError(errno.EIO, "bad sector")
         patch.setattr(_file_part, "pread", raising(error))

@@ -81,11 +81,11 @@ MEMORY = dataclasses.replace(
 @pytest.mark.parametrize(
     ("changes", "bad"),
     [
-        ({"connect": connect_deafly}, "over memory, a file over memory"),
+        ({"connect": connect_deafly}, "over memory, a file over memory, a relay over memory"),
         ({"connect_server": connect_deafly}, "answers over memory"),
         (
             {"connect": connect_deafly, "connect_server": connect_deafly},
-            "over memory, a file over memory, answers over memory",
+            "over memory, a file over memory, a relay over memory, answers over memory",
         ),
     ],
 )

@@ -17,11 +17,20 @@ async def test_a_block_that_was_given_back_is_taken_again() -> None:
     assert take_block(100) is block
 
 
-async def test_a_block_of_another_size_is_let_go() -> None:
+async def test_a_block_of_another_size_is_kept_until_others_are_wanted() -> None:
+    """A lane that moves much changes between two sizes."""
     block = take_block(100)
     give_block(block)
     other = take_block(50)
     assert len(other) == 50
+    give_block(other)
+    assert take_block(100) is block
+    assert take_block(50) is other
+    for _ in range(2):
+        give_block(block)
+        give_block(other)
+    give_block(memoryview(bytearray(70)))
+    give_block(memoryview(bytearray(70)))
     assert take_block(100) is not block
 
 

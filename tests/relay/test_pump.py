@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
-from trio_asyncwrite import AsyncWrite, BufWriter, TcpStream
+from trio_asyncwrite import AsyncWrite, BufWriter, NotReady, TcpStream
 from trio_asyncwrite._relay._pump import Pump
 
 from .._streams import connected, unix_pair
@@ -38,6 +38,56 @@ async def test_what_was_read_is_accepted_or_held() -> None:
         target.give(3)
         source.feed(b"")
     assert (pump.moved, pump.held) == (6, 0)
+
+
+class Blocks(Source):
+    """Remembers how much it was asked for, and gives as much."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+        self.share = 1
+
+    def poll_read_into(self, buffer: bytearray | memoryview, /) -> int:
+        if not self.chunks:
+            raise NotReady(self.news.park)
+        self.chunks.popleft()
+        self.sizes.append(len(buffer))
+        return len(buffer) // self.share
+
+
+async def test_while_much_comes_through_the_blocks_are_larger() -> None:
+    """As long as the target takes as much as a small one at once."""
+    size = 1 << 16
+    source, target = Blocks(), Target(1 << 30)
+    pump = Pump(source, target, size, is_kept=True)
+
+    async def asked(count: int) -> list[int]:
+        source.sizes.clear()
+        source.feed(*[b"x"] * count)
+        await wait_all_tasks_blocked()
+        return source.sizes
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pump.run)
+        assert await asked(3) == [size, 4 * size, 4 * size]
+        for room, then in ((size, [4 * size, 4 * size]), (size - 1, [size, 4 * size])):
+            target.room = room
+            assert await asked(1) == [4 * size]
+            assert pump.held == 4 * size - room
+            target.give(1 << 30)
+            assert await asked(2) == then
+        source.share = 1 << 12  # small ones
+        assert await asked(3) == [4 * size, size, size]
+        nursery.cancel_scope.cancel()
+    assert len(target.taken) == pump.moved
+
+
+@pytest.mark.parametrize(
+    ("size", "bulk"), [(1000, 4000), (1 << 18, 1 << 20), (1 << 19, 1 << 20), (1 << 21, 1 << 21)]
+)
+def test_but_no_larger_than_a_pipe_unless_the_user_says_so(size: int, bulk: int) -> None:
+    assert Pump(Source(), Target(), size, is_kept=True)._bulk_size() == bulk
 
 
 async def test_a_slow_target_keeps_the_block_and_gives_it_back() -> None:

@@ -6,7 +6,9 @@ import errno
 import fcntl
 import gc
 import os
+import pty
 import socket as stdlib_socket
+import tty
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -516,3 +518,41 @@ async def test_relays_leave_no_descriptor_behind(count: int, kernel: Kernel) -> 
         await pass_through(unix_pair, unix_pair, DATA[:60_000])
     assert kernel.moved
     assert descriptors() <= before + 2 * _pipe._KEPT
+
+
+async def test_a_splice_tells_the_end_of_a_terminal_from_a_failure(kernel: Kernel) -> None:
+    """Whether the kernel splices from terminals depends on its version."""
+    kernel.fails["to pipe"] = errno.EIO
+    pipe = take_pipe()
+    assert pipe is not None
+    for number, is_main in zip(pty.openpty(), (True, False), strict=True):
+        async with PollEvented(number) as stream:
+            if is_main:
+                assert stream.poll_splice_to(pipe.writing, SIZE) == 0
+            else:
+                with pytest.raises(trio.BrokenResourceError, match="Input/output error"):
+                    stream.poll_splice_to(pipe.writing, SIZE)
+
+
+@pytest.mark.parametrize("size", [100, 5 * SIZE])
+async def test_a_terminal_that_nobody_has_ends_properly(size: int, kernel: Kernel) -> None:
+    """Linux says EIO, to a splice, too."""
+    data = bytes(size)
+    main, side = pty.openpty()
+    tty.setraw(side)
+    source, written = PollEvented(main), PollEvented(side)
+    b, server = await unix_pair()
+    relay = Relay(source, b, buffer_size=SIZE)
+
+    async def write() -> None:
+        await written.send_all(data)
+        await written.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(relay.run)
+        nursery.start_soon(write)
+        assert await drain(server) == data
+        await server.shutdown()
+    assert relay.a_to_b.outcome is LaneOutcome.ENDED
+    for stream in (source, b, server):
+        await stream.aclose()

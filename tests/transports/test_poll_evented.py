@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import os
@@ -256,13 +257,40 @@ async def test_a_clogged_terminal_goes_on_where_it_was(autojump_clock: MockClock
         assert received == data
 
 
-async def test_a_terminal_whose_other_side_is_gone() -> None:
+@pytest.mark.parametrize("into", [False, True])
+async def test_a_terminal_ends_when_nobody_has_its_other_side(*, into: bool) -> None:
+    """Linux says EIO, after all that was written there."""
     async with connected(pty_pair) as (slave, master):
+        await slave.send_all(b"the last words")
         await slave.aclose()
+        assert await master.receive_some(4) == b"the "
+        assert await master.receive_some() == b"last words"
+        if into:
+            assert master.poll_read_into(bytearray(10)) == 0
         for _ in range(2):
-            with pytest.raises(trio.BrokenResourceError, match="Input/output error"):
-                await master.receive_some()
+            assert await master.receive_some() == b""
+        assert master.peer_ended
         await master.send_all(b"for the next who opens it")
+
+
+@pytest.mark.parametrize("into", [False, True])
+async def test_an_input_output_error_of_anything_else_is_one(
+    monkeypatch: pytest.MonkeyPatch, *, into: bool
+) -> None:
+    """Of a terminal that another group of processes reads, for example."""
+
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with connected(pty_pair) as (slave, _master):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "readv" if into else "read", fail)
+            for _ in range(2):
+                with pytest.raises(trio.BrokenResourceError, match="Input/output error"):
+                    _ = slave.poll_read_into(bytearray(9)) if into else await slave.receive_some()
+
+
+async def test_a_terminal_whose_master_is_gone() -> None:
     async with connected(pty_pair) as (slave, master):
         await master.aclose()
         for _ in range(2):

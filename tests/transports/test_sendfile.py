@@ -17,7 +17,9 @@ from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import FilePart, NotReady, PollEvented, TcpStream
 from trio_asyncwrite._core import _file_part
-from trio_asyncwrite._core._file_part import PIECE, SENT_AT_ONCE, FileNotReady
+from trio_asyncwrite._core._file_not_ready import FileNotReady
+from trio_asyncwrite._core._file_part import SENT_AT_ONCE
+from trio_asyncwrite._core._page_cache import PIECE
 
 from .._disk import CONTENT, STATUS, SYSTEMS, on, overwrite, path, raising
 from .._streams import (

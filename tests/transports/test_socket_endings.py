@@ -23,7 +23,7 @@ from trio_asyncwrite import (
     wrap_stream,
 )
 from trio_asyncwrite._transports._borrowed_socket import BorrowedSocket
-from trio_asyncwrite._transports._fd import FdWriter, prepare_close
+from trio_asyncwrite._transports._linger import prepare_close
 from trio_asyncwrite._transports._tcp_info import is_gone
 
 from .._interrupts import interrupt_everywhere
@@ -31,6 +31,8 @@ from .._streams import clog, drain
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from trio_asyncwrite._transports._fd import FdWriter
 
 LINGER = (stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER)
 OFF, RESET, SECONDS = (struct.pack("ii", *linger) for linger in ((0, 0), (1, 0), (1, 2)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tracemalloc
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,11 +21,14 @@ from trio_asyncwrite import (
     duplex,
     simplex,
 )
+from trio_asyncwrite._wrappers._read_buffer import end_of_first
 
+from .._interrupts import interrupt_as_trio_would
 from ..core._fakes import Source
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from types import FrameType
 
 
 def bytewise(data: bytes) -> list[bytes]:
@@ -112,6 +116,18 @@ async def test_a_message_that_comes_byte_by_byte_is_searched_once() -> None:
     reader.buffer.data = Counting()
     assert await reader.receive_until(b"\n", 2000) == data
     assert searched == len(data)
+
+
+@pytest.mark.parametrize("delimiter", [b"\n", b"\r\n", b"abc"])
+def test_a_delimiter_is_found_wherever_it_begins(delimiter: bytes) -> None:
+    """Near, far, and in between; the first of two; and not what only begins like it."""
+    for at in (0, 1, 2, *range(120, 135), 1000):
+        for before in (b"x" * at, (delimiter[1:] * at)[:at]):
+            data = before + delimiter + b"yy" + delimiter
+            expected = data.index(delimiter) + len(delimiter)
+            for searched in (0, len(before) // 2, len(before)):
+                assert end_of_first(delimiter, data, searched) == expected
+            assert end_of_first(delimiter, data[: expected - 1], 0) == 0
 
 
 async def test_what_another_protocol_has_read_too_much_is_read_first() -> None:
@@ -234,6 +250,61 @@ async def test_reading_from_the_buffer_overlooks_no_cancellation_for_long() -> N
             count += 1
     assert count <= 128
     assert reader.position == count
+
+
+@pytest.mark.parametrize(
+    "take",
+    [lambda r: r.receive_until(b"\r\n", 100), lambda r: r.receive_exactly(6)],
+    ids=["receive_until", "receive_exactly"],
+)
+def test_a_short_message_in_the_buffer_goes_a_short_way(take: Any) -> None:
+    """Six frames of Python at most, and no wait; it takes about two microseconds."""
+    names: list[str] = []
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and "trio_asyncwrite" in frame.f_code.co_filename:
+            names.append(frame.f_code.co_name)
+
+    async def main() -> None:
+        reader = BufReader(Source(b"line\r\n" * 10))
+        await take(reader)  # the first one looks for the budget of the run
+        sys.setprofile(profile)
+        try:
+            await take(reader)
+        finally:
+            sys.setprofile(None)
+        assert reader.position == 12
+
+    trio.run(main)
+    assert len(names) <= 6, names
+
+
+@each_read
+def test_ctrl_c_does_not_fall_between_the_bytes_and_the_position(read: Any) -> None:
+    """Where Trio lets it through, nothing is consumed that the caller does not get."""
+    data = b"abc\n" * 4
+
+    def call() -> None:
+        given = bytearray()
+        source: Any = Source(data)
+        reader = BufReader(source)
+
+        async def main() -> None:
+            await reader.fill()
+            while reader.remaining > 4:
+                before = reader.position
+                found = await read(reader)
+                given.extend(found if isinstance(found, bytes) else b"")
+                if reader.position == before:
+                    break
+
+        try:
+            trio.run(main)
+        finally:
+            assert bytes(given) + reader.peek() + b"".join(source.chunks) == data
+            assert reader.position == len(given)
+
+    interrupt_as_trio_would(call, ["_wrappers/_buf_reader.py", "_wrappers/_read_buffer.py"])
 
 
 # ---- The end, and failures -----------------------------------------------------------------------

@@ -30,7 +30,8 @@ from trio_asyncwrite import (
     split,
 )
 from trio_asyncwrite._core import _file_part
-from trio_asyncwrite._core._file_part import PIECE, FileNotReady
+from trio_asyncwrite._core._file_not_ready import FileNotReady
+from trio_asyncwrite._core._page_cache import PIECE
 
 from .._disk import CONTENT, STATUS, nothing_in_memory, overwrite, path, raising
 from .._streams import connected, drain, unix_pair

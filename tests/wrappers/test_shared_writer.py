@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ from ..core._fakes import cut_short
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from types import FrameType
 
     from trio.testing import MockClock
 
@@ -53,6 +55,36 @@ async def start(nursery: trio.Nursery, *calls: Callable[[], Awaitable[object]]) 
     for call in calls:
         nursery.start_soon(call)
         await trio.testing.wait_all_tasks_blocked()
+
+
+@pytest.mark.parametrize("tasks", [100, 400])
+async def test_a_message_costs_the_same_however_many_wait(tasks: int) -> None:
+    """Python calls of the library per message, and no list of who waits."""
+
+    async def calls_per_message(count: int) -> float:
+        writer, reader = simplex(1)
+        shared = SharedWriter(writer)
+        calls = 0
+
+        def profile(frame: FrameType, event: str, _: object) -> None:
+            nonlocal calls
+            calls += event == "call" and "trio_asyncwrite" in frame.f_code.co_filename
+
+        clog(writer)
+        async with trio.open_nursery() as nursery:
+            await start(nursery, *[partial(shared.write_all, b"x")] * 2)
+            sys.setprofile(profile)
+            try:
+                for _ in range(count):
+                    nursery.start_soon(shared.write_all, b"x")
+                await trio.testing.wait_all_tasks_blocked()
+                for _ in range(count + 3):
+                    await reader.receive_some(1)
+            finally:
+                sys.setprofile(None)
+        return calls / count
+
+    assert await calls_per_message(tasks) < 1.3 * await calls_per_message(10)
 
 
 async def read_and_close(writer: SharedWriter[Any], reader: trio.abc.ReceiveStream) -> bytes:

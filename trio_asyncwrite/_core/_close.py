@@ -310,8 +310,7 @@ class Close(Closer):
             layer.lifecycle.side_closes += (self,)
             layer.lifecycle.update()
         for layer in (*new, *new_sides):
-            calls, layer.lifecycle.calls = layer.lifecycle.calls, ()
-            for call in calls:
+            for call in layer.lifecycle.evict_calls():
                 try:
                     settle(layer, call, closed=True)
                 except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised after the release

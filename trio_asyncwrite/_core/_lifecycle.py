@@ -33,7 +33,7 @@ import contextvars
 import enum
 import threading
 import weakref
-from typing import TYPE_CHECKING, Final, NoReturn, final
+from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
 import trio
 
@@ -122,10 +122,11 @@ class Call:
     is_kept = True
 
     def __init__(self, size: int, *, sends: bool = False) -> None:
-        self.size = size
-        self.sends = sends
-        self.accepted = 0
-        self.flushing = self.goes_on = False
+        self.size: int = size
+        self.sends: bool = sends
+        self.accepted: int = 0
+        self.flushing: bool = False
+        self.goes_on: bool = False
         self.buf: Buf | FilePart | None = None
 
     def cut_text(self) -> str:
@@ -175,6 +176,9 @@ class Wait:
         self.reading = reading
         self.scope = trio.CancelScope()
         self.task = trio.lowlevel.current_task()
+
+
+_NOBODY: Final[dict[Any, None]] = {}
 
 
 class _Lift(threading.local):
@@ -258,8 +262,10 @@ class Lifecycle:
     holds_nobodys: bool = False
     #: For a writer that many tasks may use: who is inside, in the order of their coming.
     line: Line | None = None
-    calls: tuple[Call, ...] = ()
-    waits: tuple[Wait, ...] = ()
+    #: Who is inside, and waits, in the order of their coming. There may be thousands of tasks, so
+    #: to leave must not take longer the more there are. While there is none, nobody adds to it.
+    calls: dict[Call, None] = _NOBODY
+    waits: dict[Wait, None] = _NOBODY
     #: The task inside a call of a foreign stream that must not be ended; see ``_send_stream.py``.
     unbroken_task: object = None
 
@@ -394,6 +400,27 @@ class Lifecycle:
             one.untold = False
             one = None if one.inner is None else one.inner.lifecycle
 
+    # ---- Calls -----------------------------------------------------------------------------
+
+    def add_call(self, call: Call) -> None:
+        """From now on ``call`` is under way, until :meth:`remove_call`."""
+        if self.calls:
+            self.calls[call] = None
+        else:
+            self.calls = {call: None}
+
+    def remove_call(self, call: Call) -> bool:
+        """``call`` is over; False if a close has evicted it, and so has settled it."""
+        is_there = self.calls.pop(call, call) is None
+        if not self.calls:
+            self.calls = _NOBODY  # an empty dict keeps its memory
+        return is_there
+
+    def evict_calls(self) -> dict[Call, None]:
+        """For a close: the calls under way, which it settles."""
+        calls, self.calls = self.calls, _NOBODY
+        return calls
+
     # ---- Claims ----------------------------------------------------------------------------
 
     def lift_of(self) -> object:
@@ -413,6 +440,14 @@ class Lifecycle:
         if reading:
             return self.close is not None or self.released
         return self.refusal is Refusal.CLOSED
+
+    def may_take(self) -> bool:
+        """Whether a call may take from a reader's buffer at once, for a unit of the budget.
+
+        Nobody reads, nothing is refused, and no checkpoint is due. The caller pays. (There is a
+        budget only after a first call, which has attached the layer.)
+        """
+        return self.refusal is None and not self.reading and self.budget.left > 0
 
     def claim(self, layer: Layer, *, writing: bool) -> None:
         """Make this task the one inside ``layer``; :meth:`leave` ends it.
@@ -460,12 +495,17 @@ class Lifecycle:
             trio.ClosedResourceError: if another task closes the layer meanwhile.
         """
         entry = Wait(reading=reading)
-        self.waits = (*self.waits, entry)
+        if self.waits:
+            self.waits[entry] = None
+        else:
+            self.waits = {entry: None}
         try:
             with entry.scope:
                 await wait()
         finally:
-            self.waits = tuple(one for one in self.waits if one is not entry)
+            del self.waits[entry]
+            if not self.waits:
+                self.waits = _NOBODY  # an empty dict keeps its memory
         self.check_evicted(layer, reading=reading)
 
     def check_evicted(self, layer: Layer, *, reading: bool) -> None:

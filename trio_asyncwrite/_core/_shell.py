@@ -375,8 +375,7 @@ async def write_message(
                 lifecycle.fast = SPENT
         else:
             lift = claim(writer, writing=True)
-        calls = lifecycle.calls
-        lifecycle.calls = (*calls, message) if calls else (message,)
+        lifecycle.add_call(message)
         done = False
         try:
             count = await drive(
@@ -496,11 +495,10 @@ def message_to_send(data: Buffer) -> Message:
 
 def _leave(writer: AsyncWrite, message: Message, *, done: bool) -> None:
     lifecycle = writer.lifecycle
-    calls = lifecycle.calls
-    lifecycle.calls = tuple(one for one in calls if one is not message) if len(calls) > 1 else ()
+    is_ours = lifecycle.remove_call(message)
     try:
         is_short = not done or (message.buf is not None and message.buf.remaining)
-        if is_short and message in calls:  # a close that has evicted the call has settled it, too
+        if is_short and is_ours:
             settle(writer, message, closed=lifecycle.is_closed(reading=False))
     finally:
         leave(writer)

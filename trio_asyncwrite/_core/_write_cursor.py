@@ -86,7 +86,7 @@ async def write_cursor(
         raise
     call = _CursorCall(cursor, sends=sends)
     call.buf, call.goes_on = cursor if resumable else None, goes_on or begun
-    lifecycle.calls += (call,)
+    lifecycle.add_call(call)
     is_done = returned = False
     try:
         result = await drive(
@@ -117,10 +117,9 @@ def _poll_unmoved(
 
 def _leave(writer: AsyncWrite, call: _CursorCall, *, is_done: bool, is_moved: bool) -> None:
     lifecycle = writer.lifecycle
-    calls = lifecycle.calls
-    lifecycle.calls = tuple(one for one in calls if one is not call)
+    is_ours = lifecycle.remove_call(call)
     try:
-        if not is_done and call in calls:  # a close that has evicted the call has settled it, too
+        if not is_done and is_ours:
             if is_moved:
                 call.buf = None  # nobody can go on with it
                 if call.accepted or call.goes_on:

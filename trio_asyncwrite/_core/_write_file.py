@@ -72,7 +72,11 @@ def poll_file(writer: AsyncWrite, part: FilePart) -> int:
     # Whether it has bytes for certain, and not because it has grown during the poll.
     is_certain = part.known_ahead > 0
     while True:
-        count = file_count(writer.poll_write_file(part, limit), limit, writer)
+        try:
+            count = file_count(writer.poll_write_file(part, limit), limit, writer)
+        except NotReady:
+            part.forget()
+            raise
         if count or part.may_end_here():
             break
         if is_certain:
@@ -102,7 +106,7 @@ def poll_all_of_file(writer: AsyncWrite, call: Call, part: FilePart) -> bool:
         call.accepted += count
         if call.buf is None:
             # How much is left without it being resumed; of some files the end is not known.
-            call.size = call.accepted + max(part.remaining, bool(part))
+            call.size = call.accepted + part.known_remaining
         if part and not budget.left:
             raise NotReady(trio.lowlevel.checkpoint)
     return True

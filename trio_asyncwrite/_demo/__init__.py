@@ -4,8 +4,9 @@
 (``source``) into messages (``wire``). The receiver (``delivery``) stops reading at random
 places and has the sender cancelled there, in the middle of its wait (``cancellations``); it
 judges what arrives by what the stream says itself (``wire``) and against what was meant to be
-sent (``tape``). Then ``answers`` ends connections while the peer still sends. ``table`` shows the
-outcome, ``progress`` what happens meanwhile, ``output`` says it.
+sent (``tape``). ``file`` does the same with one large file, and ``relay`` with a relay in between.
+Then ``answers`` ends connections while the peer still sends. ``table`` shows the outcome,
+``progress`` what happens meanwhile, ``output`` says it.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .source import Source
 
 #: How much the loop reads at once: as much as Trio's streams receive.
-_PIECE: Final = 65536
+PIECE: Final = 65536
 
 
 @contextlib.contextmanager
@@ -67,7 +67,7 @@ async def _read_and_send(
     stream: trio.abc.SendStream, file: IO[bytes], cancellations: Cancellations
 ) -> None:
     file.seek(0)
-    while piece := await trio.to_thread.run_sync(file.read, _PIECE):
+    while piece := await trio.to_thread.run_sync(file.read, PIECE):
         # It guesses that a cancelled one was sent; the other guess makes bytes arrive twice.
         await cancellations.expose(stream.send_all, piece)
 

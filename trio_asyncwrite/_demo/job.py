@@ -14,6 +14,7 @@ from .delivery import Delivery
 from .file import LOOP, RESUMED, FileTransfer, FileWay, one_file
 from .output import OutputError, say
 from .progress import show_progress
+from .relay import relay_ways
 from .sender import Resuming, SendingAgain, Skipping
 from .source import from_path, standard_library
 from .table import (
@@ -22,6 +23,8 @@ from .table import (
     file_introduction,
     file_report,
     introduction,
+    relay_introduction,
+    relay_report,
     report,
     verdict,
 )
@@ -100,6 +103,12 @@ class _Job:
                 for each in transports
                 if not await self._compare_file(each, file)
             ]
+            say(relay_introduction())
+            bad += [
+                f"a relay over {each.name}"
+                for each in transports
+                if not await self._compare_relay(each, file)
+            ]
         if self._answers:
             say(answers_introduction(self._answers))
             bad += [
@@ -137,6 +146,12 @@ class _Job:
         plain = await self._transfer(transport, LOOP, file)
         say(file_report(transport, [ours, plain]))
         return ours.is_whole
+
+    async def _compare_relay(self, transport: Transport, file: IO[bytes]) -> bool:
+        ways = relay_ways(transport)
+        transfers = [await self._transfer(transport, way, file) for way in ways]
+        say(relay_report(transport, transfers))
+        return transfers[0].is_whole
 
     async def _transfer(self, transport: Transport, way: FileWay, file: IO[bytes]) -> FileTransfer:
         connect = transport.connect if way.is_ours else transport.connect_plain

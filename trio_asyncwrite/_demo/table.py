@@ -86,6 +86,34 @@ def file_introduction(size: int) -> str:
 
 def file_report(transport: Transport, transfers: list[FileTransfer]) -> str:
     """Compare what came of the one file side by side, and explain it."""
+    return _transfers(
+        f"one file over {transport.name}",
+        transfers,
+        "The loop reads a piece and sends it. Of a cancelled piece it does not know how much was "
+        "sent, so some of it is missing, or would arrive twice. A FilePart knows.",
+    )
+
+
+def relay_introduction() -> str:
+    """Say what the relay does."""
+    text = (
+        "The same file once more, sent to a relay, which passes it on over a second connection. "
+        "Now it is the relay that is cancelled. Over TCP the kernel moves the bytes (splice)."
+    )
+    return textwrap.fill(text, 79) + "\n"
+
+
+def relay_report(transport: Transport, transfers: list[FileTransfer]) -> str:
+    """Compare what came through the relays side by side, and explain it."""
+    return _transfers(
+        f"a relay over {transport.name}",
+        transfers,
+        "The loop receives a piece and sends it. What a cancelled send_all has not sent is gone, "
+        "and nobody knows how much that is. A Relay keeps it, and goes on.",
+    )
+
+
+def _transfers(name: str, transfers: list[FileTransfer], explanation: str) -> str:
     columns = [
         {
             "bytes to be sent": f"{each.size:,}",
@@ -98,12 +126,8 @@ def file_report(transport: Transport, transfers: list[FileTransfer]) -> str:
         for each in transfers
     ]
     notes = [f"{', '.join(each.way.title)}: {error}" for each in transfers for error in each.errors]
-    notes.append(
-        "The loop reads a piece and sends it. Of a cancelled piece it does not know how much was "
-        "sent, so some of it is missing, or would arrive twice. A FilePart knows."
-    )
     titles = [each.way.title for each in transfers]
-    return _table(f"one file over {transport.name}", titles, columns, notes)
+    return _table(name, titles, columns, [*notes, explanation])
 
 
 def verdict(bad: list[str]) -> str:

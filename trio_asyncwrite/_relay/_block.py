@@ -21,18 +21,17 @@ _blocks: trio.lowlevel.RunVar[list[memoryview]] = trio.lowlevel.RunVar("trio_asy
 def take_block(size: int) -> memoryview:
     """A block of ``size`` bytes, of this run, for the caller alone until it gives it back."""
     blocks = _free_blocks()
-    while blocks:
-        block = blocks.pop()
+    for number, block in enumerate(blocks):
         if len(block) == size:
-            return block
+            return blocks.pop(number)
     return memoryview(bytearray(size))
 
 
 def give_block(block: memoryview) -> None:
     """Let others have ``block``."""
     blocks = _free_blocks()
-    if len(blocks) < _KEPT:
-        blocks.append(block)
+    blocks.append(block)
+    del blocks[:-_KEPT]  # the next is most probably of a size that was given back now
 
 
 def _free_blocks() -> list[memoryview]:

@@ -19,6 +19,11 @@ pipe that is filled when it is empty, and drained before it is filled again. (El
 a full pipe from a source that has nothing.) ``held`` is then a cursor over nothing: it counts what
 is in the pipe, so that all that is said of it here holds.
 
+**While much comes through**, each call moves four times as much: after the copies of so many bytes,
+the processor's caches have nothing of Python left, and each line of it costs ten times as much as
+otherwise. With blocks of memory only as long as the target takes as much as a small one at once, or
+thousands of slow targets would each hold a large one.
+
 **Who is at fault.** A failing source must not break the target. ``is_writing`` says whose poll or
 wait it was that has raised.
 """
@@ -71,8 +76,8 @@ if TYPE_CHECKING:
 #: A read of less is no bulk: it costs less to copy than to splice.
 _SMALL: Final = 16384
 
-#: A pipe may hold so many times what a block does: of every call, the fewer the better.
-_PIPE_SHARE: Final = 4
+#: How many times as much to move by each call, while much comes through.
+_BULK_SHARE: Final = 4
 
 #: What a cursor over a pipe points to. Never read, so the system never gives it memory.
 _NOTHING: Final = memoryview(bytes(PIPE_SIZE))
@@ -94,6 +99,7 @@ class Pump:
         "_dirty",
         "_held",
         "_is_kept",
+        "_keeps_up",
         "_may_splice",
         "_pipe",
         "_read",
@@ -125,8 +131,10 @@ class Pump:
         # While the kernel moves the bytes, what is held lies in the pipe.
         self._may_splice = source.splices and target.splices
         self._pipe: Pipe | None = None
-        # How many bytes have come since the last small read.
+        # How many bytes have come since the last small read; and whether the target has taken the
+        # last block, or as much as a small one holds.
         self._bulk = 0
+        self._keeps_up = False
         self._read = 0
         # Whether something was written since the last flush.
         self._dirty = False
@@ -221,10 +229,11 @@ class Pump:
             data = poll_reader(self._source, self._size)
             self._pass_on(memoryview(data))
             return len(data)
-        block = take_block(self._size)
+        size = self._bulk_size() if self._keeps_up and self._bulk >= self._size else self._size
+        block = take_block(size)
         try:
             source = self._source
-            count = poll_reader_into(source, self._size, source.poll_read_into, block)
+            count = poll_reader_into(source, size, source.poll_read_into, block)
         except BaseException:
             give_block(block)
             raise
@@ -237,6 +246,9 @@ class Pump:
 
     def _note_bulk(self, count: int) -> None:
         self._bulk = self._bulk + count if count >= _SMALL else 0
+
+    def _bulk_size(self) -> int:
+        return max(self._size, min(_BULK_SHARE * self._size, PIPE_SIZE))
 
     def _give_block_back(self) -> None:
         block, self._block = self._block, None
@@ -253,7 +265,7 @@ class Pump:
             return None
         self._pipe = pipe
         source = cast("FdWriter", self._source)
-        size = min(_PIPE_SHARE * self._size, PIPE_SIZE)
+        size = min(_BULK_SHARE * self._size, PIPE_SIZE)
         try:
             count = poll_reader_into(source, size, source.poll_splice_to, pipe.writing, size)
         except CannotSplice:
@@ -327,6 +339,7 @@ class Pump:
             self._held = None
         else:
             held.advance(count)
+        self._keeps_up = count >= min(size, self._size)
         if self.patience is not None:
             self.note_progress()
         return count < size

@@ -46,8 +46,9 @@ class Relay:
         half_open: once one direction is over, how many seconds the other one may go on without
             moving a byte; ``None`` for ever. While both are open, nothing is limited.
         buffer_size: how many bytes to receive at once, and so to hold, at most. An idle relay holds
-            no buffer. Between two sockets or pipes on Linux, the kernel moves the bytes as soon as
-            much comes through, and may hold four times as many.
+            no buffer. While much comes through, it is four times as many, but not above 1 MiB:
+            in the kernel between two sockets or pipes on Linux, and elsewhere unless the other side
+            is slow.
 
     Raises:
         TypeError: if ``a`` or ``b`` is not a :class:`trio.abc.Stream`, or an argument is not a

@@ -7,15 +7,13 @@ soon somebody else's.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import os
 import select
 import socket
-import struct
 import sys
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import trio
 
@@ -30,6 +28,7 @@ from trio_asyncwrite._core._lifecycle import ENDED
 from trio_asyncwrite._core._stack import fail
 from trio_asyncwrite._core._waits import OneForAll
 
+from ._linger import swap_linger
 from ._tcp_info import has_ended, is_gone, unacknowledged_bytes
 
 if TYPE_CHECKING:
@@ -49,11 +48,8 @@ except (AttributeError, ValueError, OSError):  # pragma: no cover - no such plat
 #: known how many there are, and no kernel has as many as this.
 _MOST_READ: Final = 1 << 24
 
-_LINGER: Final = struct.Struct("ii")  # struct linger { int l_onoff; int l_linger; }
-
-#: SO_LINGER: close at once, with a reset.
-RESET_ON_CLOSE: Final = _LINGER.pack(1, 0)
-_NO_LINGER: Final = _LINGER.pack(0, 0)
+# The master of a pseudo-terminal, on Linux.
+_PTMX: Final = (5, 2)
 
 # macOS and BSD answer ENOBUFS when the interface's queue is full, and then still report the
 # socket as writable; there is nothing to wait for but time. The figure is arbitrary: about
@@ -79,48 +75,14 @@ def check_byte_stream(sock: socket.socket | trio.socket.SocketType) -> None:
         raise TypeError(f"expected a byte stream (SOCK_STREAM), got a socket of type {name}")
 
 
-def prepare_close(sock: socket.socket | trio.socket.SocketType, *, reset: bool) -> None:
-    """Set SO_LINGER for a close that returns at once, even if the kernel still has data to send.
-
-    With a time in SO_LINGER, close() blocks the whole run for up to that time, though the socket
-    is non-blocking. If the user has asked for a reset, it stays one.
+def is_terminal_master(status: os.stat_result) -> bool:
+    """Whether a descriptor is the master of a pseudo-terminal; False except on Linux.
 
     Args:
-        sock: the socket; closed is all right.
-        reset: whether the close of a TCP connection is to be a reset.
+        status: what ``os.fstat`` says of it.
     """
-    # Besides what a kernel refuses: a fake socket of a test has no options at all.
-    with contextlib.suppress(Exception):
-        linger = sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.size)
-        is_on, seconds = _LINGER.unpack(linger)
-        if is_on and seconds:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-    if reset:
-        with contextlib.suppress(Exception):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-
-
-def swap_linger(
-    sock: socket.socket | trio.socket.SocketType, before: bytes | None, *, on: bool
-) -> bytes | None:
-    """Set SO_LINGER so that a close is a reset, or set it back.
-
-    Args:
-        sock: the socket.
-        before: the user's setting, while ours is set; else None.
-        on: False sets it back.
-
-    Returns:
-        What is to be given as ``before`` the next time.
-    """
-    with contextlib.suppress(OSError, ValueError):
-        if on and before is None:
-            before = sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.size)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-        elif not on and before is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, before)
-            before = None
-    return before
+    device = os.major(status.st_rdev), os.minor(status.st_rdev)
+    return sys.platform == "linux" and device == _PTMX
 
 
 def _is_of_connection(exc: OSError) -> bool:
@@ -137,8 +99,19 @@ def _splice(source: int, target: int, size: int) -> int:
     raise OSError(errno.EINVAL, "no splice on this system")  # pragma: no cover on linux
 
 
+def _prefer(cls: type[FdWriter], base: type, *names: str) -> None:
+    """Let ``cls`` have the methods of ``base`` in place of those of :class:`FdWriter`."""
+    for name in names:
+        if getattr(cls, name) is getattr(FdWriter, name):
+            setattr(cls, name, getattr(base, name))
+
+
 class FdWriter(AsyncReadWrite):
-    """A writer over the non-blocking descriptor that ``fileno()`` names."""
+    """A writer over the non-blocking descriptor that ``fileno()`` names.
+
+    **Who overrides a poll sees all bytes**, in a subclass or on one object: then the other polls of
+    the same direction are the trait's defaults, which use that one.
+    """
 
     announces_held_bytes = True
     bytes_per_budget_unit: int | None = TRANSPORT_RATE
@@ -153,6 +126,17 @@ class FdWriter(AsyncReadWrite):
     #: Whether the descriptor is a socket, and whether that of a TCP connection for certain.
     is_socket = True
     is_known_as_tcp: bool = False
+    #: Whether EIO is the end of the stream: the master's side of a pseudo-terminal whose other side
+    #: nobody has open any more. Linux says so after all that was written there has been read.
+    ends_with_eio: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A class that has polls of its own has to see all bytes."""
+        super().__init_subclass__(**kwargs)
+        if cls.poll_write is not FdWriter.poll_write:
+            _prefer(cls, AsyncReadWrite, "poll_write_vectored", "poll_write_file")
+        if cls.poll_read is not FdWriter.poll_read:
+            _prefer(cls, AsyncReadWrite, "poll_read_into")
 
     def fileno(self) -> int:
         """The descriptor, or -1 once it is closed."""
@@ -171,6 +155,8 @@ class FdWriter(AsyncReadWrite):
         """Hand ``buffers`` to the kernel, gathered. See :meth:`AsyncWrite.poll_write_vectored`."""
         if self.lifecycle.refusal is not None:
             self.lifecycle.check_write(self)
+        if "poll_write" in vars(self):
+            return super().poll_write_vectored(buffers)
         if len(buffers) > IOV_MAX:
             # Empty ones must not take the places of others: 0 would say that all are empty.
             buffers = [data for data in buffers if len(data)]
@@ -188,7 +174,8 @@ class FdWriter(AsyncReadWrite):
         if self.lifecycle.refusal is not None:
             self.lifecycle.check_write(self)
         check_part(part, limit)
-        size = part.poll_cached(limit) if hasattr(os, "sendfile") else 0
+        can_send = hasattr(os, "sendfile") and "poll_write" not in vars(self)
+        size = part.poll_cached(limit) if can_send else 0
         if size:
             try:
                 count = os.sendfile(self.fileno(), part.fileno(), part.offset, size)
@@ -291,20 +278,26 @@ class FdWriter(AsyncReadWrite):
         except (BlockingIOError, InterruptedError):
             raise NotReady(self._wait_readable) from None
         except OSError as exc:
-            self._raise_for_reading(exc)
+            if not self._is_end(exc):
+                self._raise_for_reading(exc)
+            data = b""
         if not data:
             self._check_end_of_file()
         return data
 
     def poll_read_into(self, buffer: bytearray | memoryview, /) -> int:
         """Let the kernel write into ``buffer``. See :meth:`AsyncRead.poll_read_into`."""
+        if "poll_read" in vars(self):
+            return super().poll_read_into(buffer)
         with writable_view(buffer) as view:
             try:
                 count = os.readv(self.fileno(), [view])
             except (BlockingIOError, InterruptedError):
                 raise NotReady(self._wait_readable) from None
             except OSError as exc:
-                self._raise_for_reading(exc)
+                if not self._is_end(exc):
+                    self._raise_for_reading(exc)
+                count = 0
         if not count:
             self._check_end_of_file()
         return count
@@ -331,7 +324,9 @@ class FdWriter(AsyncReadWrite):
         except OSError as exc:
             if exc.errno == errno.EINVAL:
                 raise CannotSplice(f"{self!r} cannot be spliced from") from None
-            self._raise_for_reading(exc)
+            if not self._is_end(exc):
+                self._raise_for_reading(exc)
+            count = 0
         if not count:
             self._check_end_of_file()
         return count
@@ -359,6 +354,9 @@ class FdWriter(AsyncReadWrite):
                 raise CannotSplice(f"{self!r} cannot be spliced to") from None
             self._raise(exc)
 
+    def _is_end(self, exc: OSError) -> bool:
+        return self.ends_with_eio and exc.errno == errno.EIO
+
     def _raise_for_reading(self, exc: OSError) -> NoReturn:
         if exc.errno == errno.EBADF:
             raise ClosedRefusal(f"{self!r} is closed, or not open for reading") from None
@@ -366,7 +364,7 @@ class FdWriter(AsyncReadWrite):
             # It ends both directions, and aclose need not say it again.
             self._keep_read_error(exc)
             fail(self, exc)
-        # The other side of a terminal may come back: nothing is broken.
+        # Of a terminal, say, that this process may not read from now: nothing is broken.
         raise BrokenRefusal(f"{self!r}: {exc}") from exc
 
     async def _wait_readable(self) -> None:
@@ -383,8 +381,21 @@ class FdWriter(AsyncReadWrite):
 
     @answer
     def splices(self) -> bool:
-        """Yes, on Linux; whether this descriptor can be spliced is seen when it is tried."""
-        return sys.platform == "linux"
+        """Yes, on Linux, if no poll is overridden; the kernel says no when it is tried."""
+        cls = type(self)
+        return (
+            sys.platform == "linux"
+            and cls.poll_write is FdWriter.poll_write
+            and cls.poll_read is FdWriter.poll_read
+            and vars(self).keys().isdisjoint(("poll_write", "poll_read"))
+        )
+
+    @property
+    def has_own_receive_some(self) -> bool:
+        """Whether a subclass, or this object, overrides ``receive_some`` and not ``poll_read``."""
+        return (
+            type(self).receive_some is not FdWriter.receive_some or "receive_some" in vars(self)
+        ) and (type(self).poll_read is FdWriter.poll_read and "poll_read" not in vars(self))
 
     @answer
     def epilogue(self) -> Epilogue:
@@ -423,8 +434,9 @@ class FdWriter(AsyncReadWrite):
         return (
             fd >= 0
             and not self.has_sent_end()
-            and unacknowledged_bytes(fd, ended=False, known_as_tcp=self.is_known_as_tcp) is not None
+            # First the question whose answer is mostly no.
             and is_gone(fd) is True
+            and unacknowledged_bytes(fd, ended=False, known_as_tcp=self.is_known_as_tcp) is not None
         )
 
     def has_sent_end(self) -> bool:

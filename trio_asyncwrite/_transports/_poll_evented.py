@@ -21,7 +21,8 @@ from trio_asyncwrite._core._stack import begin_shutdown
 from ._address import address
 from ._blocking_mode import NonBlockingMode
 from ._borrowed_socket import BorrowedSocket
-from ._fd import FdWriter, check_byte_stream, prepare_close
+from ._fd import FdWriter, check_byte_stream, is_terminal_master
+from ._linger import prepare_close
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -51,6 +52,9 @@ class PollEvented(FdWriter):
 
     Its shutdown is ``SHUT_WR`` on a socket, closes a descriptor that can only be written to
     (that is what gives the reader end-of-file), and flushes anything else.
+
+    When nobody has the other side of a pseudo-terminal open any more, reading from its master ends
+    with ``b""``, after all that was written there: Linux says EIO, other systems an end-of-file.
 
     A number belongs to this stream from now on: :meth:`~AsyncWrite.aclose` closes it. An object
     is closed by its own ``close()``, and asked for its number at every use.
@@ -89,9 +93,10 @@ class PollEvented(FdWriter):
         if number < 0 and not isinstance(fd, int):
             raise ValueError(f"expected an open file descriptor, and {fd!r} has none")
         try:
-            mode = os.fstat(number).st_mode
+            status = os.fstat(number)
         except (OSError, OverflowError):
             raise OSError(errno.EBADF, f"expected an open file descriptor, got {fd!r}") from None
+        mode = status.st_mode
         if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
             raise ValueError(
                 f"expected something that the kernel can wait for, got the file or directory "
@@ -101,6 +106,7 @@ class PollEvented(FdWriter):
         if self.is_socket:
             with contextlib.suppress(OSError):  # of unknown type
                 check_byte_stream(BorrowedSocket(number))
+        self.ends_with_eio: bool = is_terminal_master(status)
         access = fcntl.fcntl(number, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR)
         self._write_only = access == os.O_WRONLY
         self._mode = NonBlockingMode(number)

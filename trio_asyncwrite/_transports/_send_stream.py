@@ -28,7 +28,7 @@ from trio_asyncwrite._core._stack import arm_reset, begin_shutdown, fail, is_lay
 
 from ._address import foreign_address
 from ._borrowed_socket import BorrowedSocket
-from ._fd import prepare_close, swap_linger
+from ._linger import prepare_close, swap_linger
 from ._tcp_info import is_gone, unacknowledged_bytes
 
 if TYPE_CHECKING:

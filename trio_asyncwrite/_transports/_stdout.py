@@ -38,7 +38,7 @@ from trio_asyncwrite._core._stack import fail, poll_below, poll_step
 
 from ._allow_stdio import AllowStdIo
 from ._borrowed_socket import BorrowedSocket
-from ._fd import check_byte_stream
+from ._fd import check_byte_stream, is_terminal_master
 from ._nowait import NowaitWriter, OwnDescriptor
 from ._poll_evented import PollEvented
 
@@ -51,9 +51,6 @@ if TYPE_CHECKING:
 _Name = Literal["stdout", "stderr"]
 
 _TITLES: Final = {"stdout": "standard output", "stderr": "standard error"}
-
-#: The master of a pseudo-terminal, on Linux.
-_PTMX: Final = (5, 2)
 
 
 def stdout() -> AsyncWrite:
@@ -257,8 +254,7 @@ def _reopen(descriptor: OwnDescriptor) -> OwnDescriptor | None:
     """An open file of our own for a terminal or pipe, non-blocking; None if there is none."""
     number = descriptor.fileno()
     status = os.fstat(number)
-    is_master = (os.major(status.st_rdev), os.minor(status.st_rdev)) == _PTMX
-    is_terminal = os.isatty(number) and not is_master
+    is_terminal = os.isatty(number) and not is_terminal_master(status)
     # Elsewhere there is /dev/fd, which makes duplicates only.
     if sys.platform == "linux" and (is_terminal or stat.S_ISFIFO(status.st_mode)):
         # It may belong to another user, as after su; a named pipe may have no reader any more.

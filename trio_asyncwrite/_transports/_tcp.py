@@ -17,7 +17,8 @@ from trio_asyncwrite._core._shell import claim, drive, leave
 from trio_asyncwrite._core._stack import begin_shutdown
 
 from ._address import address
-from ._fd import FdWriter, check_byte_stream, prepare_close
+from ._fd import FdWriter, check_byte_stream
+from ._linger import prepare_close
 from ._send_queue import (
     NOT_OURS,
     change_mark,

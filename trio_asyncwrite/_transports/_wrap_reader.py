@@ -14,6 +14,7 @@ from trio_asyncwrite._core._async_read import AsyncRead, poll_foreign_read
 from trio_asyncwrite._core._checks import connection_advice, inherits
 from trio_asyncwrite._core._stack import is_layer, lifecycle_of, register
 
+from ._fd import FdWriter
 from ._wrap_stream import ending_layer, wrap_stream
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ class ReceiveStreamReader(AsyncRead):
 def wrap_reader(stream: trio.abc.ReceiveStream) -> AsyncRead:
     """Make a reader of any stream, the best one that there is for it.
 
-    An :class:`AsyncRead` is returned as it is. A :class:`trio.SocketStream` becomes a
+    An :class:`AsyncRead` is returned as it is, unless it is a :class:`TcpStream` or
+    :class:`PollEvented` with a ``receive_some`` of its own. A :class:`trio.SocketStream` becomes a
     :class:`TcpStream` and a ``trio.lowlevel.FdStream`` a :class:`PollEvented` (not on Windows).
     Over anything else, the wait calls the stream's own ``receive_some``. The same stream gives the
     same reader while that one lives, so what has arrived there is never passed over.
@@ -87,7 +89,9 @@ def wrap_reader(stream: trio.abc.ReceiveStream) -> AsyncRead:
     """
     if inherits(stream, AsyncRead):
         lifecycle_of(stream)  # a mock has none
-        return stream
+        # A poll would go past what a subclass does in its receive_some().
+        if not (isinstance(stream, FdWriter) and stream.has_own_receive_some):
+            return stream
     if not isinstance(stream, trio.abc.ReceiveStream):
         raise TypeError(
             f"expected a trio.abc.ReceiveStream, got {type(stream).__name__}"

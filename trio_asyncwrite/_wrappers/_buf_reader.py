@@ -288,6 +288,8 @@ class BufReader(AsyncRead, Generic[R]):
         """
         return await drive_buffered(self, self.poll_fill, int_at_least(0, count, "count"))
 
+    # Ctrl-C must not fall between the bytes and the position.
+    @trio.lowlevel.enable_ki_protection
     async def receive_exactly(self, size: int) -> bytes:
         """Receive exactly ``size`` bytes.
 
@@ -312,6 +314,10 @@ class BufReader(AsyncRead, Generic[R]):
         """
         if type(size) is not int or size < 0:
             size = int_at_least(0, size, "size")
+        lifecycle = self.lifecycle
+        if lifecycle.may_take() and size <= len(self.buffer.data):
+            lifecycle.budget.left -= 1
+            return self.buffer.take(0, size, size)
         data = await drive_buffered(self, self._poll_exactly, size)
         if data is None:
             raise trio.BrokenResourceError(
@@ -319,6 +325,7 @@ class BufReader(AsyncRead, Generic[R]):
             )
         return data
 
+    @trio.lowlevel.enable_ki_protection
     async def receive_until(self, delimiter: Buffer, max_bytes: int) -> bytes:
         r"""Receive up to and including the first ``delimiter``.
 
@@ -350,7 +357,14 @@ class BufReader(AsyncRead, Generic[R]):
                 delimiter = bytes(view)
         if not delimiter:
             raise ValueError("the delimiter must have at least one byte")
-        max_bytes = int_at_least(len(delimiter), max_bytes, "max_bytes")
+        if type(max_bytes) is not int or max_bytes < len(delimiter):
+            max_bytes = int_at_least(len(delimiter), max_bytes, "max_bytes")
+        lifecycle = self.lifecycle
+        if lifecycle.may_take():
+            end = self.buffer.find(delimiter)
+            if 0 < end <= max_bytes:
+                lifecycle.budget.left -= 1
+                return self.buffer.take(0, end, end)
         data = await drive_buffered(self, self._poll_until, delimiter, max_bytes)
         if type(data) is bytes:
             return data

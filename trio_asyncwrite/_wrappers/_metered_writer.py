@@ -12,7 +12,8 @@ import trio.abc
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import check_buffers, check_data
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._file_part import FileNotReady, check_part
+from trio_asyncwrite._core._file_not_ready import FileNotReady
+from trio_asyncwrite._core._file_part import check_part
 from trio_asyncwrite._core._stack import begin_shutdown, poll_below, poll_step, shut_down
 from trio_asyncwrite._core._waits import OneForAll
 from trio_asyncwrite._transports._wrap_stream import wrap_stream

@@ -34,13 +34,9 @@ from trio_asyncwrite._core._budget import FAST_SIZE, POLL_COST
 from trio_asyncwrite._core._buf import Buf
 from trio_asyncwrite._core._checks import byte_view, checked_buffers
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._file_part import (
-    PIECE,
-    FileNotReady,
-    FilePart,
-    check_part,
-    ended_early,
-)
+from trio_asyncwrite._core._file_not_ready import FileNotReady
+from trio_asyncwrite._core._file_part import FilePart, check_part, ended_early
+from trio_asyncwrite._core._page_cache import PIECE
 from trio_asyncwrite._core._shell import (
     POLLS_PER_TURN,
     WHOLE,

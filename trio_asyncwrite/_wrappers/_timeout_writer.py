@@ -33,7 +33,8 @@ import trio.abc
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import above_zero, check_buffers, check_data, counted
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._file_part import FileNotReady, check_part
+from trio_asyncwrite._core._file_not_ready import FileNotReady
+from trio_asyncwrite._core._file_part import check_part
 from trio_asyncwrite._core._stack import (
     begin_shutdown,
     poll_below,

@@ -126,7 +126,7 @@ async def write_from_thread(
     lift = claim(target, writing=True)
     output = _Output()
     lifecycle = target.lifecycle
-    lifecycle.calls += (output,)
+    lifecycle.add_call(output)
     line = lifecycle.line
     turn = None
     raw = _Raw(target, output, lift, buffer_size)
@@ -151,10 +151,9 @@ async def write_from_thread(
             if line.holder is trio.lowlevel.current_task():
                 line.holder = None
             line.leave(turn)
-        calls = lifecycle.calls
-        lifecycle.calls = tuple(one for one in calls if one is not output)
+        is_ours = lifecycle.remove_call(output)
         try:
-            if not output.is_done and output in calls:  # else a close has settled it
+            if not output.is_done and is_ours:
                 settle(target, output, closed=lifecycle.is_closed(reading=False))
         finally:
             leave(target)
