@@ -310,7 +310,8 @@ class GracefulClose:
             )
         )
         if any(
-            one.lifecycle.released or one.lifecycle.close is not None
+            one.lifecycle.released
+            or not (one.lifecycle.close is None or close.is_host_of(one.lifecycle.close))
             for one in writing_chain(writer)
             if not contains(close.layers, one)
         ):
@@ -569,6 +570,12 @@ class GracefulClose:
         if discard.error is not None and is_truncation(discard.error):
             # The TLS session has no proper end, but the transport below has.
             discard.peer_closed = True
+        below = writing_chain(self.writer) if close.guests else []
+        if any(
+            not guest.sent and any(contains(below, one) for one in guest.layers)
+            for guest in close.guests
+        ):
+            self._note(trio.ClosedResourceError("another task closed a part, and lost some"))
         if self.was_reset:
             reset = trio.BrokenResourceError("the connection was reset")
             has_ended = self.tls is not None and discard.peer_closed
