@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 
-from trio_asyncwrite import AsyncReadWrite, AsyncWrite, BufWriter, NotReady
+from trio_asyncwrite import AsyncReadWrite, AsyncWrite, BufWriter, Epilogue, NotReady, abort
 
 from ._fakes import CLAIMS, BadlyReleased, Holding, Layer, Run, Wire, each, resource_warnings
 
@@ -102,6 +103,63 @@ async def test_ctrl_c_in_a_hook_during_a_close_releases_everything(
             assert layer.closed
             assert await outcome(layer.aclose) in ("returned", "ClosedResourceError")
             assert await outcome(partial(layer.write, b"x")) == "ClosedResourceError"
+
+
+class Asked(Holding):
+    """Ctrl-C is pressed when it is asked a question for the n-th time."""
+
+    question = ""
+    times = 0
+
+    def ask(self, question: str) -> None:
+        if self.question == question:
+            self.times -= 1
+            if not self.times:
+                raise KeyboardInterrupt
+
+    @property
+    def held_bytes(self) -> int:
+        self.ask("held_bytes")
+        return len(self.store)
+
+    @property
+    def epilogue(self) -> Epilogue:
+        self.ask("epilogue")
+        return Epilogue.DATA
+
+    @property
+    def close_patience(self) -> float:
+        self.ask("close_patience")
+        return 0
+
+
+@pytest.mark.parametrize("question", ["held_bytes", "epilogue", "close_patience"])
+@pytest.mark.parametrize("close", [AsyncWrite.aclose, trio.aclose_forcefully, abort])
+async def test_ctrl_c_in_any_answer_during_a_close_leaves_nobody_waiting(
+    question: str,
+    close: Callable[[AsyncWrite], Awaitable[object]],
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    is_asked = True
+    for number in range(1, 100):
+        wire = Wire(math.inf)
+        asked = Asked(wire)
+        upper = BufWriter(asked)
+        await upper.write(b"abc")
+        asked.question, asked.times = question, number
+        with resource_warnings():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(outcome, partial(close, asked))
+            is_asked = asked.times <= 0
+            asked.question = ""
+            for layer in (wire, asked, upper):
+                with trio.fail_after(1):
+                    await outcome(layer.aclose)
+                assert layer.closed
+        assert len(wire.releases) == 1
+        if not is_asked:
+            break
+    assert not is_asked
 
 
 @each(CLAIMS)

@@ -523,11 +523,11 @@ class Close(Closer):
                         await self._release()  # noqa: ASYNC102
             finally:
                 self.is_running = False
+                running_closes.reset(token)
                 if handed_over:
                     self.tell()
                 else:
                     self.finish()
-                running_closes.reset(token)
 
     def _take_untold(self, caller: Layer | None) -> None:
         """A failure that its user was not told of is this close's to raise.
@@ -930,22 +930,23 @@ class Close(Closer):
 
     def finish(self) -> None:
         """Every layer is closed from now on, whatever has happened."""
-        self.fell_short = not (self.sent or self.was_broken) and (
-            self.error is not None
-            or self.hardness is Hardness.ABORTED
-            or (self.hardness is Hardness.CUT_OFF and self._lacks_something())
-        )
+        for layer in self.layers:
+            lifecycle = layer.lifecycle
+            lifecycle.released = True
+            lifecycle.close = None
+            if lifecycle.failure is not None or lifecycle.read_failure is not None:
+                # Their tracebacks refer to the layers.
+                lifecycle.failure = lifecycle.read_failure = None
+            lifecycle.unfinished = None
+            lifecycle.holders = ()
         try:
+            # Users answer, from here on, and may raise: Ctrl-C, for example.
+            self.fell_short = not (self.sent or self.was_broken) and (
+                self.error is not None
+                or self.hardness is Hardness.ABORTED
+                or (self.hardness is Hardness.CUT_OFF and self._lacks_something())
+            )
             spoiled = self._spoiled_sides()
-            for layer in self.layers:
-                lifecycle = layer.lifecycle
-                lifecycle.released = True
-                lifecycle.close = None
-                if lifecycle.failure is not None or lifecycle.read_failure is not None:
-                    # Their tracebacks refer to the layers.
-                    lifecycle.failure = lifecycle.read_failure = None
-                lifecycle.unfinished = None
-                lifecycle.holders = ()
             for layer in self.sides:
                 lifecycle = layer.lifecycle
                 lifecycle.side_closes = tuple(
