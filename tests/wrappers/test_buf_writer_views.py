@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,7 +10,8 @@ import trio
 import trio.testing
 from hypothesis import given, strategies as st
 
-from trio_asyncwrite import Buf, BufWriter, NotReady
+from trio_asyncwrite import AsyncWrite, Buf, BufWriter, LineWriter, NotReady, WriteZeroError
+from trio_asyncwrite._core._errors import BusyRefusal
 
 from .._streams import (
     assert_leaves_no_cycle,
@@ -361,3 +363,41 @@ def test_any_interleaving_delivers_every_byte_once_and_in_order(
         assert writer.inner.taken == model.accepted
 
     trio.run(main)
+
+
+class Full(AsyncWrite):
+    """Keeps a slice of what it is given in its frame, and is refused until ``open`` is set."""
+
+    def __init__(self, refusal: Callable[[], Exception]) -> None:
+        self.refusal = refusal
+        self.open = False
+        self.taken = bytearray()
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        part = data[:3]
+        if not self.open:
+            raise self.refusal()
+        self.taken += part
+        return len(part)
+
+
+@pytest.mark.parametrize("make", [BufWriter, LineWriter])
+@pytest.mark.parametrize(
+    "refusal",
+    [partial(WriteZeroError, "full", permanent=False), partial(BusyRefusal, "busy")],
+    ids=["full", "busy"],
+)
+async def test_an_error_that_breaks_nothing_keeps_no_view_of_the_store(
+    make: Callable[[AsyncWrite, int], AsyncWrite], refusal: Callable[[], Exception]
+) -> None:
+    """Not even while the caller handles it."""
+    below = Full(refusal)
+    writer = make(below, 16)
+    await writer.write(b"abcdef")
+    try:
+        await writer.flush()
+    except (WriteZeroError, trio.BusyResourceError):
+        below.open = True
+        await writer.write(b"gh")
+        await writer.flush()
+    assert below.taken == b"abcdefgh"

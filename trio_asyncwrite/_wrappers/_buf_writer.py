@@ -12,9 +12,8 @@ import trio.abc
 from trio_asyncwrite._core._answer import answer
 from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._budget import FAST_SIZE, rate_of
-from trio_asyncwrite._core._checks import accepted, byte_view, positive_int
+from trio_asyncwrite._core._checks import byte_view, positive_int
 from trio_asyncwrite._core._epilogue import Epilogue
-from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._file_part import check_part
 from trio_asyncwrite._core._stack import (
     begin_shutdown,
@@ -26,6 +25,8 @@ from trio_asyncwrite._core._stack import (
     shut_down,
 )
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
+
+from ._parts import offer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -252,7 +253,7 @@ class BufWriter(AsyncWrite, Generic[W]):
             count = self._push(views)
             if count:
                 return count
-        return self._offer(views)
+        return offer(self.inner, views)
 
     def _push(self, views: list[memoryview]) -> int:
         """Offer what waits, and ``views`` after it, to the writer below, once.
@@ -266,7 +267,7 @@ class BufWriter(AsyncWrite, Generic[W]):
         waiting = end - self._start
         try:
             with store.getbuffer() as whole, whole[self._start : end] as head:
-                count = self._offer([head, *views])
+                count = offer(self.inner, [head, *views])
                 self._start += min(count, waiting)
         except BufferError as exc:
             fail(self, exc)  # the writer below keeps a view; what it accepted is forgotten
@@ -280,24 +281,6 @@ class BufWriter(AsyncWrite, Generic[W]):
             del self.append
             let_go(self)
         return max(count - waiting, 0)
-
-    def _offer(self, views: list[memoryview]) -> int:
-        inner = self.inner
-        try:
-            if len(views) == 1:
-                count = inner.poll_write(views[0])
-            else:
-                count = inner.poll_write_vectored(views)
-            size = sum(map(len, views))
-            return count if count == size and type(count) is int else accepted(count, size, inner)
-        except NotReady as exc:
-            # Its traceback holds the frames of the writers below, and they may hold views of
-            # the store, which could then not grow for as long as the exception lives.
-            exc.__context__ = None
-            raise exc.with_traceback(None)  # noqa: B904 - it is the same one
-        except BaseException as exc:
-            fail(inner, exc)
-            raise
 
     def _compact(self, size: int) -> None:
         """Move what waits to the front of the store, if ``size`` more bytes need the place."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from trio_asyncwrite._core._checks import accepted
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._stack import fail
+from trio_asyncwrite._core._stack import fail, is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,16 +60,19 @@ def offer(writer: AsyncWrite, views: Sequence[memoryview]) -> int:
     """Write the front of ``views``, some of which are the caller's own store.
 
     Raises:
-        NotReady: without a traceback, which would keep the store from growing: it holds the frames
-            of the writers below, and they may hold views.
+        NotReady: and errors that break nothing, without a traceback: it would hold the frames of
+            the writers below, and they may hold views, with which the store could not grow.
     """
     try:
         if len(views) == 1:
-            return accepted(writer.poll_write(views[0]), len(views[0]), writer)
-        return poll_parts(writer, views)
-    except NotReady as exc:
-        exc.__context__ = None
-        raise exc.with_traceback(None)  # noqa: B904 - it is the same one
+            count = writer.poll_write(views[0])
+        else:
+            count = writer.poll_write_vectored(views)
+        size = sum(map(len, views))
+        return count if count == size and type(count) is int else accepted(count, size, writer)
     except BaseException as exc:
         fail(writer, exc)
+        if isinstance(exc, NotReady) or is_refusal(exc):
+            exc.__context__ = None
+            raise exc.with_traceback(None)  # noqa: B904 - it is the same one
         raise
