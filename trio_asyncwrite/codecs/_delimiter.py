@@ -9,8 +9,8 @@ import trio
 from trio_asyncwrite._core._checks import byte_view, int_at_least
 from trio_asyncwrite._wrappers._read_buffer import end_of_first
 
+from ._batch_codec import BatchCodec
 from ._checks import frame_view
-from ._fast import Fast
 from ._frame import Frame
 from ._search import contains, count_up_to
 
@@ -23,7 +23,7 @@ DEFAULT_MAX_SIZE: Final = 64 * 1024
 
 
 @final
-class DelimiterCodec(Fast):
+class DelimiterCodec(BatchCodec):
     r"""Each frame is followed by a delimiter, such as ``b"\r\n"`` or ``b"\0"``.
 
     The end of the stream does not end a frame: without its delimiter, it is incomplete.

@@ -15,8 +15,8 @@ from trio_asyncwrite._core._lifecycle import lifted
 from trio_asyncwrite._core._shell import POLLS_PER_TURN
 from trio_asyncwrite._wrappers._buf_reader import BufReader
 
+from ._batch_codec import WINDOW, BatchCodec
 from ._checks import check_codec, wrong_frame
-from ._fast import WINDOW, Fast
 from ._frame import Frame
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class FramedReader(trio.abc.ReceiveChannel[bytes]):
         self._buffer = self._reader.buffer
         # Frames that were found ahead, in reverse; see ReadBuffer.
         self._ahead: list[bytes] = []
-        self._fast = codec if isinstance(codec, Fast) else None
+        self._batch_codec = codec if isinstance(codec, BatchCodec) else None
         self._failure: Exception | None = None
 
     @property
@@ -222,11 +222,11 @@ class FramedReader(trio.abc.ReceiveChannel[bytes]):
         ):
             self._refuse_answer(method, frame)
         payload = buffer.take(begin, end, after)
-        if self._fast is not None and buffer.allows_ahead and buffer.data:
-            self._look_ahead(self._fast)
+        if self._batch_codec is not None and buffer.allows_ahead and buffer.data:
+            self._look_ahead(self._batch_codec)
         return payload
 
-    def _look_ahead(self, codec: Fast) -> None:
+    def _look_ahead(self, codec: BatchCodec) -> None:
         data = self._buffer.data
         frames, size = codec.locate_all(bytes(data if len(data) <= WINDOW else data[:WINDOW]))
         if frames:

@@ -15,8 +15,8 @@ from trio_asyncwrite._core._shell import claim, leave
 from trio_asyncwrite._core._stack import poll_below
 from trio_asyncwrite._wrappers._shared_writer import SharedWriter
 
+from ._batch_codec import BatchCodec
 from ._checks import check_codec, frame_view, wrong_parts
-from ._fast import Fast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -73,7 +73,7 @@ class FramedWriter(trio.abc.SendChannel[bytes]):
         self._encode_whole: Callable[[bytes], bytes] = functools.partial(_encode_whole, codec)
         self._headers: Mapping[int, bytes] = {}
         self._header_limit = -1
-        if isinstance(codec, Fast):
+        if isinstance(codec, BatchCodec):
             self._encode_whole = codec.encode_whole
             self._headers, self._header_limit = codec.headers, codec.header_limit
         self._put = self._writer.put

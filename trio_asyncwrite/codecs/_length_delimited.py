@@ -10,8 +10,8 @@ import trio
 
 from trio_asyncwrite._core._checks import counted, int_at_least, int_between
 
+from ._batch_codec import BatchCodec
 from ._checks import frame_view
-from ._fast import Fast
 from ._frame import Frame
 from ._search import count_up_to
 
@@ -42,7 +42,7 @@ _new_frame: Final[Callable[[type[Frame], tuple[int, int, int]], Frame]] = cast("
 
 
 @final
-class LengthDelimitedCodec(Fast):
+class LengthDelimitedCodec(BatchCodec):
     """Each frame begins with a field that says how long it is.
 
     ``LengthDelimitedCodec()`` is the format of Tokio's codec of that name: the length of the

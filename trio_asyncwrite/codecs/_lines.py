@@ -8,8 +8,8 @@ import trio
 
 from trio_asyncwrite._core._checks import int_at_least
 
+from ._batch_codec import BatchCodec
 from ._checks import frame_view
-from ._fast import Fast
 from ._frame import Frame
 from ._search import contains, count_up_to
 
@@ -26,7 +26,7 @@ _CR: Final = ord("\r")
 
 
 @final
-class LinesCodec(Fast):
+class LinesCodec(BatchCodec):
     r"""Each frame is a line, as bytes, without its end.
 
     It reads lines that end with ``b"\n"`` or ``b"\r\n"``, and writes ``b"\n"``. For a protocol that

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 WINDOW: Final = 65536
 
 
-class Fast(metaclass=abc.ABCMeta):
+class BatchCodec(metaclass=abc.ABCMeta):
     """A codec that can encode in one piece, and find many frames at once.
 
     It gives the same results as its ``encode`` and ``locate``.
