@@ -29,6 +29,7 @@ from .._tls_helpers import (
     both_versions,
     client_context,
     duplex_4096,
+    established,
     find_hangs,
     lost_on_purpose,
     memory_pair,
@@ -560,3 +561,27 @@ async def test_the_contract_over_more(version: ssl.TLSVersion, maker: Maker) -> 
 
 
 find_hangs(globals())
+
+
+@lost_on_purpose
+async def test_a_reader_leaves_what_a_writer_has_begun_to_the_writer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A call of a foreign stream must not be broken off; and the reader need not wait for it."""
+    client, server = established(trio.testing.lockstep_stream_pair())
+    for _ in range(2):
+        with trio.move_on_after(0):
+            await client.write(b"x" * 100)
+    received: list[bytes | bytearray] = []
+
+    async def receive() -> None:
+        received.append(await client.receive_some())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(1):
+            await server.send_all(b"hello")
+    assert received == [b"hello"]
+    for stream in (client, server):
+        await trio.aclose_forcefully(stream)
