@@ -441,9 +441,13 @@ class Close(Closer):
         if self._scope is not None:
             self._scope.deadline = self.deadline
 
+    def ends_truncated(self) -> bool:
+        return self.is_truncated or self.state() is State.TRUNCATED
+
     def state(self) -> State:
         """What the stack is like."""
-        is_truncated, is_abandoned = self.marked_truncated, False
+        is_truncated = self.marked_truncated or self._writes_to_truncated()
+        is_abandoned = False
         for layer in self.layers:
             one = layer.lifecycle
             if one.failure is not None:
@@ -459,6 +463,22 @@ class Close(Closer):
         if is_truncated:
             return State.TRUNCATED
         return State.ABANDONED if is_abandoned else State.WHOLE
+
+    def _writes_to_truncated(self) -> bool:
+        """Whether a layer of ours, such as a pair, writes to one that a guest ends truncated.
+
+        Not one that ends each of its sides for itself, and has no epilogue for all of them.
+        """
+        for guest in self.guests:
+            writers = [
+                one
+                for one in self.layers
+                if (not one.overrides_poll_flush_side or lacks_epilogue(one))
+                and any(contains(guest.layers, lower) for lower in written_below(one))
+            ]
+            if writers and guest.ends_truncated():
+                return True
+        return False
 
     # ---- Running it ------------------------------------------------------------------------
 

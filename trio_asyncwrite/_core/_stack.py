@@ -769,12 +769,15 @@ def _may_end(close: Closer, layer: Layer) -> bool:
     """
     if not any(upper.lifecycle.close is close for upper in above(layer)):
         return True  # who began has looked: the shell, or this for a layer above
+    own = layer.lifecycle.close
+    if own is not None and own.ends_truncated():
+        return False
     try:
         if layer.lifecycle.torn is not None:
             layer.lifecycle.refuse(layer)
         check_shutdown(layer, close)
     except (ValueError, BusyRefusal, BrokenRefusal) as exc:
-        if layer.lifecycle.close is not None:
+        if own is not None:
             return False
         # No close raises Busy.
         raise BrokenRefusal(f"{layer!r} was not shut down: {exc}") from None
