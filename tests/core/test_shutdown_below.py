@@ -260,3 +260,59 @@ async def test_a_stream_that_is_closed_meanwhile_is_ended_by_its_own_close(
     assert b"".join(received) == b"1234567abcdefg."
     assert graceful.error is None
     assert closing.outcome == "returned None"
+
+
+# ---- A shutdown below that was given up ----------------------------------------------------------
+
+
+OVER: dict[str, Callable[[AsyncWrite], AsyncWrite]] = {
+    "handle": AsyncWrite.by_ref,
+    "over a handle": lambda stream: BufWriter(stream.by_ref()),
+    "handle of a layer above": lambda stream: Layer(stream).by_ref(),
+    "borrowing": Borrowing,
+    "leaving": Leaving,
+}
+
+
+async def given_up(make: Callable[[AsyncWrite], AsyncWrite]) -> tuple[AsyncWrite, Any, Any]:
+    """A layer over a buffer whose shutdown was given up, that buffer, and the peer."""
+    stream, peer = duplex(5)
+    original = BufWriter(stream, 100)
+    layer = make(original)
+    # No epilogue of the layer's own is missing.
+    layer.epilogue = Epilogue.NOTHING  # type: ignore[misc]
+    await original.write_all(b"1234567")
+    await cut_short(original.shutdown)
+    return layer, original, peer
+
+
+@each(OVER, "make")
+async def test_a_close_waits_for_what_was_written_to_an_original_that_was_not_shut_down(
+    make: Callable[[AsyncWrite], AsyncWrite],
+) -> None:
+    layer, original, peer = await given_up(make)
+    async with trio.open_nursery() as nursery:
+        closing = await begin(nursery, layer.aclose)
+        assert closing.outcome == "returned not finished"
+        assert await peer.receive_some() == b"12345"
+
+    assert closing.outcome == "returned None"
+    assert original.unsent_bytes == 0
+    received: list[bytes] = []
+    await original.shutdown()
+    await read(peer, received)
+    assert b"".join(received) == b"67."
+
+
+@each(OVER, "make")
+async def test_a_report_claims_nothing_for_an_original_that_was_not_shut_down(
+    make: Callable[[AsyncWrite], AsyncWrite], autojump_clock: trio.testing.MockClock
+) -> None:
+    layer, original, peer = await given_up(make)
+    report = await close_gracefully(layer, timeout=3, linger=3)
+    assert report.outcome is CloseOutcome.TIMED_OUT
+    received: list[bytes] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read, peer, received)
+        await original.shutdown()
+    assert b"".join(received) == b"1234567."

@@ -722,7 +722,7 @@ class Close(Closer):
             if inner is not None and inner.lifecycle.released:
                 continue  # that side of a layer over two streams has ended before
             if lifecycle.phase is OPEN:
-                if lifecycle.shut:
+                if lifecycle.shut and not self._is_over_unended(layer):
                     continue  # a layer below was shut down before: nothing can be written
                 lifecycle.phase = ENDING
             if not self.is_line:
@@ -733,6 +733,16 @@ class Close(Closer):
             if layer.overrides_poll_close and not layer.lifecycle.released:
                 self._poll_layer(layer, "poll_close")
         self.sent = True
+
+    def _is_over_unended(self, layer: Layer) -> bool:
+        """Whether ``layer``, such as a handle, is over one of others whose shutdown was begun.
+
+        It may have been given up, and what was written through ``layer`` may still be there.
+        """
+        return any(
+            one.lifecycle.phase is ENDING and not contains(self.layers, one)
+            for one in writing_chain(layer)
+        )
 
     def _poll_flush(self) -> None:
         """Flush every layer whose bytes can still go, or raise."""
