@@ -717,7 +717,7 @@ def _check_whole(upper: Layer, lower: Layer, purpose: str) -> None:
 def check_nothing_held_above(layer: Layer, purpose: str) -> None:
     """Raise if a layer above ``layer`` holds bytes, or if a message is not complete.
 
-    For those who make a layer that encodes, or end a layer without the one below.
+    For those who end a layer without the one below.
 
     Raises:
         ValueError: says how many, and for which ``purpose`` they are in the way.
@@ -728,6 +728,27 @@ def check_nothing_held_above(layer: Layer, purpose: str) -> None:
         layer.lifecycle.refuse_unfinished(layer)
     for upper in writers_above(layer):
         _check_whole(upper, layer, purpose)
+
+
+def check_may_encode(layer: Layer, purpose: str) -> None:
+    """The same, also for the layers below: for those who make a layer over ``layer`` that encodes.
+
+    Its bytes pass all of them, down to the first one that encodes itself.
+
+    Raises:
+        ValueError: if a layer above one of them, which is not on the way, holds bytes.
+        trio.BusyResourceError: if a message is under way in one that is not on the way.
+        trio.BrokenResourceError: if a Buf or FilePart is unfinished there, or on the way.
+    """
+    chain = [layer]
+    for one in chain:
+        if (one.lifecycle.original or one.lifecycle).unfinished is not None:
+            one.lifecycle.refuse_unfinished(one)
+        for upper in writers_above(one):
+            if not contains(chain, upper):
+                _check_whole(upper, one, purpose)
+        if not one.encodes:
+            chain += [lower for lower in written_below(one) if not contains(chain, lower)]
 
 
 def begin_shutdown(layer: Layer) -> bool:
