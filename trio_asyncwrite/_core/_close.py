@@ -1056,9 +1056,17 @@ class Close(Closer):
         is_counted = contains(self._counted, layer) or contains(self.sides, layer)
         return self.held_by(layer) if is_counted else 0
 
-    def lost_bytes(self) -> int:
-        """How many accepted bytes the layers still hold, over all; what is unknown adds 0."""
-        return sum(self.held_by(layer) or 0 for layer in (*self._counted, *self.sides))
+    def lost_bytes(self, *parts: Close) -> int:
+        """How many accepted bytes the layers still hold, over all; what is unknown adds 0.
+
+        Args:
+            *parts: other closes whose layers count as well.
+        """
+        layers = [*self._counted, *self.sides]
+        theirs = [
+            part.lost_by(one) for part in parts for one in part.layers if not contains(layers, one)
+        ]
+        return sum(filter(None, [*map(self.held_by, layers), *theirs]))
 
 
 def _from(
