@@ -56,8 +56,8 @@ NOT_SHOWN = (
     "append", "encode_whole", "locate_all", "size_of_first", "tokens",  # our layers
     "announces_held_bytes", "lifecycle", "limits", "overrides_held_bytes", "overrides_inner",
     "overrides_keeps_messages", "overrides_layers_below", "overrides_owns_below",
-    "overrides_poll_close", "overrides_poll_flush_side", "overrides_poll_write",
-    "overrides_release", "started_at",
+    "overrides_poll_close", "overrides_poll_flush_side", "overrides_poll_shutdown",
+    "overrides_poll_write", "overrides_release", "started_at",
 )  # fmt: skip
 names_not_shown = NOT_SHOWN
 

@@ -571,10 +571,11 @@ class GracefulClose:
             # The TLS session has no proper end, but the transport below has.
             discard.peer_closed = True
         below = writing_chain(self.writer) if close.guests else []
-        if any(
-            not guest.sent and any(contains(below, one) for one in guest.layers)
-            for guest in close.guests
-        ):
+        parts = [
+            guest for guest in close.guests if any(contains(below, one) for one in guest.layers)
+        ]
+        # Of a truncated end, the outcome tells.
+        if self.state is not State.TRUNCATED and not all(part.sent for part in parts):
             self._note(trio.ClosedResourceError("another task closed a part, and lost some"))
         if self.was_reset:
             reset = trio.BrokenResourceError("the connection was reset")
@@ -597,7 +598,7 @@ class GracefulClose:
         error = first or second or (None if ended else self.unheard)
         return CloseReport(
             self._outcome(error, ended=ended),
-            unsent_bytes=close.lost_bytes(),
+            unsent_bytes=close.lost_bytes(*parts),
             unacknowledged_bytes=self.unacknowledged,
             discarded_bytes=self.discarded_before
             + discard.discarded

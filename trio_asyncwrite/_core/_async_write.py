@@ -116,7 +116,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         # Not by assignment, which type checkers take for a declaration.
-        for name in ("poll_close", "poll_flush_side", "poll_write"):
+        for name in ("poll_close", "poll_flush_side", "poll_shutdown", "poll_write"):
             setattr(cls, f"overrides_{name}", overrides(cls, name, AsyncWrite))
 
     # ---- The poll core: what a writer implements -------------------------------------------

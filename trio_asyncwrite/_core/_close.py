@@ -441,9 +441,13 @@ class Close(Closer):
         if self._scope is not None:
             self._scope.deadline = self.deadline
 
+    def ends_truncated(self) -> bool:
+        return self.is_truncated or self.state() is State.TRUNCATED
+
     def state(self) -> State:
         """What the stack is like."""
-        is_truncated, is_abandoned = self.marked_truncated, False
+        is_truncated = self.marked_truncated or self._writes_to_truncated()
+        is_abandoned = False
         for layer in self.layers:
             one = layer.lifecycle
             if one.failure is not None:
@@ -459,6 +463,22 @@ class Close(Closer):
         if is_truncated:
             return State.TRUNCATED
         return State.ABANDONED if is_abandoned else State.WHOLE
+
+    def _writes_to_truncated(self) -> bool:
+        """Whether a layer of ours, such as a pair, writes to one that a guest ends truncated.
+
+        Not one that ends each of its sides for itself, and has no epilogue for all of them.
+        """
+        for guest in self.guests:
+            writers = [
+                one
+                for one in self.layers
+                if (not one.overrides_poll_flush_side or lacks_epilogue(one))
+                and any(contains(guest.layers, lower) for lower in written_below(one))
+            ]
+            if writers and guest.ends_truncated():
+                return True
+        return False
 
     # ---- Running it ------------------------------------------------------------------------
 
@@ -702,7 +722,7 @@ class Close(Closer):
             if inner is not None and inner.lifecycle.released:
                 continue  # that side of a layer over two streams has ended before
             if lifecycle.phase is OPEN:
-                if lifecycle.shut:
+                if lifecycle.shut and not self._is_over_unended(layer):
                     continue  # a layer below was shut down before: nothing can be written
                 lifecycle.phase = ENDING
             if not self.is_line:
@@ -713,6 +733,16 @@ class Close(Closer):
             if layer.overrides_poll_close and not layer.lifecycle.released:
                 self._poll_layer(layer, "poll_close")
         self.sent = True
+
+    def _is_over_unended(self, layer: Layer) -> bool:
+        """Whether ``layer``, such as a handle, is over one of others whose shutdown was begun.
+
+        It may have been given up, and what was written through ``layer`` may still be there.
+        """
+        return any(
+            one.lifecycle.phase is ENDING and not contains(self.layers, one)
+            for one in writing_chain(layer)
+        )
 
     def _poll_flush(self) -> None:
         """Flush every layer whose bytes can still go, or raise."""
@@ -1027,9 +1057,17 @@ class Close(Closer):
         is_counted = contains(self._counted, layer) or contains(self.sides, layer)
         return self.held_by(layer) if is_counted else 0
 
-    def lost_bytes(self) -> int:
-        """How many accepted bytes the layers still hold, over all; what is unknown adds 0."""
-        return sum(self.held_by(layer) or 0 for layer in (*self._counted, *self.sides))
+    def lost_bytes(self, *parts: Close) -> int:
+        """How many accepted bytes the layers still hold, over all; what is unknown adds 0.
+
+        Args:
+            *parts: other closes whose layers count as well.
+        """
+        layers = [*self._counted, *self.sides]
+        theirs = [
+            part.lost_by(one) for part in parts for one in part.layers if not contains(layers, one)
+        ]
+        return sum(filter(None, [*map(self.held_by, layers), *theirs]))
 
 
 def _from(

@@ -132,6 +132,7 @@ class Layer(trio.abc.AsyncResource):
     overrides_release: bool = False
     overrides_poll_close: bool = False
     overrides_poll_flush_side: bool = False
+    overrides_poll_shutdown: bool = False
     overrides_poll_write: bool = False
     #: Whether the output has records or blocks of its own, as with TLS and compression, and the
     #: layer finishes the current one when a message is cut short. Then the message does not tear
@@ -200,6 +201,15 @@ class Layer(trio.abc.AsyncResource):
             is_closing: says of a layer whether it is closed, or about to be.
         """
         return True
+
+    @answer
+    def shuts_down_below(self) -> bool:
+        """Whether a shutdown of this layer shuts down those that it writes to.
+
+        Yes, unless it has a ``poll_shutdown`` of its own and does not own the layers below. While
+        others have something to write to a layer that would be shut down, the shutdown is refused.
+        """
+        return not self.overrides_poll_shutdown or self.owns_below(lambda _: False)
 
     @answer
     def held_bytes(self) -> int:

@@ -97,6 +97,10 @@ class Closer(abc.ABC):
         """Whether ``other`` is a close that may write through the layers of this one."""
 
     @abc.abstractmethod
+    def ends_truncated(self) -> bool:
+        """Whether its layers end, or will end, so that their peer should see a truncation."""
+
+    @abc.abstractmethod
     def postpones(self, layer: Layer) -> bool:
         """Whether the layer's shutdown has to wait for other layers above it."""
 

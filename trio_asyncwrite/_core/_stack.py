@@ -20,8 +20,8 @@ import trio
 
 from ._checks import wrong_answer
 from ._epilogue import Epilogue
-from ._errors import BusyRefusal, NotReady, Refusal, WriteZeroError
-from ._lifecycle import ENDED, ENDING, OPEN, Call, Lifecycle, Torn, Unfinished
+from ._errors import BrokenRefusal, BusyRefusal, NotReady, Refusal, WriteZeroError
+from ._lifecycle import ENDED, ENDING, OPEN, Call, Closer, Lifecycle, Torn, Unfinished, lift
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -658,8 +658,12 @@ def resumed(layer: Layer) -> None:
 # ---- Shutting down -----------------------------------------------------------------------------
 
 
-def check_shutdown(layer: Layer) -> None:
+def check_shutdown(layer: Layer, close: object = None) -> None:
     """Raise, and break nothing, if ``layer`` cannot be shut down now.
+
+    Args:
+        layer: the layer.
+        close: the close that shuts it down, and has seen to its own layers.
 
     Raises:
         trio.BusyResourceError: if a message is under way in a layer that would be ended.
@@ -667,21 +671,21 @@ def check_shutdown(layer: Layer) -> None:
         ValueError: if a layer above one still holds bytes, or is in the middle of its epilogue.
     """
     chain = [layer]
-    if layer.owns_below(lambda _: False):
-        for one in chain:
-            chain += [
-                lower
-                for lower in written_below(one)
-                if lower.lifecycle.phase is not ENDED and not contains(chain, lower)
-            ]
+    for one in chain:
+        chain += [
+            lower
+            for lower in (written_below(one) if one.shuts_down_below else ())
+            if lower.lifecycle.phase is not ENDED and not contains(chain, lower)
+        ]
     for one in chain:
         lifecycle = one.lifecycle
-        if one is not layer and lifecycle.inside and lifecycle.calls:
+        if (one is not layer or close is not None) and lifecycle.inside and lifecycle.calls:
             raise BusyRefusal(f"another task is writing a message to {one!r}")
         if (lifecycle.original or lifecycle).unfinished is not None and one.lifecycle.torn is None:
             lifecycle.refuse_unfinished(one)
         for upper in writers_above(one):
-            if not contains(chain, upper):
+            is_ended_by_it = close is not None and upper.lifecycle.close is close
+            if not (contains(chain, upper) or is_ended_by_it):
                 _check_whole(upper, one, f"shut {layer!r} down")
 
 
@@ -713,7 +717,7 @@ def _check_whole(upper: Layer, lower: Layer, purpose: str) -> None:
 def check_nothing_held_above(layer: Layer, purpose: str) -> None:
     """Raise if a layer above ``layer`` holds bytes, or if a message is not complete.
 
-    For those who make a layer that encodes, or end a layer without the one below.
+    For those who end a layer without the one below.
 
     Raises:
         ValueError: says how many, and for which ``purpose`` they are in the way.
@@ -726,6 +730,27 @@ def check_nothing_held_above(layer: Layer, purpose: str) -> None:
         _check_whole(upper, layer, purpose)
 
 
+def check_may_encode(layer: Layer, purpose: str) -> None:
+    """The same, also for the layers below: for those who make a layer over ``layer`` that encodes.
+
+    Its bytes pass all of them, down to the first one that encodes itself.
+
+    Raises:
+        ValueError: if a layer above one of them, which is not on the way, holds bytes.
+        trio.BusyResourceError: if a message is under way in one that is not on the way.
+        trio.BrokenResourceError: if a Buf or FilePart is unfinished there, or on the way.
+    """
+    chain = [layer]
+    for one in chain:
+        if (one.lifecycle.original or one.lifecycle).unfinished is not None:
+            one.lifecycle.refuse_unfinished(one)
+        for upper in writers_above(one):
+            if not contains(chain, upper):
+                _check_whole(upper, one, purpose)
+        if not one.encodes:
+            chain += [lower for lower in written_below(one) if not contains(chain, lower)]
+
+
 def begin_shutdown(layer: Layer) -> bool:
     """For ``poll_shutdown``: begin, or go on; False if there is nothing left to do.
 
@@ -733,7 +758,8 @@ def begin_shutdown(layer: Layer) -> bool:
 
     Raises:
         trio.ClosedResourceError: if it is closed.
-        trio.BrokenResourceError: if it has failed or is torn.
+        trio.BrokenResourceError: if it has failed or is torn; or if the close of a layer above
+            would end it, and something of others is still to be written to it.
     """
     lifecycle = layer.lifecycle
     if lifecycle.phase is ENDED and not lifecycle.released:
@@ -742,11 +768,40 @@ def begin_shutdown(layer: Layer) -> bool:
     if lifecycle.postponed(layer):
         return False
     if lifecycle.phase is OPEN:
+        by = lift.by
+        if lifecycle.close is not by and isinstance(by, Closer) and not _may_end(by, layer):
+            return False
         lifecycle.phase = ENDING
         if lifecycle.close is not None and lifecycle.close.is_line:
             return True  # all above are closed with it, and refuse everything
         lifecycle.update()
         shut_above(layer)
+    return True
+
+
+def _may_end(close: Closer, layer: Layer) -> bool:
+    """Whether ``close``, which ends layers above ``layer`` but not ``layer``, may shut it down.
+
+    For example, the close of one half of a stream whose other half lives. If not, that is left to
+    the close of ``layer`` itself, if there is one.
+
+    Raises:
+        trio.BrokenResourceError: if there is none. ``layer`` stays open, and nothing is lost.
+    """
+    if not any(upper.lifecycle.close is close for upper in above(layer)):
+        return True  # who began has looked: the shell, or this for a layer above
+    own = layer.lifecycle.close
+    if own is not None and own.ends_truncated():
+        return False
+    try:
+        if layer.lifecycle.torn is not None:
+            layer.lifecycle.refuse(layer)
+        check_shutdown(layer, close)
+    except (ValueError, BusyRefusal, BrokenRefusal) as exc:
+        if own is not None:
+            return False
+        # No close raises Busy.
+        raise BrokenRefusal(f"{layer!r} was not shut down: {exc}") from None
     return True
 
 

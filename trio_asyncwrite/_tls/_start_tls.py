@@ -8,7 +8,7 @@ import trio
 import trio.abc
 
 from trio_asyncwrite._core._checks import byte_view
-from trio_asyncwrite._core._stack import above, check_nothing_held_above, detach
+from trio_asyncwrite._core._stack import above, check_may_encode, detach
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
 from ._stream import TlsStream
@@ -60,7 +60,7 @@ async def start_tls(
     writer = wrap_stream(stream)
     if unsent := writer.unsent_bytes:
         raise ValueError(f"{stream!r} holds {unsent} bytes of unsent plain text: flush it first")
-    check_nothing_held_above(writer, "start TLS below it")
+    check_may_encode(writer, "start TLS below it")
     older = above(writer)
     tls = TlsStream(
         stream,

@@ -52,6 +52,7 @@ from trio_asyncwrite._core._shell import POLLS_PER_TURN, claim, drive, leave
 from trio_asyncwrite._core._stack import (
     attach,
     begin_shutdown,
+    check_may_encode,
     check_nothing_held_above,
     detach,
     fail,
@@ -171,7 +172,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
         self._is_holding = False
         self._piece = _SMALLEST_PIECE
         writer = wrap_stream(transport_stream)
-        check_nothing_held_above(writer, "make a TLS stream over what is below it")
+        check_may_encode(writer, "make a TLS stream over what is below it")
         self._ciphertext = Ciphertext(
             self._engine,
             writer,

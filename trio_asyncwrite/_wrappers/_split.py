@@ -132,7 +132,9 @@ class ReadHalf(AsyncRead, Generic[S]):
 class WriteHalf(Wrapper["AsyncWrite"], Generic[S]):
     """The writing half of a stream; made by :func:`split`.
 
-    Shutting it down or closing it half-closes the stream, whose reading half stays open.
+    Shutting it down or closing it half-closes the stream, whose reading half stays open. While
+    others have something to write to the stream, such as a buffer beside this half, both raise. A
+    close ends this half then, and the stream with the other one.
 
     Source: ``tokio::io::WriteHalf``.
     """

@@ -39,7 +39,7 @@ from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._shell import poll_data
 from trio_asyncwrite._core._stack import (
     begin_shutdown,
-    check_nothing_held_above,
+    check_may_encode,
     fail,
     hold,
     is_refusal,
@@ -168,7 +168,7 @@ class CompressWriter(AsyncWrite, Generic[W]):
         self._encoding: Encoding | None = None
         self._has_begun = False
         writer = wrap_stream(inner)
-        check_nothing_held_above(writer, "make a CompressWriter over what is below it")
+        check_may_encode(writer, "make a CompressWriter over what is below it")
         self.inner = writer  # type: ignore[assignment]
 
     encodes = True
