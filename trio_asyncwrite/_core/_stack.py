@@ -1,9 +1,9 @@
 """What the layers of a stack tell each other.
 
 A layer knows those below it (``layers_below``); they know it by a reference that is weak as long
-as nobody above holds bytes or has an epilogue to write, and strong from then on: a forgotten buffer
-is found by whoever closes the stream below it, and a stack that holds nothing is freed by reference
-counting.
+as nobody above holds bytes, has an epilogue to write, or knows of a message that is not complete,
+and strong from then on: a forgotten buffer is found by whoever closes the stream below it, and a
+stack that holds nothing is freed by reference counting.
 
 Everything here walks, and is called at rare events only: when a layer is made, begins or ceases to
 hold bytes, fails, is torn, shut down or closed.
@@ -385,12 +385,26 @@ def look(layer: Layer) -> None:
     """Ask a layer that does not announce it whether it holds bytes."""
     lifecycle = layer.lifecycle
     holds = held_by(layer) != 0
-    # Its own hold, beside one for each of the layers above that hold bytes, and for its epilogue.
-    announced = lifecycle.holding > len(lifecycle.holders) + lifecycle.owes_epilogue
+    # Its own hold, beside one for each of the layers above that are held, for its epilogue, and for
+    # what it knows.
+    others = len(lifecycle.holders) + lifecycle.owes_epilogue + lifecycle.is_witness
+    announced = lifecycle.holding > others
     if holds and not announced:
         hold(layer)
     elif announced and not holds:
         let_go(layer)
+
+
+def keep_witness(layer: Layer) -> None:
+    """Those below keep ``layer`` alive while it alone knows what their end must show."""
+    lifecycle = layer.lifecycle
+    is_witness = lifecycle.unfinished is not None
+    if is_witness is not lifecycle.is_witness:
+        lifecycle.is_witness = is_witness
+        if is_witness:
+            hold(layer)
+        else:
+            let_go(layer)
 
 
 def held_by(layer: Layer) -> int | None:
@@ -627,6 +641,7 @@ def set_unfinished(layer: Layer, unfinished: Unfinished | None) -> None:
     owner.unfinished = unfinished
     for one in writing_chain(layer):
         if one.lifecycle is owner:
+            keep_witness(one)
             for handle in (one, *above(one)):
                 handle.lifecycle.update()
 
