@@ -636,6 +636,29 @@ async def test_a_buf_that_was_begun_in_a_handle_belongs_to_the_original() -> Non
     assert wire.releases == ["release True"]
 
 
+@pytest.mark.parametrize("begun", range(4))
+@pytest.mark.parametrize("going_on", range(4))
+async def test_a_buf_belongs_to_the_original_of_handles_of_handles(
+    begun: int, going_on: int
+) -> None:
+    wire = Wire(1)
+    handles: list[AsyncWrite] = [wire]
+    for _ in range(3):
+        handles.append(handles[-1].by_ref())  # noqa: PERF401 - each is one of the last
+    buf = Buf(b"abc")
+    await cut_short(partial(handles[begun].write_all_buf, buf))
+    for handle in handles:
+        with pytest.raises(trio.BrokenResourceError, match="finish the Buf first"):
+            await handle.write_all(b"x")
+    wire.give(1)
+    await cut_short(partial(handles[going_on].write_all_buf, buf))
+    wire.give(math.inf)
+    await handles[going_on].write_all_buf(buf)
+    for handle in handles:
+        await handle.write_all(b"x")
+    assert wire.sent == b"abcxxxx"
+
+
 async def test_an_unfinished_buf_arms_the_reset_until_the_last_one_is_finished() -> None:
     wire = Armed()
     layers = [Layer(wire), Layer(wire)]

@@ -642,8 +642,10 @@ def set_unfinished(layer: Layer, unfinished: Unfinished | None) -> None:
     for one in writing_chain(layer):
         if one.lifecycle is owner:
             keep_witness(one)
-            for handle in (one, *above(one)):
-                handle.lifecycle.update()
+            one.lifecycle.update()
+            for upper in writers_above(one):
+                if upper.lifecycle.original is owner:
+                    upper.lifecycle.update()
 
 
 def finished(layer: Layer) -> None:
