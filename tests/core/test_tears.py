@@ -17,7 +17,9 @@ from trio_asyncwrite import (
     Buf,
     BufWriter,
     Cursor,
+    ReadWritePair,
     Sink,
+    TeeWriter,
     WriteZeroError,
     duplex,
     graceful,
@@ -733,6 +735,58 @@ async def test_a_send_eof_that_was_given_up_abandons_as_well() -> None:
     await wire.aclose()
 
     assert wire.releases == ["release True"]  # nothing was lost, and nobody waited
+
+
+@pytest.mark.parametrize("is_dropped", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [Layer, AsyncWrite.by_ref, BufWriter, lambda inner: TeeWriter(Sink(), inner)],
+    ids=["Layer", "by_ref", "BufWriter", "TeeWriter"],
+)
+async def test_a_send_that_was_given_up_abandons_what_is_below(
+    make: Callable[[AsyncWrite], AsyncWrite], *, is_dropped: bool
+) -> None:
+    """Whether or not the layer that was called is still there."""
+    wire = Wire()
+    below = BufWriter(wire)
+    writer = make(below)
+    await cut_short(partial(writer.send_all, b"abc"))
+    if is_dropped:
+        del writer
+    with resource_warnings() as messages, trio.CancelScope(shield=True):
+        await below.aclose()
+    assert len(messages) == 1
+    assert "3 bytes that it had accepted were never sent" in messages[0]
+
+
+async def test_a_send_eof_that_was_given_up_abandons_what_is_below() -> None:
+    wire = Wire()
+    below = BufWriter(wire)
+    await below.write(b"abc")
+    await cut_short(ReadWritePair(simplex(1)[1], below).send_eof)
+    with resource_warnings(), trio.CancelScope(shield=True):
+        await below.aclose()
+    assert wire.releases == ["release False"]
+
+
+@pytest.mark.parametrize("closes", [False, True])
+async def test_a_flush_below_clears_what_was_abandoned_above(*, closes: bool) -> None:
+    wire = Wire()
+    below = BufWriter(wire)
+    handle = below.by_ref()
+    await cut_short(partial(handle.send_all, b"abc"))
+    if closes:
+        await trio.aclose_forcefully(handle)
+    del handle
+    wire.give(math.inf)
+    await below.flush()
+    wire.room = 0
+    await below.write(b"more")
+    async with trio.open_nursery() as nursery:
+        closing = await begin(nursery, below.aclose)
+        assert closing.outcome == "returned not finished"
+        wire.give(math.inf)
+    assert wire.sent == b"abcmore"
 
 
 @pytest.mark.parametrize("name", ["flush", "shutdown"])

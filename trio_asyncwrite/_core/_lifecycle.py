@@ -239,7 +239,7 @@ class Lifecycle:
     unfinished: Unfinished | None = None
     #: Whether somebody who knows has said that a message was cut short: a server.
     marked_truncated: bool = False
-    #: Whether a send_all or send_eof was given up with bytes unsent.
+    #: Whether a send_all or send_eof was given up with bytes unsent, here or above.
     abandoned: bool = False
     #: The close that this layer is part of.
     close: Closer | None = None

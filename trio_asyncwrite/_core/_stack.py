@@ -618,7 +618,6 @@ def settle(layer: Layer, call: Call, *, closed: bool) -> None:
         call: its progress.
         closed: whether another task's close has ended it, which goes on with a flush.
     """
-    lifecycle = layer.lifecycle
     buf = call.buf
     if buf is not None:
         if buf and (call.accepted or call.goes_on):
@@ -629,7 +628,16 @@ def settle(layer: Layer, call: Call, *, closed: bool) -> None:
     if text:
         tear(layer, text, is_kept=call.is_kept)
     if call.sends and not closed and any(held_by(one) != 0 for one in writing_chain(layer)):
-        lifecycle.abandoned = True
+        abandon(layer)
+
+
+def abandon(layer: Layer) -> None:
+    """A send_all or send_eof was given up with bytes unsent.
+
+    They may be in any layer below, which may be closed when this one is gone.
+    """
+    for one in writing_chain(layer):
+        one.lifecycle.abandoned = True
 
 
 def set_unfinished(layer: Layer, unfinished: Unfinished | None) -> None:
