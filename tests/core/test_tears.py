@@ -646,7 +646,7 @@ async def test_a_buf_belongs_to_the_original_of_handles_of_handles(
     wire = Wire(1)
     handles: list[AsyncWrite] = [wire]
     for _ in range(3):
-        handles.append(handles[-1].by_ref())  # noqa: PERF401 - each is one of the last
+        handles.append(handles[-1].by_ref())
     buf = Buf(b"abc")
     await cut_short(partial(handles[begun].write_all_buf, buf))
     for handle in handles:

@@ -16,6 +16,7 @@ from trio_asyncwrite import (
     BufWriter,
     CloseOutcome,
     FilePart,
+    InspectWriter,
     MeteredWriter,
     ReadWritePair,
     Sink,
@@ -188,4 +189,89 @@ async def test_a_side_that_has_ended_is_not_kept_by_a_stream_that_is_read_from()
     await cut_short(partial(pair.write_all_buf, Buf(b"0123456789")))
     await assert_ends_truncated(writer, reader, graceful=False)
     del pair
+    assert gone() is None
+
+
+# ---- Tears and failures --------------------------------------------------------------------------
+
+
+class Failing(Layer):
+    """Fails after it has passed its first bytes on."""
+
+    def poll_flush(self) -> None:
+        raise ValueError("a mistake")
+
+
+def fails(_: object) -> None:
+    raise ValueError("a mistake")
+
+
+@pytest.mark.parametrize("graceful", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [Recoding, lambda inner: Layer(Recoding(inner)), lambda inner: Recoding(Layer(inner))],
+    ids=["alone", "below", "above"],
+)
+async def test_a_tear_that_an_encoding_layer_stops_outlives_it(
+    make: Callable[[Any], Any], *, graceful: bool
+) -> None:
+    stream, reader = duplex(5)
+    await cut_short(partial(make(stream).write_all, b"0123456789"))
+    await assert_ends_truncated(stream, reader, graceful=graceful)
+
+
+async def test_a_tear_that_came_from_one_stream_is_seen_in_another() -> None:
+    """Though the layer that is over both is gone."""
+    (torn, _), (stream, reader) = duplex(5), duplex(50)
+    tee = TeeWriter(Layer(torn), stream)
+    await tee.write_all(b"012")
+    await cut_short(partial(torn.write_all, b"0123456789"))
+    gone = weakref.ref(tee)
+    del tee
+    await assert_ends_truncated(stream, reader, graceful=False)
+    with resource_warnings():
+        await torn.aclose()
+    assert gone() is None
+
+
+async def test_where_all_below_are_torn_nothing_is_kept() -> None:
+    stream, _ = duplex(5)
+    layer = Layer(Layer(stream))
+    gone = weakref.ref(layer)
+    await cut_short(partial(layer.write_all, b"0123456789"))
+    del layer
+    assert gone() is None
+
+
+@pytest.mark.parametrize(
+    "make", [Failing, lambda inner: InspectWriter(inner, fails)], ids=["poll", "hook"]
+)
+async def test_a_failure_of_a_layer_outlives_it(make: Callable[[Any], Any]) -> None:
+    stream, reader = duplex(5)
+    with pytest.raises(ValueError, match="a mistake"):
+        await make(stream).send_all(b"abc")
+    gc.collect()  # the traceback of the failure refers to the layer
+    await stream.aclose()
+    with pytest.raises(trio.BrokenResourceError):
+        await drain(reader)
+
+
+async def test_where_all_below_have_failed_nothing_is_kept() -> None:
+    wire = Wire()
+    wire.error = OSError("it")
+    layer = BufWriter(wire, 1)
+    with pytest.raises(trio.BrokenResourceError):
+        await layer.write_all(b"abc")
+    assert (wire.lifecycle.holders, wire.lifecycle.holding) == ((), 0)
+
+
+async def test_a_failed_layer_is_freed_with_its_stack() -> None:
+    stream, _ = duplex(5)
+    layer = Failing(stream)
+    gone = weakref.ref(layer)
+    with pytest.raises(ValueError, match="a mistake"):
+        await layer.flush()
+    del layer
+    await stream.aclose()
+    gc.collect()  # the traceback of the failure refers to it
     assert gone() is None

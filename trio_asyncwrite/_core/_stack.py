@@ -398,7 +398,11 @@ def look(layer: Layer) -> None:
 def keep_witness(layer: Layer) -> None:
     """Those below keep ``layer`` alive while it alone knows what their end must show."""
     lifecycle = layer.lifecycle
-    is_witness = lifecycle.unfinished is not None
+    is_witness = lifecycle.unfinished is not None or any(
+        (lifecycle.torn is not None and one.lifecycle.torn is None)
+        or (lifecycle.failure is not None and one.lifecycle.failure is None)
+        for one in written_below(layer)
+    )
     if is_witness is not lifecycle.is_witness:
         lifecycle.is_witness = is_witness
         if is_witness:
@@ -483,6 +487,7 @@ def fail(layer: Layer, exc: BaseException) -> None:
         if one.lifecycle.failure is None:
             one.lifecycle.failure = cause
             one.lifecycle.update()
+    keep_witness(layer)
     if isinstance(exc, OSError):
         raise trio.BrokenResourceError(f"{layer!r}: {exc}") from exc
 
@@ -588,6 +593,9 @@ def tear(layer: Layer, text: str, *, ours: Sequence[Layer] = (), is_kept: bool =
                 _mark_torn(upper, Torn.ABOVE, text)
     for one in reached:
         _mark_torn(one, Torn.HERE if one is layer else Torn.BELOW, text)
+    for one in reached:
+        for each in (one, *writers_above(one)):
+            keep_witness(each)
     if reached:
         arm_reset(layer)
 
