@@ -737,6 +737,12 @@ async def test_a_send_eof_that_was_given_up_abandons_as_well() -> None:
     assert wire.releases == ["release True"]  # nothing was lost, and nobody waited
 
 
+async def assert_closes_at_once(writer: AsyncWrite) -> None:
+    async with trio.open_nursery() as nursery:
+        closing = await begin(nursery, writer.aclose)
+        assert closing.outcome == "returned None"
+
+
 @pytest.mark.parametrize("is_dropped", [False, True])
 @pytest.mark.parametrize(
     "make",
@@ -753,8 +759,8 @@ async def test_a_send_that_was_given_up_abandons_what_is_below(
     await cut_short(partial(writer.send_all, b"abc"))
     if is_dropped:
         del writer
-    with resource_warnings() as messages, trio.CancelScope(shield=True):
-        await below.aclose()
+    with resource_warnings() as messages:
+        await assert_closes_at_once(below)
     assert len(messages) == 1
     assert "3 bytes that it had accepted were never sent" in messages[0]
 
@@ -764,8 +770,8 @@ async def test_a_send_eof_that_was_given_up_abandons_what_is_below() -> None:
     below = BufWriter(wire)
     await below.write(b"abc")
     await cut_short(ReadWritePair(simplex(1)[1], below).send_eof)
-    with resource_warnings(), trio.CancelScope(shield=True):
-        await below.aclose()
+    with resource_warnings():
+        await assert_closes_at_once(below)
     assert wire.releases == ["release False"]
 
 
