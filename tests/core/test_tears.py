@@ -17,7 +17,9 @@ from trio_asyncwrite import (
     Buf,
     BufWriter,
     Cursor,
+    ReadWritePair,
     Sink,
+    TeeWriter,
     WriteZeroError,
     duplex,
     graceful,
@@ -636,6 +638,29 @@ async def test_a_buf_that_was_begun_in_a_handle_belongs_to_the_original() -> Non
     assert wire.releases == ["release True"]
 
 
+@pytest.mark.parametrize("begun", range(4))
+@pytest.mark.parametrize("going_on", range(4))
+async def test_a_buf_belongs_to_the_original_of_handles_of_handles(
+    begun: int, going_on: int
+) -> None:
+    wire = Wire(1)
+    handles: list[AsyncWrite] = [wire]
+    for _ in range(3):
+        handles.append(handles[-1].by_ref())
+    buf = Buf(b"abc")
+    await cut_short(partial(handles[begun].write_all_buf, buf))
+    for handle in handles:
+        with pytest.raises(trio.BrokenResourceError, match="finish the Buf first"):
+            await handle.write_all(b"x")
+    wire.give(1)
+    await cut_short(partial(handles[going_on].write_all_buf, buf))
+    wire.give(math.inf)
+    await handles[going_on].write_all_buf(buf)
+    for handle in handles:
+        await handle.write_all(b"x")
+    assert wire.sent == b"abcxxxx"
+
+
 async def test_an_unfinished_buf_arms_the_reset_until_the_last_one_is_finished() -> None:
     wire = Armed()
     layers = [Layer(wire), Layer(wire)]
@@ -710,6 +735,64 @@ async def test_a_send_eof_that_was_given_up_abandons_as_well() -> None:
     await wire.aclose()
 
     assert wire.releases == ["release True"]  # nothing was lost, and nobody waited
+
+
+async def assert_closes_at_once(writer: AsyncWrite) -> None:
+    async with trio.open_nursery() as nursery:
+        closing = await begin(nursery, writer.aclose)
+        assert closing.outcome == "returned None"
+
+
+@pytest.mark.parametrize("is_dropped", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [Layer, AsyncWrite.by_ref, BufWriter, lambda inner: TeeWriter(Sink(), inner)],
+    ids=["Layer", "by_ref", "BufWriter", "TeeWriter"],
+)
+async def test_a_send_that_was_given_up_abandons_what_is_below(
+    make: Callable[[AsyncWrite], AsyncWrite], *, is_dropped: bool
+) -> None:
+    """Whether or not the layer that was called is still there."""
+    wire = Wire()
+    below = BufWriter(wire)
+    writer = make(below)
+    await cut_short(partial(writer.send_all, b"abc"))
+    if is_dropped:
+        del writer
+    with resource_warnings() as messages:
+        await assert_closes_at_once(below)
+    assert len(messages) == 1
+    assert "3 bytes that it had accepted were never sent" in messages[0]
+
+
+async def test_a_send_eof_that_was_given_up_abandons_what_is_below() -> None:
+    wire = Wire()
+    below = BufWriter(wire)
+    await below.write(b"abc")
+    await cut_short(ReadWritePair(simplex(1)[1], below).send_eof)
+    with resource_warnings():
+        await assert_closes_at_once(below)
+    assert wire.releases == ["release False"]
+
+
+@pytest.mark.parametrize("closes", [False, True])
+async def test_a_flush_below_clears_what_was_abandoned_above(*, closes: bool) -> None:
+    wire = Wire()
+    below = BufWriter(wire)
+    handle = below.by_ref()
+    await cut_short(partial(handle.send_all, b"abc"))
+    if closes:
+        await trio.aclose_forcefully(handle)
+    del handle
+    wire.give(math.inf)
+    await below.flush()
+    wire.room = 0
+    await below.write(b"more")
+    async with trio.open_nursery() as nursery:
+        closing = await begin(nursery, below.aclose)
+        assert closing.outcome == "returned not finished"
+        wire.give(math.inf)
+    assert wire.sent == b"abcmore"
 
 
 @pytest.mark.parametrize("name", ["flush", "shutdown"])

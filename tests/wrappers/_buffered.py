@@ -101,9 +101,10 @@ def check_room(writer: BufWriter[Any]) -> None:
     assert writer.held_bytes == waiting
     assert 0 <= writer.spare_capacity <= writer.capacity - waiting
     assert writer.lifecycle.refusal is None or not writer.lifecycle.fast.left
-    # Those below keep it alive, as long as it holds bytes and is open.
+    # Those below keep it alive, while it is open and holds bytes, or knows what is missing.
     is_kept = any(one is writer for one in writer.inner.lifecycle.holders)
-    assert is_kept == (waiting > 0 and not writer.closed)
+    is_witness = writer.lifecycle.is_witness
+    assert is_kept == ((waiting > 0 or is_witness) and not writer.closed)
 
 
 def memory(writer: BufWriter[Any]) -> list[object]:

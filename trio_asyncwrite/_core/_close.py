@@ -53,6 +53,7 @@ from ._stack import (
     held_for_some,
     is_counted,
     is_layer,
+    keep_witness,
     lacks_epilogue,
     not_held_below,
     number,
@@ -989,6 +990,7 @@ class Close(Closer):
                     lifecycle.torn, lifecycle.torn_text = None, ""
                     lifecycle.unfinished = None
                     lifecycle.marked_truncated = False
+                    keep_witness(layer)
                 elif contains(spoiled, layer):
                     lifecycle.marked_truncated = True
                     lifecycle.torn_text = lifecycle.torn_text or _CUT_OFF_TEXT
@@ -1000,7 +1002,7 @@ class Close(Closer):
                         unregister(layer, lower)
             for layer in self.sides:
                 for lower in written_below(layer):
-                    if held_for(layer, lower) == 0:
+                    if held_for(layer, lower) == 0 and not layer.lifecycle.is_witness:
                         not_held_below(layer, lower)
         finally:
             self.is_done = True

@@ -243,7 +243,7 @@ class Lifecycle:
     unfinished: Unfinished | None = None
     #: Whether somebody who knows has said that a message was cut short: a server.
     marked_truncated: bool = False
-    #: Whether a send_all or send_eof was given up with bytes unsent.
+    #: Whether a send_all or send_eof was given up with bytes unsent, here or above.
     abandoned: bool = False
     #: The close that this layer is part of.
     close: Closer | None = None
@@ -281,12 +281,14 @@ class Lifecycle:
     received: bytes = b""
     receiving: OneForAll | None = None
 
-    # The layers above: all of them weakly, and strongly those that hold bytes, in that order.
+    # The layers above: all of them weakly, and strongly those that are held, in that order.
     above: tuple[weakref.ref[Layer], ...] = ()
     holders: tuple[Layer, ...] = ()
     holding: int = 0
     #: Whether it is held for its epilogue, which is still to be written.
     owes_epilogue: bool = False
+    #: Whether it is held for what it alone knows: a message that is not complete.
+    is_witness: bool = False
     #: Whether this layer's ``held_bytes`` has to be asked for after each call; and the layers below
     #: of which that is true.
     is_watched: bool = False

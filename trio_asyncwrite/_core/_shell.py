@@ -29,6 +29,7 @@ from ._checks import accepted, byte_view, wrong_answer
 from ._errors import BrokenRefusal, NotReady
 from ._lifecycle import ENDED, ENDING, Call, Torn, lifted
 from ._stack import (
+    abandon,
     attach,
     begin_shutdown,
     call_poll,
@@ -540,7 +541,7 @@ async def shutdown(writer: AsyncWrite, *, sends: bool) -> None:
     finally:
         is_closed = lifecycle.is_closed(reading=False)
         if sends and not done and lifecycle.phase is ENDING and not is_closed:
-            lifecycle.abandoned = True
+            abandon(writer)
         leave(writer)
 
 

@@ -1,9 +1,9 @@
 """What the layers of a stack tell each other.
 
 A layer knows those below it (``layers_below``); they know it by a reference that is weak as long
-as nobody above holds bytes or has an epilogue to write, and strong from then on: a forgotten buffer
-is found by whoever closes the stream below it, and a stack that holds nothing is freed by reference
-counting.
+as nobody above holds bytes, has an epilogue to write, or knows of a message that is not complete,
+and strong from then on: a forgotten buffer is found by whoever closes the stream below it, and a
+stack that holds nothing is freed by reference counting.
 
 Everything here walks, and is called at rare events only: when a layer is made, begins or ceases to
 hold bytes, fails, is torn, shut down or closed.
@@ -385,12 +385,30 @@ def look(layer: Layer) -> None:
     """Ask a layer that does not announce it whether it holds bytes."""
     lifecycle = layer.lifecycle
     holds = held_by(layer) != 0
-    # Its own hold, beside one for each of the layers above that hold bytes, and for its epilogue.
-    announced = lifecycle.holding > len(lifecycle.holders) + lifecycle.owes_epilogue
+    # Its own hold, beside one for each of the layers above that are held, for its epilogue, and for
+    # what it knows.
+    others = len(lifecycle.holders) + lifecycle.owes_epilogue + lifecycle.is_witness
+    announced = lifecycle.holding > others
     if holds and not announced:
         hold(layer)
     elif announced and not holds:
         let_go(layer)
+
+
+def keep_witness(layer: Layer) -> None:
+    """Those below keep ``layer`` alive while it alone knows what their end must show."""
+    lifecycle = layer.lifecycle
+    is_witness = lifecycle.unfinished is not None or any(
+        (lifecycle.torn is not None and one.lifecycle.torn is None)
+        or (lifecycle.failure is not None and one.lifecycle.failure is None)
+        for one in written_below(layer)
+    )
+    if is_witness is not lifecycle.is_witness:
+        lifecycle.is_witness = is_witness
+        if is_witness:
+            hold(layer)
+        else:
+            let_go(layer)
 
 
 def held_by(layer: Layer) -> int | None:
@@ -469,6 +487,7 @@ def fail(layer: Layer, exc: BaseException) -> None:
         if one.lifecycle.failure is None:
             one.lifecycle.failure = cause
             one.lifecycle.update()
+    keep_witness(layer)
     if isinstance(exc, OSError):
         raise trio.BrokenResourceError(f"{layer!r}: {exc}") from exc
 
@@ -574,6 +593,9 @@ def tear(layer: Layer, text: str, *, ours: Sequence[Layer] = (), is_kept: bool =
                 _mark_torn(upper, Torn.ABOVE, text)
     for one in reached:
         _mark_torn(one, Torn.HERE if one is layer else Torn.BELOW, text)
+    for one in reached:
+        for each in (one, *writers_above(one)):
+            keep_witness(each)
     if reached:
         arm_reset(layer)
 
@@ -604,7 +626,6 @@ def settle(layer: Layer, call: Call, *, closed: bool) -> None:
         call: its progress.
         closed: whether another task's close has ended it, which goes on with a flush.
     """
-    lifecycle = layer.lifecycle
     buf = call.buf
     if buf is not None:
         if buf and (call.accepted or call.goes_on):
@@ -615,7 +636,16 @@ def settle(layer: Layer, call: Call, *, closed: bool) -> None:
     if text:
         tear(layer, text, is_kept=call.is_kept)
     if call.sends and not closed and any(held_by(one) != 0 for one in writing_chain(layer)):
-        lifecycle.abandoned = True
+        abandon(layer)
+
+
+def abandon(layer: Layer) -> None:
+    """A send_all or send_eof was given up with bytes unsent.
+
+    They may be in any layer below, which may be closed when this one is gone.
+    """
+    for one in writing_chain(layer):
+        one.lifecycle.abandoned = True
 
 
 def set_unfinished(layer: Layer, unfinished: Unfinished | None) -> None:
@@ -627,8 +657,11 @@ def set_unfinished(layer: Layer, unfinished: Unfinished | None) -> None:
     owner.unfinished = unfinished
     for one in writing_chain(layer):
         if one.lifecycle is owner:
-            for handle in (one, *above(one)):
-                handle.lifecycle.update()
+            keep_witness(one)
+            one.lifecycle.update()
+            for upper in writers_above(one):
+                if upper.lifecycle.original is owner:
+                    upper.lifecycle.update()
 
 
 def finished(layer: Layer) -> None:
