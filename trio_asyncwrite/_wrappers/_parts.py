@@ -74,5 +74,5 @@ def offer(writer: AsyncWrite, views: Sequence[memoryview]) -> int:
         fail(writer, exc)
         if isinstance(exc, NotReady) or is_refusal(exc):
             exc.__context__ = None
-            raise exc.with_traceback(None)  # noqa: B904 - it is the same one
+            raise exc.with_traceback(None)  # noqa: ASYNC104, B904 - it is the same one
         raise
