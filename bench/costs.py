@@ -139,7 +139,7 @@ LAYERS: Final[dict[str, Callable[[TcpStream], trio.abc.SendStream]]] = {
     "TimeoutWriter": lambda stream: TimeoutWriter(stream, idle=10),
 }
 
-#: What is opened otherwise.
+#: The layers that are not made by a call with a TcpStream: how to open each over a socket.
 OTHERS: Final[dict[str, Callable[[socket.socket], Awaitable[Any]]]] = {
     "FramedWriter over BufWriter": open_framed_writer,
     "FramedReader": open_framed_reader,

@@ -50,13 +50,15 @@ class Bounds:
             self._lingering.deadline = self._linger_by
 
     def bound_sending(self, scope: trio.CancelScope, close: Close) -> None:
-        """Bound what ``scope`` is around by the time to send, and by a hurry of ``close``."""
+        """Let ``scope`` end when the time to send is over, or when ``close`` is hurried."""
         scope.deadline = self.send_by
         self._sending = scope
         close.on_hurry(scope)
 
     def bound_lingering(self, scope: trio.CancelScope, close: Close) -> None:
-        """The same for the time after sending, which begins with the first call.
+        """Let ``scope`` end when the time after sending is over, or when ``close`` is hurried.
+
+        That time begins with the first call.
 
         Args:
             scope: entered already: without any time, what can be done at once still is.

@@ -736,9 +736,10 @@ class Close(Closer):
         self.sent = True
 
     def _is_over_unended(self, layer: Layer) -> bool:
-        """Whether ``layer``, such as a handle, is over one of others whose shutdown was begun.
+        """Whether a shutdown was begun of a layer below ``layer`` that is not one of ours.
 
-        It may have been given up, and what was written through ``layer`` may still be there.
+        Below a handle, for example. It may have been given up, and what was written through
+        ``layer`` may still be there.
         """
         return any(
             one.lifecycle.phase is ENDING and not contains(self.layers, one)
@@ -1038,7 +1039,7 @@ class Close(Closer):
         )
 
     def _spoiled_sides(self) -> list[Layer]:
-        """Those of which something is missing on their other sides, too: nobody writes it now."""
+        """The sides that lack something on their other streams, too, since nobody writes it now."""
         found = [
             one
             for one in self.sides
@@ -1097,11 +1098,11 @@ def covers(layer: Layer, close: Close) -> bool:
 
 
 def _ends_alone(layer: Layer, close: Close) -> bool:
-    """Whether ``layer``, such as a handle, is a part of ``close`` whose own end costs nothing."""
-    if layer.lifecycle.released:
+    """Whether ``layer``, such as a handle, is only a part of ``close``, and loses nothing."""
+    if layer.lifecycle.released or covers(layer, close):
         return False
     layers, _ = extent_of([layer])
-    return not all(contains(layers, one) for one in close.layers) and not any(
+    return not any(
         held_by(one) != 0 or (one.lifecycle.phase is not ENDED and owes_epilogue(one))
         for one in layers
     )
@@ -1312,7 +1313,7 @@ async def wait_done(close: Close) -> Close:
 
 
 async def _make_harder(close: Close, layer: Layer) -> None:
-    """This task, which closes ``layer`` and waits for a close that does it, is cancelled."""
+    """Cut ``close`` short: this task closes ``layer``, waits for ``close``, and is cancelled."""
     while close.successor is not None:
         close = close.successor
     if close.is_done or _ends_alone(layer, close):

@@ -396,7 +396,7 @@ def look(layer: Layer) -> None:
 
 
 def keep_witness(layer: Layer) -> None:
-    """Those below keep ``layer`` alive while it alone knows what their end must show."""
+    """Let those below keep ``layer`` alive while it alone knows of a message that is cut short."""
     lifecycle = layer.lifecycle
     is_witness = lifecycle.unfinished is not None or any(
         (lifecycle.torn is not None and one.lifecycle.torn is None)

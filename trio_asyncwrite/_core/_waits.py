@@ -111,7 +111,7 @@ class Line:
     __slots__ = ("_has_rest", "busy", "holder", "turns")
 
     def __init__(self) -> None:
-        #: How many must go before somebody who comes now: what a short cut past the line looks at.
+        #: How many go before somebody who comes now. A short cut past the line needs 0.
         self.busy: int = 0
         self._has_rest = False
         #: The task that keeps the first place over several polls.

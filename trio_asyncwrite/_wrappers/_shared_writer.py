@@ -224,8 +224,8 @@ class SharedWriter(Wrapper[W]):
     def put(self, data: bytes) -> bool:
         """Accept a small message, if a buffer below has room for it, and nobody goes first.
 
-        It comes to what an await does that finds it so; through all layers that would take three
-        times as long. For layers above that send many small messages.
+        For layers above that send many small messages: an await does the same in three times as
+        long.
 
         Returns:
             Whether it was accepted, and paid for with a unit of the budget.
