@@ -576,7 +576,9 @@ class GracefulClose:
         ]
         # Of a truncated end, the outcome tells.
         if self.state is not State.TRUNCATED and not all(part.sent for part in parts):
-            self._note(trio.ClosedResourceError("another task closed a layer below, and lost bytes"))
+            self._note(
+                trio.ClosedResourceError("another task closed a layer below, and lost bytes")
+            )
         if self.was_reset:
             reset = trio.BrokenResourceError("the connection was reset")
             has_ended = self.tls is not None and discard.peer_closed
