@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket as stdlib_socket
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
 import trio
 import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
-from trio_asyncwrite import TcpStream
+from trio_asyncwrite import FilePart, NotReady, TcpStream
 from trio_asyncwrite._transports._send_queue import (
     HIGHEST,
     LOWEST,
     NOT_OURS,
     change_mark,
     first_mark,
-    next_mark,
+    mark_after_full,
+    mark_after_wait,
 )
 
 from .._streams import clog, connected, unix_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 only_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux adapts it")
 
@@ -57,14 +60,14 @@ MS = 0.001
 def test_a_short_wait_doubles_it_and_a_long_one_sets_it_back(
     mark: int, seconds: float, after: int
 ) -> None:
-    assert next_mark(mark, seconds) == after
+    assert mark_after_wait(mark, seconds) == after
 
 
 def test_from_the_least_to_the_most_it_takes_eight_short_waits() -> None:
     mark = LOWEST
     for _ in range(8):
         assert mark < HIGHEST
-        mark = next_mark(mark, 0.0)
+        mark = mark_after_wait(mark, 0.0)
     assert mark == HIGHEST
 
 
@@ -77,12 +80,29 @@ def test_what_is_unsent_leaves_within_a_tenth_of_a_second(rate: int) -> None:
     for begin in (LOWEST, 128 * KIB, HIGHEST):
         mark = begin
         for _ in range(20):
-            mark = next_mark(mark, mark / 2 / rate)
+            mark = mark_after_wait(mark, mark / 2 / rate)
         assert mark == LOWEST or mark / rate <= 0.1
         if rate == 200_000:
             assert mark <= 256 * KIB
         if rate >= 10_000_000_000:
             assert mark == HIGHEST
+
+
+@pytest.mark.parametrize(
+    ("mark", "count", "seconds", "after"),
+    [
+        (LOWEST, LOWEST, 0.0, 2 * LOWEST),
+        (LOWEST, LOWEST // 2, 0.9 * MS, 2 * LOWEST),
+        (LOWEST, LOWEST // 2 - 1, 0.0, LOWEST),
+        (LOWEST, 1 << 30, 1 * MS, LOWEST),
+        (256 * KIB, 256 * KIB, 3600.0, 256 * KIB),  # the user had nothing to write
+        (HIGHEST, HIGHEST, 0.0, HIGHEST),
+    ],
+)
+def test_two_full_queues_double_it_if_half_has_left_soon(
+    mark: int, count: int, seconds: float, after: int
+) -> None:
+    assert mark_after_full(mark, count, seconds) == after
 
 
 # ---- The option ----------------------------------------------------------------------------------
@@ -191,6 +211,12 @@ def mark_of(stream: TcpStream) -> int:
     return stream.socket.getsockopt(*OPTION)
 
 
+def read_all(reader: TcpStream) -> None:
+    with contextlib.suppress(NotReady):
+        while True:
+            reader.poll_read(1 << 20)
+
+
 async def wait_for_room(writer: TcpStream, reader: TcpStream, seconds: float = 0) -> None:
     """Let a write wait for so long, by a clock that stands still meanwhile."""
     clog(writer)
@@ -198,10 +224,7 @@ async def wait_for_room(writer: TcpStream, reader: TcpStream, seconds: float = 0
         nursery.start_soon(writer.write, b"x")
         await wait_all_tasks_blocked()
         await trio.sleep(seconds)
-        # Not by awaits: they would let the clock jump.
-        with contextlib.suppress(Exception):
-            while True:
-                reader.poll_read(1 << 20)
+        read_all(reader)  # without awaits: they would let the clock jump
 
 
 @only_linux
@@ -217,6 +240,96 @@ async def test_a_stream_follows_its_reader(autojump_clock: trio.testing.MockCloc
         assert mark_of(left) == LOWEST
         await wait_for_room(left, right)
         assert mark_of(left) == 2 * LOWEST
+
+
+# Ways to the kernel, which answers that it has taken half.
+OFFERED = 128 * KIB
+
+
+def write(stream: TcpStream, file: BinaryIO) -> int:
+    return stream.poll_write(bytes(OFFERED))
+
+
+def write_vectored(stream: TcpStream, file: BinaryIO) -> int:
+    return stream.poll_write_vectored([bytes(OFFERED // 2)] * 2)
+
+
+def write_file(stream: TcpStream, file: BinaryIO) -> int:
+    return stream.poll_write_file(FilePart(file, 0), OFFERED)
+
+
+def splice(stream: TcpStream, file: BinaryIO) -> int:
+    return stream.poll_splice_from(file.fileno(), OFFERED)
+
+
+WAYS = {write: "write", write_vectored: "writev", write_file: "sendfile", splice: "splice"}
+
+
+@only_linux
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_writer_that_finds_room_again_and_again_need_not_wait(
+    way: Callable[[TcpStream, BinaryIO], int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(OFFERED))
+
+    async with connected(plain_pair) as (left, _):
+        with path.open("rb") as file:
+
+            def find_full(seconds: float = 0, *, answer: int = OFFERED // 2) -> int:
+                autojump_clock.jump(seconds)
+                with monkeypatch.context() as patch:
+                    patch.setattr(os, WAYS[way], lambda *_, **__: answer)
+                    assert way(left, file) == answer
+                return mark_of(left)
+
+            assert find_full() == LOWEST
+            assert find_full() == 2 * LOWEST
+            assert find_full(0.002) == 2 * LOWEST  # too slow
+            assert find_full(answer=4 * KIB) == 2 * LOWEST  # too little
+            assert find_full(answer=OFFERED) == 2 * LOWEST  # not full
+            assert find_full() == 4 * LOWEST
+            # What leaves during a wait counts once.
+            await left._wait_writable()
+            assert mark_of(left) == 8 * LOWEST
+            assert find_full() == 8 * LOWEST
+            assert find_full() == 16 * LOWEST == 4 * OFFERED // 2
+            assert find_full() == 16 * LOWEST  # less than half of it
+
+
+@only_linux
+async def test_the_kernel_is_found_full(autojump_clock: trio.testing.MockClock) -> None:
+    async with connected(plain_pair) as (left, right):
+        for mark in (LOWEST, 2 * LOWEST, 4 * LOWEST):
+            left.poll_write(bytes(24 << 20))  # more than all buffers hold
+            assert mark_of(left) == mark
+            read_all(right)
+
+
+@only_linux
+async def test_a_full_queue_of_the_users_is_left_alone(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with connected(plain_pair) as (left, right):
+        left.setsockopt(*OPTION, LOWEST)
+        for _ in range(3):
+            left.poll_write(bytes(24 << 20))
+            assert mark_of(left) == LOWEST
+            read_all(right)
+
+
+@only_linux
+def test_outside_of_a_run_a_poll_learns_nothing() -> None:
+    left, right = trio.run(plain_pair)
+    for _ in range(3):
+        left.poll_write(bytes(24 << 20))
+        assert mark_of(left) == LOWEST
+        read_all(right)
+    for stream in (left, right):
+        trio.run(trio.aclose_forcefully, stream)
 
 
 def set_mark(stream: TcpStream) -> None:

@@ -29,6 +29,7 @@ from trio_asyncwrite._core._stack import fail
 from trio_asyncwrite._core._waits import OneForAll
 
 from ._linger import swap_linger
+from ._send_queue import LOWEST
 from ._tcp_info import has_ended, is_gone, unacknowledged_bytes
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ except (AttributeError, ValueError, OSError):  # pragma: no cover - no such plat
 #: How many bytes to read at once. Memory for as many as are asked for is allocated before it is
 #: known how many there are, and no kernel has as many as this.
 _MOST_READ: Final = 1 << 24
+
+# How many bytes tell something about a queue that took them and is full; of fewer, say nothing.
+_TELLING: Final = LOWEST // 2
 
 # The master of a pseudo-terminal, on Linux.
 _PTMX: Final = (5, 2)
@@ -147,9 +151,12 @@ class FdWriter(AsyncReadWrite):
         if self.lifecycle.refusal is not None:
             self.lifecycle.check_write(self)
         try:
-            return os.write(self.fileno(), data)
+            count = os.write(self.fileno(), data)
         except OSError as exc:
             self._raise(exc)
+        if _TELLING <= count < len(data):
+            self.found_full(count)
+        return count
 
     def poll_write_vectored(self, buffers: Sequence[bytes | bytearray | memoryview], /) -> int:
         """Hand ``buffers`` to the kernel, gathered. See :meth:`AsyncWrite.poll_write_vectored`."""
@@ -160,10 +167,14 @@ class FdWriter(AsyncReadWrite):
         if len(buffers) > IOV_MAX:
             # Empty ones must not take the places of others: 0 would say that all are empty.
             buffers = [data for data in buffers if len(data)]
+        buffers = buffers[:IOV_MAX]
         try:
-            return os.writev(self.fileno(), buffers[:IOV_MAX])
+            count = os.writev(self.fileno(), buffers)
         except OSError as exc:
             self._raise(exc)
+        if _TELLING <= count < sum(map(len, buffers)):
+            self.found_full(count)
+        return count
 
     def poll_write_file(self, part: FilePart, limit: int, /) -> int:
         """Let the kernel send the file. See :meth:`AsyncWrite.poll_write_file`.
@@ -186,6 +197,8 @@ class FdWriter(AsyncReadWrite):
                 if _is_of_connection(exc) and part.can_be_read():
                     self._raise(exc)
             else:
+                if _TELLING <= count < size:
+                    self.found_full(count)
                 if count:
                     return count
         return super().poll_write_file(part, limit)
@@ -194,6 +207,9 @@ class FdWriter(AsyncReadWrite):
         """The kernel has everything already. See :meth:`AsyncWrite.poll_flush`."""
         if self.lifecycle.refusal is not None:
             self.lifecycle.check_flush(self)
+
+    def found_full(self, count: int) -> None:
+        """The kernel has taken ``count`` bytes, and has no room for more now."""
 
     def _raise(self, exc: OSError) -> NoReturn:
         """Raise Trio's words for ``exc``.
@@ -348,11 +364,14 @@ class FdWriter(AsyncReadWrite):
         """
         self.lifecycle.check_write(self)
         try:
-            return _splice(pipe, self.fileno(), size)
+            count = _splice(pipe, self.fileno(), size)
         except OSError as exc:
             if exc.errno == errno.EINVAL:
                 raise CannotSplice(f"{self!r} cannot be spliced to") from None
             self._raise(exc)
+        if _TELLING <= count < size:
+            self.found_full(count)
+        return count
 
     def _is_end(self, exc: OSError) -> bool:
         return self.ends_with_eio and exc.errno == errno.EIO

@@ -9,11 +9,18 @@ socket takes more only while fewer bytes are unsent. A fast reader has read thes
 is awake again, and the connection idles: with messages of 1 MiB that costs up to half of the
 throughput.
 
-The right size depends on how fast the queue empties, and a wait for room shows that. Linux wakes
-the writer when the queue is half empty. If that took less than a millisecond, the mark is doubled;
-if it took more than 50, it goes back to Trio's. A wait that was cancelled, perhaps by a timeout of
-less than that, counts with those that follow it. So what is unsent leaves within a tenth of a
-second, and the mark of a slow reader stays where Trio has set it.
+The right size depends on how fast the queue empties. Two things show that:
+
+- **A wait for room.** Linux wakes the writer when the queue is half empty. If that took less than a
+  millisecond, the mark is doubled; if it took more than 50, it goes back to Trio's. A wait that was
+  cancelled, perhaps by a timeout of less than that, counts with those that follow it.
+- **Two writes that found the queue full**, the kernel taking less than it was offered, without a
+  wait in between: what the second one got in has left the queue meanwhile. If that is half of the
+  mark, and it took less than a millisecond, the mark is doubled. (The writer of a fast reader may
+  never have to wait: after its checkpoint there is room again.)
+
+So what is unsent leaves within a tenth of a second, and the mark of a slow reader stays where Trio
+has set it.
 
 Other rules that were tried: a time for the delivery rate of TCP_INFO (it excludes idle time, so a
 slow reader on loopback looks like a fast one: 2.6 MB were unsent); one large mark for all (bloat).
@@ -82,16 +89,27 @@ def is_of_send_queue(level: int, option: int) -> bool:
     return level == socket.IPPROTO_TCP and option == getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 
-def next_mark(mark: int, seconds: float) -> int:
-    """What the mark should be.
+def mark_after_wait(mark: int, seconds: float) -> int:
+    """What the mark should be after a wait.
 
     Args:
         mark: what it is.
-        seconds: how long a wait for room has taken.
+        seconds: how long the wait for room has taken.
     """
     if seconds < _FAST:
         return min(2 * mark, HIGHEST)
     return LOWEST if seconds > _SLOW else mark
+
+
+def mark_after_full(mark: int, count: int, seconds: float) -> int:
+    """What the mark should be once two writes have found the queue full, with no wait between.
+
+    Args:
+        mark: what it is.
+        count: how many bytes the second of them got in.
+        seconds: how long after the first.
+    """
+    return min(2 * mark, HIGHEST) if seconds < _FAST and 2 * count >= mark else mark
 
 
 def change_mark(sock: trio.socket.SocketType, before: int, after: int) -> int:

@@ -25,7 +25,8 @@ from ._send_queue import (
     first_mark,
     is_of_send_queue,
     leave_to_user,
-    next_mark,
+    mark_after_full,
+    mark_after_wait,
 )
 from ._tcp_info import is_gone, is_tcp, next_pause, unacknowledged_bytes
 
@@ -98,6 +99,8 @@ class TcpStream(FdWriter):
         self._mark = first_mark(self.socket) if self.is_known_as_tcp else NOT_OURS
         #: How long waits were, in seconds, that were cut short before there was room.
         self._waited = 0.0
+        #: When a write has found the queue full, since the last wait.
+        self._full_since: float | None = None
 
     def accepted_from(self, address: Any) -> None:
         """Keep the address that the accept call has told, however early the peer has left.
@@ -148,15 +151,28 @@ class TcpStream(FdWriter):
         finally:
             waited = self._waited + trio.current_time() - began
             self._waited = 0.0 if is_writable else waited
+            self._full_since = None
             if self._mark != NOT_OURS:
                 self._adapt(waited, is_writable=is_writable)
 
     def _adapt(self, waited: float, *, is_writable: bool) -> None:
-        mark = self._mark
-        wanted = next_mark(mark, waited)
+        wanted = mark_after_wait(self._mark, waited)
         # Before there is room, it is only known that the queue takes so long, or longer.
-        if wanted != mark and (is_writable or wanted < mark):
-            self._mark = change_mark(self.socket, mark, wanted)
+        if is_writable or wanted < self._mark:
+            self._change_mark(wanted)
+
+    def found_full(self, count: int) -> None:
+        """Look how fast the queue empties; see ``_send_queue.py``."""
+        # A poll by hand may come outside of trio.run.
+        if self._mark != NOT_OURS and trio.lowlevel.in_trio_run():
+            now = trio.current_time()
+            if self._full_since is not None:
+                self._change_mark(mark_after_full(self._mark, count, now - self._full_since))
+            self._full_since = now
+
+    def _change_mark(self, wanted: int) -> None:
+        if wanted != self._mark:
+            self._mark = change_mark(self.socket, self._mark, wanted)
 
     @answer
     def foreign_below(self) -> tuple[object, ...]:
