@@ -91,6 +91,7 @@ class AsyncRead(Layer, trio.abc.ReceiveStream):
             view[: len(data)] = data
         return len(data)
 
+    @trio.lowlevel.enable_ki_protection
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Receive what has arrived, or wait for some.
 
@@ -111,10 +112,32 @@ class AsyncRead(Layer, trio.abc.ReceiveStream):
 
         Source: :meth:`trio.abc.ReceiveStream.receive_some`.
         """
-        if max_bytes is True:
-            max_bytes = 1  # as for Trio's streams
-        size = RECEIVE_SIZE if max_bytes is None else positive_int(max_bytes, "max_bytes")
-        return await drive_read(self, size)
+        size = RECEIVE_SIZE if max_bytes is None else max_bytes
+        if type(size) is not int or size < 1:
+            # True is 1, as for Trio's streams.
+            size = 1 if size is True else positive_int(size, "max_bytes")
+        lifecycle = self.lifecycle
+        lift = claim_reading(self)
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            waited = False
+            while True:
+                try:
+                    if lift is None:
+                        data = poll_reader(self, size)
+                    else:
+                        with lifted(lift):
+                            data = poll_reader(self, size)
+                    break
+                except NotReady as not_ready:
+                    wait = not_ready.wait
+                await lifecycle.wait(self, wait, reading=True)
+                waited = True
+            if not waited:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            return data
+        finally:
+            lifecycle.reading = False
 
     @answer
     def foreign_below(self) -> tuple[object, ...]:
@@ -189,29 +212,6 @@ def poll_foreign_read(layer: Layer, stream: trio.abc.ReceiveStream, size: int) -
 
 
 @trio.lowlevel.enable_ki_protection
-async def drive_read(reader: AsyncRead, size: int) -> bytes:
-    """What ``receive_some`` does: claim the reading side, poll, wait, poll again."""
-    lifecycle = reader.lifecycle
-    lift = claim_reading(reader)
-    try:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        waited = False
-        while True:
-            try:
-                data = _poll(reader, size, lift)
-                break
-            except NotReady as not_ready:
-                wait = not_ready.wait
-            await lifecycle.wait(reader, wait, reading=True)
-            waited = True
-        if not waited:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        return data
-    finally:
-        lifecycle.reading = False
-
-
-@trio.lowlevel.enable_ki_protection
 async def drive_buffered(
     reader: AsyncRead, poll: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]
 ) -> T:
@@ -260,7 +260,7 @@ def claim_reading(reader: AsyncRead) -> object:
     if not lifecycle.attached:
         attach(reader)
     lift = None
-    if lifecycle.is_closed(reading=True):
+    if lifecycle.close is not None or lifecycle.released:
         lift = lifecycle.lift_of()
         if lift is None:
             lifecycle.refuse(reader)
@@ -268,13 +268,6 @@ def claim_reading(reader: AsyncRead) -> object:
         raise BusyRefusal(f"another task is receiving from {reader!r}")
     lifecycle.reading = True
     return lift
-
-
-def _poll(reader: AsyncRead, size: int, lift: object) -> bytes:
-    if lift is None:
-        return poll_reader(reader, size)
-    with lifted(lift):
-        return poll_reader(reader, size)
 
 
 def poll_reader(reader: AsyncRead, size: int) -> bytes:
@@ -290,7 +283,8 @@ def poll_reader(reader: AsyncRead, size: int) -> bytes:
     if type(size) is not int or size < 1:
         size = positive_int(size, "size")
     lifecycle = reader.lifecycle
-    _check_reading(reader)
+    if lifecycle.refusal is not None or lifecycle.read_failure is not None:
+        _check_reading(reader)
     if lifecycle.at_end and not lifecycle.received:
         return b""
     try:
@@ -328,7 +322,8 @@ def poll_reader_into(
         trio.BrokenResourceError: if it fails; an OSError is the cause.
     """
     lifecycle = reader.lifecycle
-    _check_reading(reader)
+    if lifecycle.refusal is not None or lifecycle.read_failure is not None:
+        _check_reading(reader)
     if lifecycle.at_end and not lifecycle.received:
         return 0
     try:

@@ -55,7 +55,6 @@ from ._shell import (
     WHOLE,
     Message,
     go_on_after,
-    message_to_send,
     poll_at_once,
     write_from,
     write_message,
@@ -664,7 +663,7 @@ class AsyncWrite(Layer, trio.abc.SendStream):
 
         Source: :meth:`trio.abc.SendStream.send_all`.
         """
-        await write_message(self, message_to_send(data))
+        await _shell.send(self, data)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until a write might be accepted at once; it may return too early, never late.

@@ -11,9 +11,10 @@ had the task been cancelled there, ``Cancelled`` would no longer mean "nothing w
 before its first poll, and so does a long message between two polls. Afterwards it looks whether a
 close has come meanwhile. After the last accepted byte nothing can be cancelled.
 
-**Most writes are one poll that succeeds**, by a layer that is open, whole, and that nobody is
-inside. Such a poll is made at once: nobody can come in between, so there is nothing to claim and
-nothing that a close would have to find. Only what is left over goes through the loop.
+**Most calls are one poll that succeeds**, or a poll and a flush, of a layer that is open, whole,
+and that nobody is inside. Such polls are made at once: nobody can come in between, so there is
+nothing to claim and nothing that a close would have to find. Only what is left over goes through
+the loop.
 """
 
 from __future__ import annotations
@@ -214,6 +215,14 @@ class Message(Call):
         self.rest: Buf | None = None
         self.is_cut = False
 
+    def begin(self, count: int) -> None:
+        """The first ``count`` bytes were accepted, at least one."""
+        self.accepted = count
+        if count == self.size:
+            self.flushing = True
+        else:
+            self.rest, self.is_cut = Buf(memoryview(self.data)[count:]), True
+
 
 def poll_message(writer: AsyncWrite, message: Message) -> int:
     """Write a message: all of it, and what comes after; or some of it, if that will do.
@@ -229,12 +238,12 @@ def poll_message(writer: AsyncWrite, message: Message) -> int:
             count = poll_once(writer, message.data, size, rest)
             if not message.whole:
                 return count
-            message.accepted += count
+            if rest is None and count:
+                message.begin(count)
+            else:
+                message.accepted += count
             if count == size:
                 break
-            if rest is None:
-                message.rest = Buf(memoryview(message.data)[count:])
-                message.is_cut = True
             if not writer.lifecycle.budget.left:
                 raise NotReady(trio.lowlevel.checkpoint)
         message.flushing = True
@@ -359,16 +368,13 @@ async def write_message(
             and (line is None or not line.turns)
         ):
             # At once; see the top of this file.
-            if wait is None:
+            if wait is None and not message.sends:
                 try:
                     return poll_message(writer, message)
                 except NotReady as not_ready:
                     wait = not_ready.wait
                 except BaseException as exc:
-                    try:
-                        fail(writer, exc)
-                    finally:
-                        settle(writer, message, closed=False)
+                    _fail_message(writer, message, exc)
                     raise
             # Without the checks of claim(): the message may have begun.
             if line is None:
@@ -401,6 +407,8 @@ async def go_on_after(
     count: int,
     whole: bool,  # noqa: FBT001 - as Message has it
     wait: Callable[[], Awaitable[object]] | None = None,
+    *,
+    sends: bool = False,
 ) -> int:
     """Go on after a first poll at once.
 
@@ -409,12 +417,13 @@ async def go_on_after(
         data: what that poll was given.
         count: how many bytes of it were accepted, as the poll has answered.
         whole: ``WHOLE``, or ``SOME``.
-        wait: what it has said to wait for, if nothing was accepted.
+        wait: what it has said to wait for, or the flush after it.
+        sends: whether a flush comes after it.
 
     Returns:
         How many bytes the last poll accepted.
     """
-    message = Message(data, whole)
+    message = message_to_send(data) if sends else Message(data, whole)
     if wait is None:
         try:
             accepted(count, len(data), writer)
@@ -423,9 +432,10 @@ async def go_on_after(
             raise
         if not whole:
             return count
-        message.accepted, message.rest, message.is_cut = count, Buf(memoryview(data)[count:]), True
         if not writer.lifecycle.budget.left:
             wait = trio.lowlevel.checkpoint
+    if count:
+        message.begin(count)
     return await write_message(writer, message, wait)
 
 
@@ -486,6 +496,62 @@ def _refuse_released(writer: AsyncWrite, message: Message) -> NoReturn:
     raise BrokenRefusal(f"{writer!r}: {text}")
 
 
+@trio.lowlevel.enable_ki_protection
+async def send(writer: AsyncWrite, data: Buffer) -> None:
+    """What ``AsyncWrite.send_all`` does."""
+    lifecycle = writer.lifecycle
+    if not (
+        type(data) is bytes
+        and data
+        and lifecycle.fast.left
+        and lifecycle.is_simple
+        and lifecycle.rate
+    ):
+        await write_message(writer, message_to_send(data))
+        return
+    await trio.lowlevel.checkpoint_if_cancelled()
+    # At once; see the top of this file.
+    count = 0
+    wait: Callable[[], Awaitable[object]] | None = None
+    try:
+        count = poll_once(writer, data, len(data))
+        if count == len(data):
+            poll_flush(writer)
+    except NotReady as not_ready:
+        wait = not_ready.wait
+    except BaseException as exc:
+        message = message_to_send(data)
+        if count:
+            message.begin(count)
+        _fail_message(writer, message, exc)
+        raise
+    if wait is None and count == len(data):
+        await _yield_inside(writer)
+    else:
+        await go_on_after(writer, data, count, WHOLE, wait, sends=True)
+
+
+async def _yield_inside(writer: AsyncWrite) -> None:
+    """The second half of a full checkpoint, after polls at once: others find the writer busy."""
+    resumed(writer)
+    lifecycle = writer.lifecycle
+    lifecycle.inside = True
+    lifecycle.fast = SPENT
+    try:
+        await trio.lowlevel.cancel_shielded_checkpoint()
+    finally:
+        leave(writer)
+    lifecycle.budget.left = lifecycle.budget.limit
+
+
+def _fail_message(writer: AsyncWrite, message: Message, exc: BaseException) -> None:
+    """A poll at once has failed: break the writer, and settle what the message had begun."""
+    try:
+        fail(writer, exc)
+    finally:
+        settle(writer, message, closed=False)
+
+
 def message_to_send(data: Buffer) -> Message:
     """What ``AsyncWrite.send_all`` writes."""
     message = Message(data, WHOLE, poll_flush)
@@ -508,12 +574,26 @@ def _leave(writer: AsyncWrite, message: Message, *, done: bool) -> None:
 @trio.lowlevel.enable_ki_protection
 async def flush(writer: AsyncWrite) -> None:
     """What ``AsyncWrite.flush`` does."""
+    lifecycle = writer.lifecycle
+    wait: Callable[[], Awaitable[object]] | None = None
+    if lifecycle.fast.left and lifecycle.is_simple:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        # At once; see the top of this file.
+        try:
+            poll_flush(writer)
+        except NotReady as not_ready:
+            wait = not_ready.wait
+        except BaseException as exc:
+            fail(writer, exc)
+            raise
+        else:
+            await _yield_inside(writer)
+            return
     lift = claim(writer, writing=False)
     try:
-        lifecycle = writer.lifecycle
         if lifecycle.torn is not None and lift is None:
             lift = Torn.HERE
-        await drive(writer, poll_flush, writer, lift=lift)
+        await drive(writer, poll_flush, writer, lift=lift, wait=wait)
         resumed(writer)
     finally:
         leave(writer)

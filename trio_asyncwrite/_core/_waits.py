@@ -26,14 +26,16 @@ class OneForAll:
     waits. When the first task leaves, by whatever way, the others return and poll again.
     """
 
-    __slots__ = ("_done",)
+    __slots__ = ("_done", "_is_under_way")
 
     def __init__(self) -> None:
+        self._is_under_way = False
+        # Made when a second task comes, which is seldom.
         self._done: trio.Event | None = None
 
     def is_under_way(self) -> bool:
         """Whether a task makes the wait now."""
-        return self._done is not None
+        return self._is_under_way
 
     @trio.lowlevel.enable_ki_protection
     async def wait(self, wait: Callable[[], Awaitable[object]]) -> None:
@@ -41,15 +43,19 @@ class OneForAll:
 
         Cancellation: nothing happened.
         """
-        if self._done is not None:
+        if self._is_under_way:
+            if self._done is None:
+                self._done = trio.Event()
             await self._done.wait()
             return
-        self._done = done = trio.Event()
+        self._is_under_way = True
         try:
             await wait()
         finally:
-            self._done = None
-            done.set()
+            self._is_under_way = False
+            done, self._done = self._done, None
+            if done is not None:
+                done.set()
 
 
 async def persist(operation: Callable[[], Awaitable[T]]) -> T:

@@ -203,6 +203,17 @@ class TlsEngine:
         split = next((split for split in splits if len(split) == len(ends)), [sum(self._pieces)])
         return sum(size for size, end in zip(split, ends, strict=False) if end <= gone)
 
+    def needs_ciphertext(self) -> bool:
+        """Whether ``decrypt`` would only say so. An error of OpenSSL's is slow to say it."""
+        return not (
+            self._incoming.pending
+            or self._plaintext
+            or self.eof
+            or self.received_close_notify
+            or self.error is not None
+            or self.ssl_object.pending()
+        )
+
     def decrypt(self, size: int) -> bytes | None:
         """At most ``size`` bytes of plaintext: empty at the end, None if ciphertext is needed.
 

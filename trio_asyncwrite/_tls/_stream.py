@@ -337,7 +337,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
         for _ in range(POLLS_PER_TURN):
             try:
                 self._poll_handshake()
-                data = self._decrypt(size)
+                data = None if self._engine.needs_ciphertext() else self._decrypt(size)
             except trio.BrokenResourceError as exc:
                 if self._https_compatible and isinstance(exc.__cause__, ssl.SSLEOFError):
                     return b""

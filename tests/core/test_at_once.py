@@ -1,0 +1,266 @@
+"""A call whose polls are made at once does what one does that goes through the loop.
+
+Every script of the layer below, every way to interfere, and both ways: all that can be seen of them
+is the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+import trio
+import trio._core._run as trio_run
+from trio.testing import wait_all_tasks_blocked
+
+from trio_asyncwrite import AsyncWrite, BufWriter, NotReady, close_gracefully
+from trio_asyncwrite._core._budget import POLL_COST, SPENT, current_budget
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Operation = Callable[[AsyncWrite], Awaitable[object]]
+
+DATA: Final = b"message"
+
+# What a poll does: it accepts so many bytes, waits, or raises.
+Step = Any
+ALL: Final = 100
+WAIT: Final = "wait"
+
+
+class Scripted(AsyncWrite):
+    """Does what its script says, and everything at once where that says nothing."""
+
+    announces_held_bytes = True
+
+    def __init__(self) -> None:
+        self.writes: deque[Step] = deque()
+        self.flushes: deque[Step] = deque()
+        self.log: list[object] = []
+        self.room = trio.lowlevel.ParkingLot()
+
+    def _do(self, poll: str, script: deque[Step]) -> Any:
+        step = script.popleft() if script else ALL
+        self.log.append((poll, repr(step)))
+        if step == WAIT:
+            raise NotReady(self.room.park)
+        if isinstance(step, BaseException):
+            raise step
+        return step
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        return min(len(data), self._do("write", self.writes))
+
+    def poll_flush(self) -> None:
+        self._do("flush", self.flushes)
+
+    def poll_shutdown(self) -> None:
+        self.log.append("shutdown")
+
+    async def release(self, *, clean: bool) -> None:
+        self.log.append(f"release {clean}")
+
+    def __repr__(self) -> str:
+        return "<Scripted>"
+
+
+def bare(wire: Scripted) -> AsyncWrite:
+    return wire
+
+
+def buffered(wire: Scripted) -> AsyncWrite:
+    return BufWriter(wire, 3)
+
+
+def buffer_with_room(wire: Scripted) -> AsyncWrite:
+    return BufWriter(wire, 100)
+
+
+STACKS = [bare, buffered, buffer_with_room]
+
+
+async def write(writer: AsyncWrite) -> object:
+    return await writer.write(DATA)
+
+
+async def write_all(writer: AsyncWrite) -> object:
+    return await writer.write_all(DATA)  # type: ignore[func-returns-value]
+
+
+async def send_all(writer: AsyncWrite) -> object:
+    return await writer.send_all(DATA)  # type: ignore[func-returns-value]
+
+
+async def flush(writer: AsyncWrite) -> object:
+    return await writer.flush()  # type: ignore[func-returns-value]
+
+
+OPERATIONS = [write, write_all, send_all, flush]
+
+WRITES = [(), (2,), (WAIT,), (2, WAIT), (2, "error"), ("error",), ("refusal",), ("interrupt",)]
+FLUSHES = [(), (WAIT,), (WAIT, "error"), ("error",), ("refusal",), ("interrupt",)]
+
+
+def steps(script: tuple[Step, ...]) -> deque[Step]:
+    errors = {
+        "error": OSError("gone"),
+        "refusal": trio.BusyResourceError("busy below"),
+        "interrupt": KeyboardInterrupt("now"),
+    }
+    return deque(errors.get(step, step) for step in script)
+
+
+# ---- Ways to interfere ---------------------------------------------------------------------------
+
+
+async def nothing(writer: AsyncWrite, scope: trio.CancelScope) -> object:
+    return None
+
+
+async def cancel(writer: AsyncWrite, scope: trio.CancelScope) -> object:
+    scope.cancel()
+    return None
+
+
+async def use(writer: AsyncWrite, scope: trio.CancelScope) -> object:
+    return await writer.send_all(b"other")  # type: ignore[func-returns-value]
+
+
+async def close(writer: AsyncWrite, scope: trio.CancelScope) -> object:
+    return (await close_gracefully(writer, linger=0)).outcome
+
+
+INTERFERENCES = [nothing, cancel, use, close]
+
+
+async def outcome(awaitable: Awaitable[object]) -> object:
+    try:
+        return await awaitable
+    except trio.Cancelled:
+        raise  # its text names a task
+    except BaseException as exc:  # noqa: BLE001
+        return repr(exc), repr(exc.__cause__)
+
+
+def state(writer: AsyncWrite) -> list[object]:
+    found: list[object] = []
+    one: Any = writer
+    while one is not None:
+        life = one.lifecycle
+        found.append(
+            (
+                one.held_bytes,
+                life.refusal,
+                life.inside,
+                repr(life.failure),
+                life.told,
+                life.untold,
+                life.torn,
+                life.torn_text,
+                life.abandoned,
+                len(life.calls),
+                len(life.waits),
+                life.holding,
+            )
+        )
+        one = life.inner
+    return found
+
+
+async def observe(
+    stack: Callable[[Scripted], AsyncWrite],
+    operation: Operation,
+    script: tuple[tuple[Step, ...], tuple[Step, ...]],
+    interfere: Callable[[AsyncWrite, trio.CancelScope], Awaitable[object]],
+    *,
+    budget: int,
+    seed: int | None,
+    at_once: bool,
+) -> dict[str, object]:
+    """All that can be seen of an operation, of what comes in between, and of the end.
+
+    Args:
+        stack: makes the layers.
+        operation: the call.
+        script: what the innermost layer does at the writes and at the flushes.
+        interfere: what comes in between.
+        budget: how much of it is left.
+        seed: lets that come while the call yields, or before, or when it begins to wait; without,
+            it comes once the call waits.
+        at_once: whether the call may go at once.
+    """
+    wire = Scripted()
+    writer = stack(wire)
+    await writer.send_all(b"first")  # the rate and the budget are known from here on
+    await writer.write(b"!")
+    wire.writes, wire.flushes = map(steps, script)
+    wire.log.clear()
+    seen: dict[str, object] = {}
+    begun = trio.Event()
+    scope = trio.CancelScope()
+
+    async def operate() -> None:
+        begun.set()
+        if not at_once:
+            writer.lifecycle.fast = SPENT
+        task = trio.lowlevel.current_task()
+        before = task._schedule_points
+        with scope:
+            seen["operation"] = await outcome(operation(writer))
+        seen["has yielded"] = task._schedule_points > before
+        seen["budget"] = current_budget().left
+
+    async def come_between() -> None:
+        await begun.wait()
+        seen["in between"] = await outcome(interfere(writer, scope))
+
+    writer.lifecycle.abandoned = wire.lifecycle.abandoned = True  # by an earlier call
+    current_budget().left = budget
+    trio_run._r.seed(seed)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(operate)
+        if seed is not None:  # while it yields, or before, or when it begins to wait
+            nursery.start_soon(come_between)
+        await wait_all_tasks_blocked()
+        if seed is None:
+            nursery.start_soon(come_between)
+        for _ in range(6):
+            await wait_all_tasks_blocked()
+            wire.room.unpark_all()
+    seen["cancelled"] = scope.cancelled_caught
+    seen["state"] = state(writer)
+    wire.writes, wire.flushes = deque(), deque()
+    report = await close_gracefully(writer, linger=0)
+    seen["report"] = report.outcome, repr(report.error), report.unsent_bytes
+    return {**seen, "polls": wire.log}
+
+
+@pytest.mark.outer
+@pytest.mark.parametrize("interfere", INTERFERENCES)
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("stack", STACKS)
+async def test_at_once_or_through_the_loop_is_the_same(
+    stack: Callable[[Scripted], AsyncWrite],
+    operation: Operation,
+    interfere: Callable[[AsyncWrite, trio.CancelScope], Awaitable[object]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
+    cases = itertools.product(WRITES, FLUSHES, [POLL_COST, 100], [None, 0, 1])
+    for writes, flushes, budget, seed in cases:
+        first, second = [
+            await observe(
+                stack,
+                operation,
+                (writes, flushes),
+                interfere,
+                budget=budget,
+                seed=seed,
+                at_once=at_once,
+            )
+            for at_once in (True, False)
+        ]
+        assert first == second, (writes, flushes, budget, seed)
