@@ -175,6 +175,42 @@ def test_decrypt_returns_what_was_asked_for_at_most(version: ssl.TLSVersion) -> 
     assert server.decrypt(RECORD_SIZE) == bytes(RECORD_SIZE - 1)
 
 
+@both_versions
+def test_it_is_known_when_decrypt_would_be_in_vain(version: ssl.TLSVersion) -> None:
+    client, server = established_pair(version)
+    carry(server, client)
+    read_all(client)
+    assert client.needs_ciphertext()
+    write(server, b"one")
+    record = take(server)
+    client.feed(record[:-1])
+    assert not client.needs_ciphertext()  # OpenSSL has not seen it yet
+    assert client.decrypt(3) is None
+    assert client.needs_ciphertext()
+    client.feed(record[-1:])
+    assert client.decrypt(2) == b"on"
+    assert not client.needs_ciphertext()
+    assert client.decrypt(2) == b"e"
+    assert client.needs_ciphertext()
+    client.unread(b"e")
+    assert not client.needs_ciphertext()
+    assert client.decrypt(2) == b"e"
+    client.feed(b"")
+    assert not client.needs_ciphertext()  # it is truncated
+    server.close_notify()
+    client.feed(take(server))
+    assert client.decrypt(2) == b""
+    assert not client.needs_ciphertext()  # it is at its end
+
+
+def test_after_a_failure_decrypt_has_that_to_tell() -> None:
+    client, server = established_pair()
+    client.feed(b"this is no TLS")
+    with pytest.raises(ssl.SSLError):
+        client.decrypt(1)
+    assert not client.needs_ciphertext()
+
+
 def test_unread_puts_back() -> None:
     client, server = established_pair()
     write(client, b"one two")
@@ -487,8 +523,9 @@ class Model:
                 assert write(engine, text) == size
                 self.written[side] += text
         elif operation == "read":
+            in_vain = engine.needs_ciphertext()
             data = engine.decrypt(size)
-            assert data is None or len(data) <= size
+            assert data is None or (len(data) <= size and not in_vain)
             self.ended[side] = data == b""
             self.read[side] += data or b""
         elif operation == "close":
