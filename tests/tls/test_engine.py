@@ -204,7 +204,7 @@ def test_it_is_known_when_decrypt_would_be_in_vain(version: ssl.TLSVersion) -> N
 
 
 def test_after_a_failure_decrypt_has_that_to_tell() -> None:
-    client, server = established_pair()
+    client, _ = established_pair()
     client.feed(b"this is no TLS")
     with pytest.raises(ssl.SSLError):
         client.decrypt(1)
