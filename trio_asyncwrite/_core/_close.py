@@ -41,7 +41,17 @@ import trio
 from ._budget import SPENT
 from ._epilogue import Epilogue
 from ._errors import ClosedRefusal, CutShort, NotReady
-from ._lifecycle import CLOSED, ENDED, ENDING, OPEN, Closer, Torn, lift, running_closes
+from ._lifecycle import (
+    CLOSED,
+    ENDED,
+    ENDING,
+    OPEN,
+    Closer,
+    Interrupt,
+    Torn,
+    lift,
+    running_closes,
+)
 from ._stack import (
     above,
     attach,
@@ -502,12 +512,13 @@ class Close(Closer):
         self.told_sides = [
             one for one in self.sides if one.lifecycle.failure is not None and one.lifecycle.told
         ]
-        if self.was_broken:
-            self._take_untold(caller)
+        interrupt = self._take_untold(caller) if self.was_broken else None
         token = running_closes.set((*running_closes.get(), self))
         handed_over = False
         try:
             try:
+                if interrupt is not None:
+                    interrupt.raise_once()  # as a poll of ours would
                 await self._send()
             except trio.Cancelled:
                 if self._is_bounded or self.successor is not None:
@@ -550,18 +561,26 @@ class Close(Closer):
                 else:
                     self.finish()
 
-    def _take_untold(self, caller: Layer | None) -> None:
+    def _take_untold(self, caller: Layer | None) -> Interrupt | None:
         """A failure that its user was not told of is this close's to raise.
 
         Others may know it: a reader has met a reset, while we held bytes.
+
+        Returns:
+            What is to be raised at once: a Ctrl-C that no call has raised yet.
         """
+        due: Interrupt | None = None
         for layer in self.layers:
             lifecycle = layer.lifecycle
+            interrupt = lifecycle.interrupt
+            if interrupt is not None and interrupt.is_due():
+                due, self.was_broken = interrupt, False
             is_news = layer is caller and not lifecycle.told and held_by(layer) != 0
             if lifecycle.failure is not None and (lifecycle.untold or is_news):
                 self.was_broken = False
                 self.error = trio.BrokenResourceError(f"{layer!r}: {lifecycle.failure}")
                 self.error.__cause__ = lifecycle.failure
+        return due
 
     def tell(self) -> None:
         """Wake those who wait in :meth:`next_news`."""
@@ -968,7 +987,7 @@ class Close(Closer):
             lifecycle.close = None
             if lifecycle.failure is not None or lifecycle.read_failure is not None:
                 # Their tracebacks refer to the layers.
-                lifecycle.failure = lifecycle.read_failure = None
+                lifecycle.failure = lifecycle.read_failure = lifecycle.interrupt = None
             lifecycle.unfinished = None
             lifecycle.holders = ()
         try:

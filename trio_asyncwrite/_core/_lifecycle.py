@@ -171,6 +171,35 @@ def _place(buf: Buf | FilePart) -> int:
     return buf.remaining if isinstance(buf, Buf) else buf.offset
 
 
+class Interrupt:
+    """Ctrl-C, or what else is no Exception, which a poll met after it had accepted bytes.
+
+    Such a poll returns its count, so the next call raises it. All layers that it has broken share
+    this object, for it is raised once.
+
+    Args:
+        exc: what was raised.
+    """
+
+    __slots__ = ("_exc",)
+
+    def __init__(self, exc: BaseException) -> None:
+        self._exc: BaseException | None = exc
+
+    def is_due(self) -> bool:
+        """Whether no call has raised it yet."""
+        return self._exc is not None
+
+    def raise_once(self) -> None:
+        """Raise it, if no call has done so."""
+        exc, self._exc = self._exc, None
+        if exc is not None:
+            try:
+                raise exc
+            finally:
+                del exc  # its traceback refers to this frame
+
+
 class Wait:
     """A task that waits inside a layer."""
 
@@ -236,6 +265,8 @@ class Lifecycle:
     untold: bool = False
     #: Whether a call of this layer has raised the failure.
     told: bool = False
+    #: The failure, if it is one that a caller has to get as it is.
+    interrupt: Interrupt | None = None
     torn: Torn | None = None
     #: What a torn layer says: how much of which message it accepted.
     torn_text: str = ""
@@ -382,6 +413,8 @@ class Lifecycle:
         refusal = self.refusal
         if refusal is Refusal.BROKEN:
             self._is_told()
+            if self.interrupt is not None:
+                self.interrupt.raise_once()
             raise BrokenRefusal(f"{layer!r} has failed before: {self.failure!r}") from self.failure
         if refusal is Refusal.TORN:
             raise BrokenRefusal(

@@ -21,7 +21,18 @@ import trio
 from ._checks import wrong_answer
 from ._epilogue import Epilogue
 from ._errors import BrokenRefusal, BusyRefusal, NotReady, Refusal, WriteZeroError
-from ._lifecycle import ENDED, ENDING, OPEN, Call, Closer, Lifecycle, Torn, Unfinished, lift
+from ._lifecycle import (
+    ENDED,
+    ENDING,
+    OPEN,
+    Call,
+    Closer,
+    Interrupt,
+    Lifecycle,
+    Torn,
+    Unfinished,
+    lift,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -234,6 +245,7 @@ def _inherit(layer: Layer, inner: Layer) -> None:
     """``inner`` refuses, and so does ``layer``."""
     ours, theirs = layer.lifecycle, inner.lifecycle
     ours.failure = ours.failure or theirs.failure
+    ours.interrupt = ours.interrupt or theirs.interrupt
     if theirs.torn is not None and ours.torn is None:
         ours.torn, ours.torn_text = Torn.ABOVE, theirs.torn_text
     ours.shut = ours.shut or theirs.shut or theirs.phase is not OPEN
@@ -478,7 +490,8 @@ def fail(layer: Layer, exc: BaseException) -> None:
     """
     lifecycle = layer.lifecycle
     if isinstance(exc, NotReady) or is_refusal(exc):
-        lifecycle.told = lifecycle.told or isinstance(exc, trio.BrokenResourceError)
+        if isinstance(exc, trio.BrokenResourceError):
+            lifecycle.told, lifecycle.untold = True, False
         return
     lifecycle.told = True
     ours = isinstance(exc, trio.BrokenResourceError) and exc.__cause__ is not None
@@ -490,6 +503,27 @@ def fail(layer: Layer, exc: BaseException) -> None:
     keep_witness(layer)
     if isinstance(exc, OSError):
         raise trio.BrokenResourceError(f"{layer!r}: {exc}") from exc
+
+
+def keep_for_next_call(layer: Layer, exc: BaseException) -> bool:
+    """For a poll of ``layer`` that has met ``exc`` after it had accepted bytes: Ctrl-C, perhaps.
+
+    The poll returns its count. ``layer`` is broken, and the next call of a layer that is broken by
+    it raises it; a close as well, which polls no broken layer.
+
+    Returns:
+        Whether it is kept. An Exception is not: that a layer has failed says enough of it.
+    """
+    if isinstance(exc, Exception):
+        return False
+    if layer.lifecycle.failure is None:
+        fail(layer, exc)
+    interrupt = Interrupt(exc)
+    for one in writing_chain(layer):
+        for each in (one, *writers_above(one)):
+            if each.lifecycle.failure is exc:
+                each.lifecycle.interrupt = interrupt
+    return True
 
 
 def fail_because(layer: Layer, reason: BaseException) -> None:
