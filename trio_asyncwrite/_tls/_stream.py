@@ -60,6 +60,7 @@ from trio_asyncwrite._core._stack import (
     forgive,
     held_by,
     hold,
+    keep_for_next_call,
     let_go,
     poll_step,
     shut_down,
@@ -254,7 +255,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
                 if not count:
                     self._break(exc)
                     raise
-                self.lifecycle.untold = True
+                self.lifecycle.untold = not keep_for_next_call(self.inner, exc)
             # Otherwise the transport has refused it for now: it is queued, too.
         if engine.out:
             ciphertext.queued = count
