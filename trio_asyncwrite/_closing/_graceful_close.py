@@ -336,10 +336,18 @@ class GracefulClose:
         """What to read to its end: whichever layer is closed, the same.
 
         A layer that decodes may need its input to be able to send, as TLS does for its handshake;
-        and what the layers below it receive is not the peer's end.
+        and what the layers below it receive is not the peer's end. But above a layer over two
+        streams, it would be that of the other stream.
         """
         for layer in self.close.order():
-            if layer.encodes and not contains(writers_above(layer), self.writer):
+            if (
+                layer.encodes
+                and not contains(writers_above(layer), self.writer)
+                and (
+                    _reads_through(layer, self.writer)
+                    or not contains(writers_above(self.writer), layer)
+                )
+            ):
                 source = layer.drain_source()
                 if source is not None:
                     return source
@@ -399,6 +407,8 @@ class GracefulClose:
             await self._end_ssl_stream(self.tls)
         if self.state in (State.TRUNCATED, State.BROKEN):
             await self._deliver()
+            if self.state is State.TRUNCATED and close.is_completed():
+                self.state, self.sent = close.state(), True
         elif self._is_worth_lingering():
             self._lingers_from = self.discard.discarded
             self.discard.limit = self._lingers_from + self._bounds.linger_bytes
@@ -642,6 +652,14 @@ def has_nothing_to_deliver(writer: AsyncWrite) -> bool:
         all(held_by(one) == 0 for one in (*writers_above(writer), *writing_chain(writer)))
         and _answer(writer, "unacknowledged_bytes") == 0
     )
+
+
+def _reads_through(upper: Layer, lower: Layer) -> bool:
+    """Whether the input of ``upper`` comes from ``lower``."""
+    one: Layer | None = upper
+    while one is not None and one is not lower:
+        one = one.lifecycle.inner
+    return one is not None
 
 
 def _tighten(closes: list[Close], limits: Limits) -> None:

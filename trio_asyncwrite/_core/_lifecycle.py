@@ -42,7 +42,7 @@ from ._buf import Buf
 from ._errors import BrokenRefusal, BusyRefusal, ClosedRefusal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator, Sequence
 
     from ._file_part import FilePart
     from ._layer import Layer
@@ -89,6 +89,8 @@ class Closer(abc.ABC):
 
     #: Whether the stack has no branches: then ``layers`` is in order, and nobody is postponed.
     is_line: bool
+    #: What it closes.
+    layers: list[Layer]
     #: Whether it now makes its one wait of limited length, and has waited when that is cancelled.
     waits_briefly: bool
 
@@ -97,8 +99,12 @@ class Closer(abc.ABC):
         """Whether ``other`` is a close that may write through the layers of this one."""
 
     @abc.abstractmethod
-    def ends_truncated(self) -> bool:
-        """Whether its layers end, or will end, so that their peer should see a truncation."""
+    def ends_truncated(self, apart_from: Sequence[Layer] = ()) -> bool:
+        """Whether its layers end, or will end, so that their peer should see a truncation.
+
+        Args:
+            apart_from: layers above that will still get what they lack.
+        """
 
     @abc.abstractmethod
     def postpones(self, layer: Layer) -> bool:

@@ -858,7 +858,7 @@ def _may_end(close: Closer, layer: Layer) -> bool:
     if not any(upper.lifecycle.close is close for upper in above(layer)):
         return True  # who began has looked: the shell, or this for a layer above
     own = layer.lifecycle.close
-    if own is not None and own.ends_truncated():
+    if own is not None and own.ends_truncated(close.layers):
         return False
     try:
         if layer.lifecycle.torn is not None:
