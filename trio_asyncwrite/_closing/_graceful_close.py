@@ -397,7 +397,13 @@ class GracefulClose:
     async def _linger(self) -> None:
         close = self.close
         self.sent = close.sent
-        if self.state is not State.BROKEN and close.state() is State.TRUNCATED:
+        below = self._guests_below()
+        if self.state is State.WHOLE and any(
+            guest.was_late for guest in close.guests if guest not in below
+        ):
+            # Time was up for a close of layers above: of a handle, for example.
+            self._is_late = True
+        elif self.state is not State.BROKEN and close.state() is State.TRUNCATED:
             # By a close of layers above that has come to its end meanwhile.
             self.state = State.TRUNCATED
         # When time is up, what is cut short fails: that is no news.
@@ -571,6 +577,15 @@ class GracefulClose:
 
     # ---- The report ------------------------------------------------------------------------
 
+    def _guests_below(self) -> list[Close]:
+        """The other closes of layers that our bytes pass, which go on beside this one."""
+        below = writing_chain(self.writer) if self.close.guests else []
+        return [
+            guest
+            for guest in self.close.guests
+            if any(contains(below, one) for one in guest.layers)
+        ]
+
     def _make_report(self) -> CloseReport:
         close, discard = self.close, self.discard
         is_aborted = close.hardness is Hardness.ABORTED
@@ -580,10 +595,7 @@ class GracefulClose:
         if discard.error is not None and is_truncation(discard.error):
             # The TLS session has no proper end, but the transport below has.
             discard.peer_closed = True
-        below = writing_chain(self.writer) if close.guests else []
-        parts = [
-            guest for guest in close.guests if any(contains(below, one) for one in guest.layers)
-        ]
+        parts = self._guests_below()
         # Of a truncated end, the outcome tells.
         if self.state is not State.TRUNCATED and not all(part.sent for part in parts):
             self._note(
