@@ -748,7 +748,8 @@ def check_shutdown(layer: Layer, close: object = None) -> None:
         lifecycle = one.lifecycle
         if (one is not layer or close is not None) and lifecycle.inside and lifecycle.calls:
             raise BusyRefusal(f"another task is writing a message to {one!r}")
-        if (lifecycle.original or lifecycle).unfinished is not None and one.lifecycle.torn is None:
+        # Not that of the original of a handle: it stays open, to be gone on with.
+        if lifecycle.unfinished is not None and lifecycle.torn is None:
             lifecycle.refuse_unfinished(one)
         for upper in writers_above(one):
             is_ended_by_it = close is not None and upper.lifecycle.close is close
@@ -804,13 +805,15 @@ def check_may_encode(layer: Layer, purpose: str) -> None:
 
     Raises:
         ValueError: if a layer above one of them, which is not on the way, holds bytes.
-        trio.BusyResourceError: if a message is under way in one that is not on the way.
+        trio.BusyResourceError: if a message is under way there, or on the way.
         trio.BrokenResourceError: if a Buf or FilePart is unfinished there, or on the way.
     """
     chain = [layer]
     for one in chain:
         if (one.lifecycle.original or one.lifecycle).unfinished is not None:
             one.lifecycle.refuse_unfinished(one)
+        if one.lifecycle.inside and one.lifecycle.calls:
+            raise BusyRefusal(f"another task is writing a message to {one!r}")
         for upper in writers_above(one):
             if not contains(chain, upper):
                 _check_whole(upper, one, purpose)

@@ -132,7 +132,11 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
     Raises:
         TypeError: if ``transport_stream`` is not a :class:`trio.abc.Stream`, or
             ``server_hostname`` neither a string nor bytes.
-        ValueError: if ``server_hostname`` is missing, or no certificate can be valid for it.
+        ValueError: if ``server_hostname`` is missing, or no certificate can be valid for it; or if
+            a layer above ``transport_stream`` holds bytes. Flush it first.
+        trio.BusyResourceError: if another task writes a message to ``transport_stream``, or to a
+            layer above or below it.
+        trio.BrokenResourceError: if a :class:`Buf` is unfinished there. Finish it first.
 
     Source: ``tokio_rustls::TlsStream``; :class:`trio.SSLStream`; RFC 8446.
     """
