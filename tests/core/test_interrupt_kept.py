@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,13 +26,18 @@ from trio_asyncwrite import (
     TeeWriter,
     abort,
     close_gracefully,
+    copy,
     duplex,
+    write_from_thread,
 )
+from trio_asyncwrite.codecs import FramedWriter, LengthDelimitedCodec
+from trio_asyncwrite.compression import CompressWriter, gzip_compressor
 
 from .._tls_helpers import established
 from ._fakes import Wire, each, resource_warnings, run_cancelled
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
@@ -220,6 +226,57 @@ async def test_a_call_that_sees_its_message_through_raises_it_itself(
         with resource_warnings():
             await writer.aclose()
     assert len(wire.sent) == 1
+
+
+def to_file(file: io.BufferedWriter) -> None:
+    """It goes on, whatever its writes raise."""
+    for _ in range(3):
+        with contextlib.suppress(BaseException):
+            file.write(b"abc")
+            file.flush()
+
+
+async def copied(writer: AsyncWrite) -> None:
+    source, peer = duplex(100)
+    await peer.send_all(b"abcabcabc")
+    await peer.send_eof()
+    await copy(source, writer)
+
+
+async def framed(writer: AsyncWrite) -> None:
+    channel = FramedWriter(writer, LengthDelimitedCodec())
+    await channel.send(b"abc")
+    await channel.send_many([b"abc", b"abc"])
+
+
+async def compressed(writer: AsyncWrite) -> None:
+    layer = CompressWriter(writer, gzip_compressor())
+    for _ in range(2):
+        await layer.send_all(b"abc")
+
+
+USERS: dict[str, Callable[[Any], Awaitable[None]]] = {
+    "thread": lambda writer: write_from_thread(writer, to_file, buffer_size=4),
+    "copy": copied,
+    "frames": framed,
+    "compression": compressed,
+}
+
+
+@each(USERS, "use")
+@pytest.mark.parametrize("left", range(4))
+@each({"alone": lambda writer: writer, "shared": SharedWriter}, "layer")
+async def test_those_who_write_for_others_raise_it_once(
+    use: Callable[[Any], Awaitable[None]],
+    left: int,
+    layer: Callable[[Any], Any],
+) -> None:
+    with resource_warnings():
+        writer = layer(Interrupted(left))
+        outcomes: list[str] = []
+        for call in (partial(use, writer), partial(writer.write, b"x"), writer.aclose):
+            await note(outcomes, call)
+        assert outcomes == ["KeyboardInterrupt", "BrokenResourceError", "returned"]
 
 
 class OverDuplex(AsyncReadWrite):
