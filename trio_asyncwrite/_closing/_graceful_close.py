@@ -397,10 +397,7 @@ class GracefulClose:
     async def _linger(self) -> None:
         close = self.close
         self.sent = close.sent
-        below = self._guests_below()
-        if self.state is State.WHOLE and any(
-            guest.was_late for guest in close.guests if guest not in below
-        ):
+        if close.guests and self.state is State.WHOLE and self._was_late_above():
             # Time was up for a close of layers above: of a handle, for example.
             self._is_late = True
         elif self.state is not State.BROKEN and close.state() is State.TRUNCATED:
@@ -579,12 +576,17 @@ class GracefulClose:
 
     def _guests_below(self) -> list[Close]:
         """The other closes of layers that our bytes pass, which go on beside this one."""
-        below = writing_chain(self.writer) if self.close.guests else []
+        below = writing_chain(self.writer)
         return [
             guest
             for guest in self.close.guests
             if any(contains(below, one) for one in guest.layers)
         ]
+
+    def _was_late_above(self) -> bool:
+        """Whether time was up for another close, of layers above."""
+        below = self._guests_below()
+        return any(guest.was_late for guest in self.close.guests if guest not in below)
 
     def _make_report(self) -> CloseReport:
         close, discard = self.close, self.discard
@@ -595,7 +597,7 @@ class GracefulClose:
         if discard.error is not None and is_truncation(discard.error):
             # The TLS session has no proper end, but the transport below has.
             discard.peer_closed = True
-        parts = self._guests_below()
+        parts = self._guests_below() if close.guests else []
         # Of a truncated end, the outcome tells.
         if self.state is not State.TRUNCATED and not all(part.sent for part in parts):
             self._note(

@@ -936,7 +936,8 @@ class Close(Closer):
                 self._tear_below([])
             return
         state = self.state(() if is_final else self.sides)
-        self.is_completed()
+        if self._cuts_sides:
+            self.is_completed()
         lacking = [one for one in (*self.layers, *sides) if lacks_epilogue(one)]
         self._lacks_epilogue = bool(lacking)
         self._lacking_sides = [one for one in lacking if contains(sides, one)]
