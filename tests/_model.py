@@ -27,6 +27,7 @@ from trio_asyncwrite import (
     CloseOutcome,
     CloseReport,
     Cursor,
+    DuplexStream,
     InspectWriter,
     LineWriter,
     MeteredWriter,
@@ -658,9 +659,13 @@ async def _read_as_peer(run: Run, stack: Stack) -> None:
             run.received += data
             if not data:
                 run.end = "cut" if "reset" in run.events else "proper"
-    except trio.BrokenResourceError:
-        # A Unix socket tells of a reset, too, if we have left bytes unread.
-        run.end = "cut" if stack.shows_truncation else "proper"
+    except trio.BrokenResourceError as exc:
+        # A Unix socket tells of a reset, too, if we have left bytes unread; and so does a pipe in
+        # memory, which has another word for a truncated end.
+        is_reset = isinstance(stack.peer, DuplexStream) and isinstance(
+            exc.__cause__, ConnectionResetError
+        )
+        run.end = "cut" if stack.shows_truncation and not is_reset else "proper"
 
 
 async def _write_as_peer(run: Run, peer: Any, has_written: trio.Event) -> None:

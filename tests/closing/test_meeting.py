@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -33,8 +34,9 @@ from trio_asyncwrite import (
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
 from .._endings import read_and_close
+from .._streams import drain
 from .._tls_helpers import HOST, TLS13, client_context, server_context
-from ..core._fakes import resource_warnings
+from ..core._fakes import begin, resource_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -651,3 +653,23 @@ async def test_a_block_that_fails_and_is_joined_waits_for_nobody_s_linger(
         await closers.start(by_graceful(50, 50), 1)
     assert trio.current_time() <= 2  # the grace of a foreign stream, to send and to close
     await trio.aclose_forcefully(stack.peer)
+
+
+@pytest.mark.parametrize("of_the_handle", [1, 100])
+async def test_a_close_that_waits_for_a_handle_s_until_time_is_up_has_timed_out(
+    of_the_handle: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    """As it would have without the handle; whoever's time was up."""
+    stream, peer = duplex(4)
+    writer = BufWriter(stream)
+    await writer.write_all(b"never sent")
+    handle = writer.by_ref()
+    async with trio.open_nursery() as nursery:
+        first = await begin(nursery, partial(close_gracefully, handle, timeout=of_the_handle))
+        report = await close_gracefully(stream, timeout=5)
+    assert isinstance(first.result, CloseReport)
+    assert first.result.outcome is CloseOutcome.TIMED_OUT
+    assert report.outcome is CloseOutcome.TIMED_OUT
+    assert report.unsent_bytes == 6
+    with pytest.raises(trio.BrokenResourceError):
+        await drain(peer)

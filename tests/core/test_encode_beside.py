@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from trio_asyncwrite import (
     DuplexStream,
     MeteredWriter,
     ReadWritePair,
+    SharedWriter,
     TlsStream,
     duplex,
     start_tls,
@@ -19,7 +21,7 @@ from trio_asyncwrite import (
 from trio_asyncwrite.compression import CompressWriter, zlib_compressor
 
 from .._tls_helpers import HOST, client_context
-from ._fakes import Encoding, Layer, each
+from ._fakes import Encoding, Layer, begin, each, resource_warnings
 from .test_shutdown_below import HINDRANCES, read
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 
 BELOW: dict[str, Callable[[DuplexStream], Any]] = {
+    "the stream itself": lambda stream: stream,
+    "layer": lambda stream: ReadWritePair(stream, Layer(stream)),
     "pair": lambda stream: ReadWritePair(stream, stream),
     "pair over a metered one": lambda stream: ReadWritePair(stream, MeteredWriter(stream)),
     "pair over a handle": lambda stream: ReadWritePair(stream, stream.by_ref()),
@@ -49,7 +53,7 @@ async def begin_tls(stream: Any) -> None:
 
 
 @each(BELOW, "make")
-@each({key: value for key, value in HINDRANCES.items() if key != "under way"}, "hindrance")
+@each(HINDRANCES, "hindrance")
 @pytest.mark.parametrize("encode", [compress, use_tls, begin_tls])
 async def test_what_others_hold_on_the_way_is_in_the_way(
     make: Callable[[DuplexStream], Any],
@@ -86,3 +90,20 @@ async def test_below_a_layer_that_encodes_itself_nothing_is_in_the_way() -> None
     await beside.write_all(b"abc")
     await compress(below)
     await beside.flush()
+
+
+async def test_a_message_that_is_kept_whole_goes_before() -> None:
+    """It is not in the way: nothing can come into its middle."""
+    stream, peer = duplex(5)
+    below = SharedWriter(stream)
+    received: list[bytes] = []
+    async with trio.open_nursery() as nursery:
+        await begin(nursery, partial(below.write_all, b"1234567"))
+        layer = Encoding(below)
+        await compress(below)
+        await layer.write_all(b"a")
+        nursery.start_soon(read, peer, received)
+        await layer.flush()
+        with resource_warnings():
+            await stream.aclose()
+    assert b"".join(received).startswith(b"1234567A")

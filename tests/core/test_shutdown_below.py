@@ -199,7 +199,7 @@ async def test_what_others_have_to_write_is_in_the_way_of_a_layer_that_shuts_dow
 
 
 @each(LEAVING, "make")
-@each({key: HINDRANCES[key] for key in ("held", "under way", "under way beside")}, "hindrance")
+@each(HINDRANCES, "hindrance")
 async def test_it_is_not_in_the_way_of_a_layer_that_leaves_the_one_below_open(
     make: Callable[[AsyncWrite], AsyncWrite], hindrance: Hindrance
 ) -> None:
@@ -212,6 +212,43 @@ async def test_it_is_not_in_the_way_of_a_layer_that_leaves_the_one_below_open(
             nursery.start_soon(read, peer, received)
         await stream.aclose()
     assert b"".join(received) == b"1234567."
+
+
+@pytest.mark.parametrize("end", [AsyncWrite.shutdown, AsyncWrite.aclose])
+@each({key: HINDRANCES[key] for key in ("held", "unfinished", "unfinished beside")}, "hindrance")
+async def test_it_is_not_in_the_way_of_a_handle(
+    hindrance: Hindrance, end: Callable[[AsyncWrite], Awaitable[None]]
+) -> None:
+    """A Buf belongs to the original, which goes on with it."""
+    stream, peer = duplex(5)
+    handles = [stream.by_ref(), stream.by_ref().by_ref()]
+    received: list[bytes] = []
+    async with trio.open_nursery() as nursery:
+        async with hindrance(stream):
+            handles.append(stream.by_ref())
+            for handle in handles:
+                await end(handle)
+                with pytest.raises(trio.ClosedResourceError):
+                    await handle.write(b"x")
+            nursery.start_soon(read, peer, received)
+        await stream.aclose()
+    assert b"".join(received) == b"1234567."
+
+
+async def test_what_is_held_over_a_handle_cannot_go_into_the_middle_of_a_buf() -> None:
+    """Nothing breaks, and the shutdown is completed later."""
+    stream, peer = duplex(5)
+    layer = BufWriter(stream.by_ref())
+    await layer.write_all(b"abc")
+    received: list[bytes] = []
+    async with trio.open_nursery() as nursery:
+        async with unfinished(stream):
+            with pytest.raises(trio.BrokenResourceError, match="finish the Buf first"):
+                await layer.shutdown()
+            nursery.start_soon(read, peer, received)
+        await layer.shutdown()
+        await stream.aclose()
+    assert b"".join(received) == b"1234567abc."
 
 
 async def test_an_epilogue_is_written_though_the_stream_is_not_shut_down() -> None:

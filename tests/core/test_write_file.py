@@ -555,7 +555,8 @@ async def test_a_part_that_was_begun_stands_in_the_way(file: Any, operation: Ope
     part = FilePart(file)
     await cut_short(partial(wire.write_all_file, part))
     wire.give(math.inf)
-    for writer in (wire, handle):
+    # A handle may be shut down: that leaves the part to be gone on with.
+    for writer in (wire,) if operation is ENDS["shutdown"] else (wire, handle):
         with pytest.raises(trio.BrokenResourceError, match="finish the FilePart first, by write_a"):
             await operation(writer)
     for other in (FilePart(file), FilePart(file, 10)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket as stdlib_socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -16,6 +16,8 @@ from trio_asyncwrite import (
     AsyncReadWrite,
     BufWriter,
     CloseOutcome,
+    CloseReport,
+    MeteredWriter,
     TcpListener,
     TcpStream,
     TimeoutWriter,
@@ -24,6 +26,7 @@ from trio_asyncwrite import (
 )
 
 from .._servers import (
+    CLEAN,
     PEER_SILENT,
     TIMED_OUT,
     TRUNCATED,
@@ -36,6 +39,8 @@ from .._servers import (
 from .._streams import clog, drain as read_all
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trio.testing import MockClock
 
 
@@ -411,3 +416,86 @@ async def test_a_grace_may_be_infinite(autojump_clock: MockClock) -> None:
         assert await read_all(stream) == b""
         await stream.aclose()
     assert server.report.elapsed == pytest.approx(1000)
+
+
+CLOSED_BY_HANDLER: dict[str, Callable[[AsyncReadWrite], Any]] = {
+    "a buffer": BufWriter,
+    "a handle of it": lambda stream: BufWriter(stream).by_ref(),
+    "a buffer over a handle": lambda stream: BufWriter(stream.by_ref()),
+    "a layer over the handle of one": lambda stream: MeteredWriter(BufWriter(stream).by_ref()),
+}
+
+each_closed = pytest.mark.parametrize("layer", CLOSED_BY_HANDLER.values(), ids=CLOSED_BY_HANDLER)
+
+
+@both
+@each_closed
+async def test_a_close_of_the_handler_s_that_the_grace_ends_counts_as_timed_out(
+    layer: Callable[[AsyncReadWrite], Any], *, tls: bool, autojump_clock: MockClock
+) -> None:
+    """Also if it is that of a handle, which leaves the stream open."""
+    server = Server(tls=tls, grace=3, timeout=1000, linger=1000)
+    reports: list[CloseReport] = []
+
+    async def handler(stream: AsyncReadWrite) -> None:
+        await stream.receive_some()
+        clog(stream)
+        writer = layer(stream)
+        await writer.write_all(b"never sent")
+        reports.append(await close_gracefully(writer, timeout=1000))
+
+    async with trio.open_nursery() as nursery:
+        await server.run(handler, nursery)
+        client = await server.connect()
+        await client.send_all(b"x")
+        await wait_all_tasks_blocked()
+        server.drain.start()
+    assert server.report.outcomes == {TIMED_OUT: 1}
+    assert server.report.cancelled == 1
+    assert [report.outcome for report in reports] == [TIMED_OUT]
+    with pytest.raises(trio.BrokenResourceError):
+        await read_all(client)
+    await trio.aclose_forcefully(client)
+
+
+@both
+@each_closed
+@pytest.mark.parametrize("goes_on", [False, True])
+async def test_a_handler_that_closes_a_handle_in_time_is_not_cut_short_unless_it_goes_on(
+    layer: Callable[[AsyncReadWrite], Any],
+    *,
+    goes_on: bool,
+    tls: bool,
+    autojump_clock: MockClock,
+) -> None:
+    server = Server(tls=tls, grace=3, timeout=1000, linger=1000)
+    received: list[int | str] = []
+
+    async def handler(stream: AsyncReadWrite) -> None:
+        await stream.receive_some()
+        clog(stream)
+        writer = layer(stream)
+        await writer.write_all(b"sent in time")
+        await close_gracefully(writer, timeout=1000)
+        if goes_on and not stream.closed:
+            await stream.send_all(b"more")
+
+    async def read_late(client: AsyncReadWrite) -> None:
+        await trio.sleep(3.2)
+        try:
+            received.append(len(await read_all(client)))
+            await client.aclose()
+        except trio.BrokenResourceError:
+            received.append("cut")
+            await trio.aclose_forcefully(client)
+
+    async with trio.open_nursery() as nursery:
+        await server.run(handler, nursery)
+        client = await server.connect()
+        await client.send_all(b"x")
+        await wait_all_tasks_blocked()
+        server.drain.start()
+        nursery.start_soon(read_late, client)
+    is_cut = goes_on and layer is not CLOSED_BY_HANDLER["a buffer"]
+    assert server.report.outcomes == {TRUNCATED if is_cut else CLEAN: 1}
+    assert (received == ["cut"]) is is_cut

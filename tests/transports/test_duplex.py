@@ -62,7 +62,7 @@ async def is_blocked(afn: Callable[..., Any], *args: object) -> bool:
 
 
 def makers(
-    make: Callable[[int], tuple[W, R]], capacity: int
+    make: Callable[[int], tuple[W, R]], capacity: int, *, both_ways: bool = True
 ) -> tuple[Callable[[], Awaitable[tuple[W, R]]], Callable[[], Awaitable[tuple[W, R]]]]:
     """What the checkers take: makers of pairs, and of pairs that are full."""
 
@@ -71,7 +71,7 @@ def makers(
 
     async def make_clogged() -> tuple[W, R]:
         pair = make(capacity)
-        for end in pair:
+        for end in pair if both_ways else pair[:1]:
             if isinstance(end, AsyncWrite):
                 clog(end)
         return pair
@@ -98,7 +98,8 @@ async def test_each_direction_passes_trios_checks(
 async def test_each_direction_keeps_the_contract(
     make: Any, capacity: int, autojump_clock: MockClock
 ) -> None:
-    await check_async_write(*makers(make, capacity))
+    # One that is closed with input unread is reset, and its reader does not see a clean end.
+    await check_async_write(*makers(make, capacity, both_ways=False))
 
 
 # ---- The bound -----------------------------------------------------------------------------

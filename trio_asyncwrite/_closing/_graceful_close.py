@@ -336,10 +336,18 @@ class GracefulClose:
         """What to read to its end: whichever layer is closed, the same.
 
         A layer that decodes may need its input to be able to send, as TLS does for its handshake;
-        and what the layers below it receive is not the peer's end.
+        and what the layers below it receive is not the peer's end. But above a layer over two
+        streams, it would be that of the other stream.
         """
         for layer in self.close.order():
-            if layer.encodes and not contains(writers_above(layer), self.writer):
+            if (
+                layer.encodes
+                and not contains(writers_above(layer), self.writer)
+                and (
+                    _reads_through(layer, self.writer)
+                    or not contains(writers_above(self.writer), layer)
+                )
+            ):
                 source = layer.drain_source()
                 if source is not None:
                     return source
@@ -389,7 +397,10 @@ class GracefulClose:
     async def _linger(self) -> None:
         close = self.close
         self.sent = close.sent
-        if self.state is not State.BROKEN and close.state() is State.TRUNCATED:
+        if close.guests and self.state is State.WHOLE and self._was_late_above():
+            # Time was up for a close of layers above: of a handle, for example.
+            self._is_late = True
+        elif self.state is not State.BROKEN and close.state() is State.TRUNCATED:
             # By a close of layers above that has come to its end meanwhile.
             self.state = State.TRUNCATED
         # When time is up, what is cut short fails: that is no news.
@@ -399,6 +410,8 @@ class GracefulClose:
             await self._end_ssl_stream(self.tls)
         if self.state in (State.TRUNCATED, State.BROKEN):
             await self._deliver()
+            if self.state is State.TRUNCATED and close.is_completed():
+                self.state, self.sent = close.state(), True
         elif self._is_worth_lingering():
             self._lingers_from = self.discard.discarded
             self.discard.limit = self._lingers_from + self._bounds.linger_bytes
@@ -561,6 +574,20 @@ class GracefulClose:
 
     # ---- The report ------------------------------------------------------------------------
 
+    def _guests_below(self) -> list[Close]:
+        """The other closes of layers that our bytes pass, which go on beside this one."""
+        below = writing_chain(self.writer)
+        return [
+            guest
+            for guest in self.close.guests
+            if any(contains(below, one) for one in guest.layers)
+        ]
+
+    def _was_late_above(self) -> bool:
+        """Whether time was up for another close, of layers above."""
+        below = self._guests_below()
+        return any(guest.was_late for guest in self.close.guests if guest not in below)
+
     def _make_report(self) -> CloseReport:
         close, discard = self.close, self.discard
         is_aborted = close.hardness is Hardness.ABORTED
@@ -570,10 +597,7 @@ class GracefulClose:
         if discard.error is not None and is_truncation(discard.error):
             # The TLS session has no proper end, but the transport below has.
             discard.peer_closed = True
-        below = writing_chain(self.writer) if close.guests else []
-        parts = [
-            guest for guest in close.guests if any(contains(below, one) for one in guest.layers)
-        ]
+        parts = self._guests_below() if close.guests else []
         # Of a truncated end, the outcome tells.
         if self.state is not State.TRUNCATED and not all(part.sent for part in parts):
             self._note(
@@ -642,6 +666,14 @@ def has_nothing_to_deliver(writer: AsyncWrite) -> bool:
         all(held_by(one) == 0 for one in (*writers_above(writer), *writing_chain(writer)))
         and _answer(writer, "unacknowledged_bytes") == 0
     )
+
+
+def _reads_through(upper: Layer, lower: Layer) -> bool:
+    """Whether the input of ``upper`` comes from ``lower``."""
+    one: Layer | None = upper
+    while one is not None and one is not lower:
+        one = one.lifecycle.inner
+    return one is not None
 
 
 def _tighten(closes: list[Close], limits: Limits) -> None:

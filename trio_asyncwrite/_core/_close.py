@@ -41,7 +41,17 @@ import trio
 from ._budget import SPENT
 from ._epilogue import Epilogue
 from ._errors import ClosedRefusal, CutShort, NotReady
-from ._lifecycle import CLOSED, ENDED, ENDING, OPEN, Closer, Torn, lift, running_closes
+from ._lifecycle import (
+    CLOSED,
+    ENDED,
+    ENDING,
+    OPEN,
+    Closer,
+    Interrupt,
+    Torn,
+    lift,
+    running_closes,
+)
 from ._stack import (
     above,
     attach,
@@ -74,7 +84,7 @@ from ._stack import (
 from ._waits import BUSY_PAUSE, persist
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator, Sequence
 
     from ._layer import Layer
 
@@ -240,6 +250,9 @@ class Close(Closer):
     sent: bool = False
     #: Whether the stack ended, or will end, so that its peer should see the truncation.
     is_truncated: bool = False
+    #: Whether something of a side could not be written for our stream alone. A close of the whole
+    #: side may do so, as long as we have not released.
+    _cuts_sides: bool = False
     #: What a warning says of a message, or an epilogue, that was cut short.
     cut_short_text: str = ""
     #: The first failure that nobody was told of before; and what a wait has raised.
@@ -442,12 +455,20 @@ class Close(Closer):
         if self._scope is not None:
             self._scope.deadline = self.deadline
 
-    def ends_truncated(self) -> bool:
-        return self.is_truncated or self.state() is State.TRUNCATED
+    def ends_truncated(self, apart_from: Sequence[Layer] = ()) -> bool:
+        return self.is_truncated or self.state(apart_from) is State.TRUNCATED
 
-    def state(self) -> State:
-        """What the stack is like."""
-        is_truncated = self.marked_truncated or self._writes_to_truncated()
+    def state(self, apart_from: Sequence[Layer] = ()) -> State:
+        """What the stack is like.
+
+        Args:
+            apart_from: sides that will still get what they lack.
+        """
+        is_truncated = (
+            self.marked_truncated
+            or (self._cuts_sides and self._is_lacking(apart_from))
+            or self._writes_to_truncated()
+        )
         is_abandoned = False
         for layer in self.layers:
             one = layer.lifecycle
@@ -477,9 +498,22 @@ class Close(Closer):
                 if (not one.overrides_poll_flush_side or lacks_epilogue(one))
                 and any(contains(guest.layers, lower) for lower in written_below(one))
             ]
-            if writers and guest.ends_truncated():
+            if writers and guest.ends_truncated(self.layers):
                 return True
         return False
+
+    def _is_lacking(self, apart_from: Sequence[Layer] = ()) -> bool:
+        """Whether something of a side, which nobody writes for our stream alone, is missing."""
+        return any(
+            not contains(apart_from, one) and (lacks_epilogue(one) or self.held_by(one) != 0)
+            for one in self.sides
+        )
+
+    def is_completed(self) -> bool:
+        """Whether all was sent; perhaps by a close of the sides, which has ended our layers too."""
+        if self._cuts_sides and not self._is_lacking():
+            self.sent = all(one.lifecycle.phase is ENDED for one in self.layers if one.is_writer)
+        return self.sent
 
     # ---- Running it ------------------------------------------------------------------------
 
@@ -502,12 +536,13 @@ class Close(Closer):
         self.told_sides = [
             one for one in self.sides if one.lifecycle.failure is not None and one.lifecycle.told
         ]
-        if self.was_broken:
-            self._take_untold(caller)
+        interrupt = self._take_untold(caller) if self.was_broken else None
         token = running_closes.set((*running_closes.get(), self))
         handed_over = False
         try:
             try:
+                if interrupt is not None:
+                    interrupt.raise_once()  # as a poll of ours would
                 await self._send()
             except trio.Cancelled:
                 if self._is_bounded or self.successor is not None:
@@ -550,18 +585,26 @@ class Close(Closer):
                 else:
                     self.finish()
 
-    def _take_untold(self, caller: Layer | None) -> None:
+    def _take_untold(self, caller: Layer | None) -> Interrupt | None:
         """A failure that its user was not told of is this close's to raise.
 
         Others may know it: a reader has met a reset, while we held bytes.
+
+        Returns:
+            What is to be raised at once: a Ctrl-C that no call has raised yet.
         """
+        due: Interrupt | None = None
         for layer in self.layers:
             lifecycle = layer.lifecycle
+            interrupt = lifecycle.interrupt
+            if interrupt is not None and interrupt.is_due():
+                due, self.was_broken = interrupt, False
             is_news = layer is caller and not lifecycle.told and held_by(layer) != 0
             if lifecycle.failure is not None and (lifecycle.untold or is_news):
                 self.was_broken = False
                 self.error = trio.BrokenResourceError(f"{layer!r}: {lifecycle.failure}")
                 self.error.__cause__ = lifecycle.failure
+        return due
 
     def tell(self) -> None:
         """Wake those who wait in :meth:`next_news`."""
@@ -599,7 +642,7 @@ class Close(Closer):
         """
         try:
             if linger is not None or self._is_bounded or self.guests:
-                self.note_truncation()
+                self.note_truncation(is_final=False)
             if linger is not None:
                 await linger()
             if self._is_bounded or self.guests:
@@ -641,8 +684,10 @@ class Close(Closer):
     async def _send(self) -> None:
         await trio.lowlevel.checkpoint()
         while self.hardness < Hardness.ABORTED and not self.sent and self.successor is None:
-            while self.hardness is Hardness.CLEAN and (guest := self._guest_at_work()) is not None:
-                await self._wait(guest.next_news)
+            while self.hardness is Hardness.CLEAN and (
+                other := self._guest_at_work() or (self._cuts_sides and self._side_at_work())
+            ):
+                await self._wait(other.next_news)
             if self.successor is not None:
                 return
             state = self.state()
@@ -678,6 +723,14 @@ class Close(Closer):
                 return guest
         return None
 
+    def _side_at_work(self) -> Close | None:
+        """A close of a whole side that has not sent all yet; None if there is no more."""
+        for side in self.sides:
+            close = side.lifecycle.close
+            if isinstance(close, Close) and not close.has_sent:
+                return close
+        return None
+
     def _is_over(self, other: Close) -> bool:
         """Whether a layer of ours, such as a pair, stands over one that ``other`` closes."""
         return any(contains(other.layers, lower) for one in self.layers for lower in below(one))
@@ -708,10 +761,10 @@ class Close(Closer):
     def _poll_end(self) -> None:
         """Shut down every layer in its turn, or raise."""
         self._poll_sides()
-        if any(lacks_epilogue(one) or self.held_by(one) != 0 for one in self.sides):
+        if self.sides and self._is_lacking():
             # Nobody writes it for one side, so the end of that side must not look proper.
             self._poll_flush()
-            self.marked_truncated = True
+            self._cuts_sides = True
             return
         for layer in self.order():
             lifecycle = layer.lifecycle
@@ -866,25 +919,31 @@ class Close(Closer):
 
     # ---- Releasing -------------------------------------------------------------------------
 
-    def note_truncation(self) -> None:
+    def note_truncation(self, *, is_final: bool = True) -> None:
         """Decide how the stack ends: by what is lost, and by what was begun.
 
         A layer that stays open below is told at once, lest another close ends it as a whole one.
+
+        Args:
+            is_final: whether we release now. Until then a close of the sides may complete them.
         """
+        sides = self.sides if is_final else []
         self._counted = self._counted_layers()
         if self.sent and self.is_line and not self.marked_truncated:
             # Every layer has ended properly: at most a user's layer still holds something.
             self.is_truncated = any(held_by(layer) != 0 for layer in self._counted)
             if self.is_truncated:
-                self._tear_below()
+                self._tear_below([])
             return
-        state = self.state()
-        lacking = [one for one in (*self.layers, *self.sides) if lacks_epilogue(one)]
+        state = self.state(() if is_final else self.sides)
+        if self._cuts_sides:
+            self.is_completed()
+        lacking = [one for one in (*self.layers, *sides) if lacks_epilogue(one)]
         self._lacks_epilogue = bool(lacking)
-        self._lacking_sides = [one for one in lacking if contains(self.sides, one)]
+        self._lacking_sides = [one for one in lacking if contains(sides, one)]
         if lacking and not self.cut_short_text:
             self.cut_short_text = f"the epilogue of {lacking[0]!r} is missing"
-        for layer in (*self.layers, *self.sides):
+        for layer in (*self.layers, *sides):
             # What a guest has cut off, its own task or report tells.
             told = ("", _ABORTED_TEXT, _CUT_OFF_TEXT if self.guests else "")
             if layer.lifecycle.torn_text not in told:
@@ -897,10 +956,10 @@ class Close(Closer):
             or (state is State.BROKEN and not self.sent)
             # The end is plain if none was begun, and that of TLS carries no data.
             or any(map(_is_half_written, lacking))
-            or any(self.held_by(layer) != 0 for layer in (*self._counted, *self.sides))
+            or any(self.held_by(layer) != 0 for layer in (*self._counted, *sides))
         )
         if self.is_truncated:
-            self._tear_below()
+            self._tear_below(self._spoiled_sides() if is_final else [])
 
     def _counted_layers(self) -> list[Layer]:
         if self.is_line and not any(layer.encodes for layer in self.layers):
@@ -968,7 +1027,7 @@ class Close(Closer):
             lifecycle.close = None
             if lifecycle.failure is not None or lifecycle.read_failure is not None:
                 # Their tracebacks refer to the layers.
-                lifecycle.failure = lifecycle.read_failure = None
+                lifecycle.failure = lifecycle.read_failure = lifecycle.interrupt = None
             lifecycle.unfinished = None
             lifecycle.holders = ()
         try:
@@ -996,7 +1055,7 @@ class Close(Closer):
                     lifecycle.marked_truncated = True
                     lifecycle.torn_text = lifecycle.torn_text or _CUT_OFF_TEXT
                 lifecycle.update()
-            self._tear_below()
+            self._tear_below(spoiled)
             for layer in self.layers:
                 for lower in below(layer):
                     if not lower.lifecycle.released:
@@ -1015,12 +1074,12 @@ class Close(Closer):
             layer.lifecycle.phase is not ENDED and owes_epilogue(layer) for layer in self.layers
         )
 
-    def _tear_below(self) -> None:
-        """Tear the layers that stay open below ours, if something is missing."""
+    def _tear_below(self, spoiled: list[Layer]) -> None:
+        """Tear the layers that stay open below ours, and below the spoiled sides, if need be."""
         is_aborted = self.hardness is Hardness.ABORTED
         if not (self.is_truncated or self._lacks_epilogue or is_aborted):
             return
-        for layer in (*self.layers, *self._spoiled_sides()):
+        for layer in (*self.layers, *spoiled):
             # The original of a handle is not harmed by an abort that has lost nothing.
             is_harmed = (
                 self.is_truncated or self._lacks_epilogue or layer.lifecycle.original is None

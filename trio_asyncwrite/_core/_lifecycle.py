@@ -42,7 +42,7 @@ from ._buf import Buf
 from ._errors import BrokenRefusal, BusyRefusal, ClosedRefusal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator, Sequence
 
     from ._file_part import FilePart
     from ._layer import Layer
@@ -89,6 +89,8 @@ class Closer(abc.ABC):
 
     #: Whether the stack has no branches: then ``layers`` is in order, and nobody is postponed.
     is_line: bool
+    #: What it closes.
+    layers: list[Layer]
     #: Whether it now makes its one wait of limited length, and has waited when that is cancelled.
     waits_briefly: bool
 
@@ -97,8 +99,12 @@ class Closer(abc.ABC):
         """Whether ``other`` is a close that may write through the layers of this one."""
 
     @abc.abstractmethod
-    def ends_truncated(self) -> bool:
-        """Whether its layers end, or will end, so that their peer should see a truncation."""
+    def ends_truncated(self, apart_from: Sequence[Layer] = ()) -> bool:
+        """Whether its layers end, or will end, so that their peer should see a truncation.
+
+        Args:
+            apart_from: layers above that will still get what they lack.
+        """
 
     @abc.abstractmethod
     def postpones(self, layer: Layer) -> bool:
@@ -171,6 +177,35 @@ def _place(buf: Buf | FilePart) -> int:
     return buf.remaining if isinstance(buf, Buf) else buf.offset
 
 
+class Interrupt:
+    """Ctrl-C, or what else is no Exception, which a poll met after it had accepted bytes.
+
+    Such a poll returns its count, so the next call raises it. All layers that it has broken share
+    this object, for it is raised once.
+
+    Args:
+        exc: what was raised.
+    """
+
+    __slots__ = ("_exc",)
+
+    def __init__(self, exc: BaseException) -> None:
+        self._exc: BaseException | None = exc
+
+    def is_due(self) -> bool:
+        """Whether no call has raised it yet."""
+        return self._exc is not None
+
+    def raise_once(self) -> None:
+        """Raise it, if no call has done so."""
+        exc, self._exc = self._exc, None
+        if exc is not None:
+            try:
+                raise exc
+            finally:
+                del exc  # its traceback refers to this frame
+
+
 class Wait:
     """A task that waits inside a layer."""
 
@@ -236,6 +271,8 @@ class Lifecycle:
     untold: bool = False
     #: Whether a call of this layer has raised the failure.
     told: bool = False
+    #: The failure, if it is one that a caller has to get as it is.
+    interrupt: Interrupt | None = None
     torn: Torn | None = None
     #: What a torn layer says: how much of which message it accepted.
     torn_text: str = ""
@@ -382,6 +419,8 @@ class Lifecycle:
         refusal = self.refusal
         if refusal is Refusal.BROKEN:
             self._is_told()
+            if self.interrupt is not None:
+                self.interrupt.raise_once()
             raise BrokenRefusal(f"{layer!r} has failed before: {self.failure!r}") from self.failure
         if refusal is Refusal.TORN:
             raise BrokenRefusal(

@@ -21,7 +21,18 @@ import trio
 from ._checks import wrong_answer
 from ._epilogue import Epilogue
 from ._errors import BrokenRefusal, BusyRefusal, NotReady, Refusal, WriteZeroError
-from ._lifecycle import ENDED, ENDING, OPEN, Call, Closer, Lifecycle, Torn, Unfinished, lift
+from ._lifecycle import (
+    ENDED,
+    ENDING,
+    OPEN,
+    Call,
+    Closer,
+    Interrupt,
+    Lifecycle,
+    Torn,
+    Unfinished,
+    lift,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -234,6 +245,7 @@ def _inherit(layer: Layer, inner: Layer) -> None:
     """``inner`` refuses, and so does ``layer``."""
     ours, theirs = layer.lifecycle, inner.lifecycle
     ours.failure = ours.failure or theirs.failure
+    ours.interrupt = ours.interrupt or theirs.interrupt
     if theirs.torn is not None and ours.torn is None:
         ours.torn, ours.torn_text = Torn.ABOVE, theirs.torn_text
     ours.shut = ours.shut or theirs.shut or theirs.phase is not OPEN
@@ -478,7 +490,8 @@ def fail(layer: Layer, exc: BaseException) -> None:
     """
     lifecycle = layer.lifecycle
     if isinstance(exc, NotReady) or is_refusal(exc):
-        lifecycle.told = lifecycle.told or isinstance(exc, trio.BrokenResourceError)
+        if isinstance(exc, trio.BrokenResourceError):
+            lifecycle.told, lifecycle.untold = True, False
         return
     lifecycle.told = True
     ours = isinstance(exc, trio.BrokenResourceError) and exc.__cause__ is not None
@@ -490,6 +503,27 @@ def fail(layer: Layer, exc: BaseException) -> None:
     keep_witness(layer)
     if isinstance(exc, OSError):
         raise trio.BrokenResourceError(f"{layer!r}: {exc}") from exc
+
+
+def keep_for_next_call(layer: Layer, exc: BaseException) -> bool:
+    """For a poll of ``layer`` that has met ``exc`` after it had accepted bytes: Ctrl-C, perhaps.
+
+    The poll returns its count. ``layer`` is broken, and the next call of a layer that is broken by
+    it raises it; a close as well, which polls no broken layer.
+
+    Returns:
+        Whether it is kept. An Exception is not: that a layer has failed says enough of it.
+    """
+    if isinstance(exc, Exception):
+        return False
+    if layer.lifecycle.failure is None:
+        fail(layer, exc)
+    interrupt = Interrupt(exc)
+    for one in writing_chain(layer):
+        for each in (one, *writers_above(one)):
+            if each.lifecycle.failure is exc:
+                each.lifecycle.interrupt = interrupt
+    return True
 
 
 def fail_because(layer: Layer, reason: BaseException) -> None:
@@ -714,7 +748,8 @@ def check_shutdown(layer: Layer, close: object = None) -> None:
         lifecycle = one.lifecycle
         if (one is not layer or close is not None) and lifecycle.inside and lifecycle.calls:
             raise BusyRefusal(f"another task is writing a message to {one!r}")
-        if (lifecycle.original or lifecycle).unfinished is not None and one.lifecycle.torn is None:
+        # Not that of the original of a handle: it stays open, to be gone on with.
+        if lifecycle.unfinished is not None and lifecycle.torn is None:
             lifecycle.refuse_unfinished(one)
         for upper in writers_above(one):
             is_ended_by_it = close is not None and upper.lifecycle.close is close
@@ -770,13 +805,15 @@ def check_may_encode(layer: Layer, purpose: str) -> None:
 
     Raises:
         ValueError: if a layer above one of them, which is not on the way, holds bytes.
-        trio.BusyResourceError: if a message is under way in one that is not on the way.
+        trio.BusyResourceError: if a message is under way there, or on the way.
         trio.BrokenResourceError: if a Buf or FilePart is unfinished there, or on the way.
     """
     chain = [layer]
     for one in chain:
         if (one.lifecycle.original or one.lifecycle).unfinished is not None:
             one.lifecycle.refuse_unfinished(one)
+        if one.lifecycle.inside and one.lifecycle.calls:
+            raise BusyRefusal(f"another task is writing a message to {one!r}")
         for upper in writers_above(one):
             if not contains(chain, upper):
                 _check_whole(upper, one, purpose)
@@ -824,7 +861,7 @@ def _may_end(close: Closer, layer: Layer) -> bool:
     if not any(upper.lifecycle.close is close for upper in above(layer)):
         return True  # who began has looked: the shell, or this for a layer above
     own = layer.lifecycle.close
-    if own is not None and own.ends_truncated():
+    if own is not None and own.ends_truncated(close.layers):
         return False
     try:
         if layer.lifecycle.torn is not None:

@@ -50,6 +50,7 @@ from trio_asyncwrite._core._async_write import AsyncWrite
 from trio_asyncwrite._core._checks import consists_of
 from trio_asyncwrite._core._close import Close, Hardness
 from trio_asyncwrite._core._lifecycle import ENDED
+from trio_asyncwrite._core._stack import writers_above
 
 from . import _backlog
 from ._callbacks import call_handler, call_on_error, split_exception
@@ -137,11 +138,19 @@ class _Connection(Generic[S]):
         writer = self.writer()
         return writer is None or writer.lifecycle.released or writer.lifecycle.close is not None
 
+    def is_ending(self) -> bool:
+        """Whether somebody has closed the stream, or is closing it, or a handle above it."""
+        writer = self.writer()
+        return self.is_closed() or (
+            writer is not None
+            and any(one.lifecycle.close is not None for one in writers_above(writer))
+        )
+
     def mark_truncated(self) -> None:
         """Whatever ends the stream now must show that a message was cut short."""
         writer = self.writer()
-        if writer is not None:
-            writer.lifecycle.marked_truncated = writer.lifecycle.phase is not ENDED
+        if writer is not None and writer.lifecycle.phase is not ENDED:
+            writer.lifecycle.marked_truncated = True
 
 
 @final
@@ -253,6 +262,9 @@ class Server(Generic[S]):
             return  # noqa: ASYNC104
         if connection.is_handled:
             connection.is_handled = False
+            if connection.scope.cancelled_caught and not connection.is_closed():
+                # It has closed a handle only, and might have gone on.
+                connection.mark_truncated()
             if connection.handshake is not None and not connection.is_running:
                 self._failed_handshakes += 1
                 await self._end_at_once(connection)
@@ -388,7 +400,7 @@ class Server(Generic[S]):
         for connection in list(self._open_connections.values()):
             if connection.is_handled:
                 self._cancelled += connection.is_running
-                if not connection.is_closed():
+                if not connection.is_ending():
                     connection.mark_truncated()
                 connection.scope.cancel()
             else:
@@ -406,9 +418,10 @@ class Server(Generic[S]):
     @trio.lowlevel.enable_ki_protection
     async def _take(self, stream: AsyncWrite) -> None:
         """Close a stream that its handler is still using, or closing."""
-        running = stream.lifecycle.close
-        if isinstance(running, Close):
-            running.harden(Hardness.CUT_OFF, late=True)
+        for one in (stream, *writers_above(stream)):
+            running = one.lifecycle.close
+            if isinstance(running, Close):
+                running.harden(Hardness.CUT_OFF, late=True)
         self._note(await end_stream(stream, self._drain.limits.at_most(_TIME_TO_DELIVER)))
 
     @trio.lowlevel.enable_ki_protection

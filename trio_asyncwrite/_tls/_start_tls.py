@@ -47,8 +47,8 @@ async def start_tls(
         TypeError: as :class:`TlsStream`. Nothing happened.
         ValueError: if ``stream`` or a layer above it still holds unsent plain text: flush it
             first. Or as :class:`TlsStream`. Nothing happened.
-        trio.BusyResourceError: if another task writes a message to a layer above ``stream``.
-            Nothing happened.
+        trio.BusyResourceError: if another task writes a message to ``stream``, or to a layer above
+            or below it. Nothing happened.
         trio.BrokenResourceError: if a :class:`Buf` is unfinished: finish it first, nothing
             happened. Or if the handshake fails: the connection is closed.
 

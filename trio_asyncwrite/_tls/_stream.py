@@ -60,6 +60,7 @@ from trio_asyncwrite._core._stack import (
     forgive,
     held_by,
     hold,
+    keep_for_next_call,
     let_go,
     poll_step,
     shut_down,
@@ -131,7 +132,11 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
     Raises:
         TypeError: if ``transport_stream`` is not a :class:`trio.abc.Stream`, or
             ``server_hostname`` neither a string nor bytes.
-        ValueError: if ``server_hostname`` is missing, or no certificate can be valid for it.
+        ValueError: if ``server_hostname`` is missing, or no certificate can be valid for it; or if
+            a layer above ``transport_stream`` holds bytes. Flush it first.
+        trio.BusyResourceError: if another task writes a message to ``transport_stream``, or to a
+            layer above or below it.
+        trio.BrokenResourceError: if a :class:`Buf` is unfinished there. Finish it first.
 
     Source: ``tokio_rustls::TlsStream``; :class:`trio.SSLStream`; RFC 8446.
     """
@@ -254,7 +259,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
                 if not count:
                     self._break(exc)
                     raise
-                self.lifecycle.untold = True
+                self.lifecycle.untold = not keep_for_next_call(self.inner, exc)
             # Otherwise the transport has refused it for now: it is queued, too.
         if engine.out:
             ciphertext.queued = count

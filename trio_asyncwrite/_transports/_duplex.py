@@ -8,6 +8,8 @@ parked and looks again when woken.
 from __future__ import annotations
 
 import enum
+import errno
+import os
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -19,7 +21,7 @@ from trio_asyncwrite._core._budget import TRANSPORT_RATE
 from trio_asyncwrite._core._checks import byte_view, positive_int
 from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._stack import begin_shutdown
+from trio_asyncwrite._core._stack import begin_shutdown, fail
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +43,8 @@ class _Pipe:
         self._bytes = bytearray()
         self._end = _End.OPEN
         self._reader_closed = False
+        #: Whether the reader was closed with bytes in the pipe.
+        self.was_discarded = False
         self._writers = trio.lowlevel.ParkingLot()
         self._readers = trio.lowlevel.ParkingLot()
 
@@ -111,6 +115,7 @@ class _Pipe:
     def close_reader(self) -> None:
         """Read nothing more; what nobody has read is gone."""
         self._reader_closed = True
+        self.was_discarded = self.was_discarded or bool(self._bytes)
         self._bytes.clear()
         self._readers.unpark_all()
         self._writers.unpark_all()
@@ -225,12 +230,32 @@ class DuplexStream(_PipeWriter, _PipeReader, AsyncReadWrite):
     """One of the two connected streams that :func:`duplex` makes.
 
     At the end, if the peer had to leave bytes behind because its close was cancelled or failed,
-    reading raises :exc:`trio.BrokenResourceError`.
+    reading raises :exc:`trio.BrokenResourceError`. So it does if the peer was closed before it had
+    read all that was sent to it: as over a socket, the connection was reset.
     """
 
     def __init__(self, outgoing: _Pipe, incoming: _Pipe) -> None:
         self._outgoing = outgoing
         self._incoming = incoming
+
+    def poll_read(self, size: int, /) -> bytes:
+        """Take what is in the pipe. See :meth:`AsyncRead.poll_read`."""
+        data = super().poll_read(size)
+        if not data and self._outgoing.was_discarded:
+            # It ends both directions, as a kernel's reset does.
+            fail(self, ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
+        return data
+
+    @answer
+    def peer_ended(self) -> bool | None:
+        """Whether the peer has ended its direction properly, and all was read, by it as well."""
+        return self._incoming.has_ended() and not self._outgoing.was_discarded
+
+    @answer
+    def was_reset(self) -> bool:
+        """Whether the peer was closed with unread bytes, and no read will tell, or one has told."""
+        is_read = self.lifecycle.at_end or self.lifecycle.read_failure is not None
+        return is_read and self._outgoing.was_discarded
 
     async def release(self, *, clean: bool) -> None:
         """Close both directions. See :meth:`AsyncWrite.release`.
@@ -274,7 +299,8 @@ def duplex(capacity: int) -> tuple[DuplexStream, DuplexStream]:
     """Make two connected streams in memory, each direction holding at most ``capacity`` bytes.
 
     What one sends, the other receives, as by :func:`simplex` in each direction. They are the
-    test double for a network connection: half-closeable, and full when they are full.
+    test double for a network connection: half-closeable, full when they are full, and reset when
+    one is closed before it has read everything.
 
     Args:
         capacity: how many bytes may be under way in each direction, exactly; at least 1.

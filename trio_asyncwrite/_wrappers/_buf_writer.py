@@ -17,7 +17,6 @@ from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._file_part import check_part
 from trio_asyncwrite._core._stack import (
     begin_shutdown,
-    fail,
     hold,
     let_go,
     poll_below,
@@ -265,15 +264,13 @@ class BufWriter(AsyncWrite, Generic[W]):
         assert store is not None
         end = self._capacity - self.spare_capacity
         waiting = end - self._start
-        try:
-            with store.getbuffer() as whole, whole[self._start : end] as head:
-                count = offer(self.inner, [head, *views])
-                self._start += min(count, waiting)
-        except BufferError as exc:
-            fail(self, exc)  # the writer below keeps a view; what it accepted is forgotten
-            if not self.held_bytes:
-                let_go(self)
-            raise
+        # It copies nothing. A view by getbuffer() locks the store: were one left, in the frames of
+        # an exception, neither a write nor the store's finaliser would succeed.
+        head: bytes | memoryview = store.getvalue()
+        if len(head) != waiting:
+            head = memoryview(head)[self._start : end]
+        count = offer(self.inner, [head, *views])
+        self._start += min(count, waiting)
         if self._start == end:
             self._start = 0
             store.seek(0)

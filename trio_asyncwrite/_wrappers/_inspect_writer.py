@@ -14,7 +14,7 @@ from trio_asyncwrite._core._budget import rate_of
 from trio_asyncwrite._core._checks import byte_view, checked_buffers
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._core._shell import poll_data
-from trio_asyncwrite._core._stack import fail, is_refusal, poll_below, poll_step
+from trio_asyncwrite._core._stack import fail, is_refusal, keep_for_next_call, poll_below, poll_step
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
 from ._parts import front, poll_parts, release
@@ -97,7 +97,7 @@ class InspectWriter(Wrapper[W]):
             raise TypeError("function must be a plain function, got an async one")
         self._function = function
         #: What the function has raised; the next operation raises it.
-        self._failure: BaseException | None = None
+        self._failure: Exception | None = None
         self.inner = wrap_stream(inner)  # type: ignore[assignment]
 
     @property
@@ -171,7 +171,10 @@ class InspectWriter(Wrapper[W]):
                 self._function(view)
         # Also a BufferError, if the function has kept something of the view.
         except BaseException as exc:  # noqa: BLE001, ASYNC103 - the next operation raises it
-            self._failure = exc
+            if isinstance(exc, Exception):
+                self._failure = exc
+            else:
+                keep_for_next_call(self, exc)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

@@ -56,7 +56,7 @@ def poll_parts(writer: AsyncWrite, views: Sequence[memoryview]) -> int:
     return accepted(writer.poll_write_vectored(views), sum(map(len, views)), writer)
 
 
-def offer(writer: AsyncWrite, views: Sequence[memoryview]) -> int:
+def offer(writer: AsyncWrite, views: Sequence[bytes | memoryview]) -> int:
     """Write the front of ``views``, some of which are the caller's own store.
 
     Raises:

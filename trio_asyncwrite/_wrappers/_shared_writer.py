@@ -20,7 +20,6 @@ of all (:meth:`SharedWriter._wait_below`), since most transports bear only one.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import sys
 from typing import TYPE_CHECKING, TypeVar, cast, final, overload
@@ -49,6 +48,7 @@ from trio_asyncwrite._core._shell import (
 from trio_asyncwrite._core._stack import (
     begin_shutdown,
     hold,
+    keep_for_next_call,
     let_go,
     poll_below,
     poll_step,
@@ -331,9 +331,18 @@ class SharedWriter(Wrapper[W]):
     def _keep(self, rest: bytes) -> None:
         """Keep what the writer below has not taken of a message."""
         self._hold_rest(Buf(rest))
-        # The message is accepted, whatever comes now; a failure has broken this writer, too.
-        with contextlib.suppress(Exception):
+        self._push_eagerly()
+
+    def _push_eagerly(self) -> None:
+        """Send some of the rest of a message, which is accepted, whatever comes now.
+
+        A failure has broken this writer, too.
+        """
+        try:
             self.push_rest()
+        except BaseException as exc:  # noqa: BLE001, ASYNC103 - the next call raises it
+            if not keep_for_next_call(self, exc):
+                self.lifecycle.untold = self.lifecycle.failure is not None
 
     def _hold_rest(self, rest: Buf | FilePart) -> None:
         self._rest = rest
@@ -358,8 +367,7 @@ class SharedWriter(Wrapper[W]):
         finally:
             if self._rest is not message:
                 message.release()
-        with contextlib.suppress(Exception):
-            self.push_rest()
+        self._push_eagerly()
         return size
 
     def push_rest(self) -> None:
@@ -372,6 +380,9 @@ class SharedWriter(Wrapper[W]):
         rest = self._rest
         if rest is None:
             return
+        if self.lifecycle.refusal is not None:
+            # It may have failed since the message was accepted.
+            self.lifecycle.check_flush(self)
         for _ in range(POLLS_PER_TURN):
             if isinstance(rest, Buf):
                 self._poll_below(poll_buf, rest)

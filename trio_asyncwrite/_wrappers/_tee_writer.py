@@ -43,6 +43,7 @@ from trio_asyncwrite._core._stack import (
     fail,
     hold,
     is_refusal,
+    keep_for_next_call,
     let_go,
     poll_below,
     poll_step,
@@ -141,7 +142,7 @@ class TeeWriter(Wrapper[W]):
         #: What ``copy`` has not taken yet.
         self._kept: Buf | None = None
         #: What came out of ``copy`` after ``inner`` had accepted, until a poll has raised it.
-        self._failure: BaseException | None = None
+        self._failure: Exception | None = None
         self._copy_failure: Exception | None = None
         if on_failure not in {"raise", "detach"}:
             raise ValueError(f'on_failure must be "raise" or "detach", got {on_failure!r}')
@@ -321,7 +322,10 @@ class TeeWriter(Wrapper[W]):
         release(accepted)
 
     def _note_failure(self, exc: BaseException) -> None:
-        if self._detaches and isinstance(exc, Exception):
+        if not isinstance(exc, Exception):
+            fail(self._copy, exc)
+            keep_for_next_call(self, exc)
+        elif self._detaches:
             self._detach(exc)
         elif not is_refusal(exc):  # which the next poll would meet again
             self._failure = exc

@@ -109,6 +109,9 @@ class CompressWriter(AsyncWrite, Generic[W]):
     Raises:
         TypeError: if ``inner`` cannot be written to, or ``compressor`` is not an encoder.
         ValueError: if a layer above ``inner`` holds bytes. Flush it first.
+        trio.BusyResourceError: if another task writes a message to ``inner``, or to a layer above
+            or below it.
+        trio.BrokenResourceError: if a :class:`Buf` is unfinished there. Finish it first.
 
     Source: ``async_compression::tokio::write``.
     """
