@@ -247,6 +247,26 @@ async def test_a_read_only_layer_closes_as_well() -> None:
     await Plain().aclose()
 
 
+class HoldsNothing(AsyncWrite):
+    announces_held_bytes = True
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        return len(data)
+
+
+class Holds(HoldsNothing):
+    held_bytes = 3
+
+
+async def test_a_class_that_holds_bytes_is_asked_whatever_its_base_says() -> None:
+    with resource_warnings() as messages:
+        await HoldsNothing().aclose()
+        HoldsNothing()
+        await Holds().aclose()
+        Holds()
+    assert [message.partition(" b")[0][-1] for message in messages] == ["3", "3"]
+
+
 async def test_a_block_whose_first_use_is_its_end_closes_the_whole_stack() -> None:
     wire = Wire(math.inf)
     layer = Layer(wire)

@@ -61,7 +61,7 @@ from ._trio_ssl_stream import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from trio_asyncwrite._core._async_write import AsyncWrite
     from trio_asyncwrite._core._layer import Layer
@@ -320,6 +320,7 @@ class GracefulClose:
             self._note(trio.BrokenResourceError("the connection had been reset before"))
             for layer in close.layers:
                 layer.lifecycle.failure = layer.lifecycle.failure or self.error
+                layer.lifecycle.update()
             self.state = State.BROKEN
         elif self.state is State.BROKEN:
             self._note(_failure_of(close))
@@ -644,7 +645,7 @@ def has_nothing_to_deliver(writer: AsyncWrite) -> bool:
     )
 
 
-def _tighten(closes: list[Close], limits: Limits) -> None:
+def _tighten(closes: Sequence[Close], limits: Limits) -> None:
     for one in closes:
         if isinstance(one.graceful, GracefulClose):
             one.graceful.tighten(limits)
