@@ -57,7 +57,8 @@ NOT_SHOWN = (
     "announces_held_bytes", "holds_nothing", "lifecycle", "limits", "overrides_held_bytes",
     "overrides_inner", "overrides_keeps_messages", "overrides_layers_below",
     "overrides_owns_below", "overrides_poll_close", "overrides_poll_flush_side",
-    "overrides_poll_shutdown", "overrides_poll_write", "overrides_release", "started_at",
+    "overrides_poll_shutdown", "overrides_poll_write", "overrides_release", "release_waits",
+    "started_at",
 )  # fmt: skip
 names_not_shown = NOT_SHOWN
 

@@ -247,6 +247,45 @@ async def test_a_read_only_layer_closes_as_well() -> None:
     await Plain().aclose()
 
 
+class ReleasedAtOnce(Wire):
+    release_waits = False
+
+    async def release(self, *, clean: bool) -> None:
+        self.log.append("released")
+
+
+class ReleasedLater(ReleasedAtOnce):
+    async def release(self, *, clean: bool) -> None:
+        await trio.lowlevel.checkpoint()
+        await super().release(clean=clean)
+
+
+class SlowMixin:
+    log: list[str]
+
+    async def release(self, *, clean: bool) -> None:
+        await trio.lowlevel.checkpoint()
+        self.log.append("released")
+
+
+class ReleasedByMixin(SlowMixin, ReleasedAtOnce):
+    """What its second base says is not said of the release that it has from the first."""
+
+
+@pytest.mark.parametrize("cls", [ReleasedAtOnce, ReleasedLater, ReleasedByMixin])
+async def test_a_release_that_may_wait_is_shielded_whatever_a_base_says(cls: type[Wire]) -> None:
+    for hurried in (False, True):
+        wire = cls(math.inf)
+        with trio.CancelScope() as scope:
+            if hurried:
+                scope.cancel()
+            else:
+                wire.poll_shutdown = scope.cancel  # type: ignore[method-assign]
+            await wire.aclose()
+        assert scope.cancelled_caught is hurried
+        assert wire.log[-1] == "released"
+
+
 class HoldsNothing(AsyncWrite):
     announces_held_bytes = True
 

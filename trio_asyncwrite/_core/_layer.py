@@ -133,6 +133,9 @@ class Layer(trio.abc.AsyncResource):
     overrides_layers_below: bool = False
     overrides_owns_below: bool = False
     overrides_release: bool = False
+    #: Whether :meth:`release` may wait, and so has to be shielded. A class whose own ``release``
+    #: awaits nothing says no beside it.
+    release_waits: bool = False
     overrides_poll_close: bool = False
     overrides_poll_flush_side: bool = False
     overrides_poll_shutdown: bool = False
@@ -169,6 +172,10 @@ class Layer(trio.abc.AsyncResource):
         cls.overrides_layers_below = overrides(cls, "layers_below", Layer)
         cls.overrides_owns_below = overrides(cls, "owns_below", Layer)
         cls.overrides_release = overrides(cls, "release", Layer)
+        if cls.overrides_release:
+            # Whatever is said elsewhere is said of another ``release``.
+            owner = next(base for base in cls.__mro__ if "release" in vars(base))
+            cls.release_waits = vars(owner).get("release_waits", True)
         inner = inspect.getattr_static(cls, "inner")
         if inspect.ismemberdescriptor(inner):
             inner = _SlottedInner(inner)

@@ -250,6 +250,8 @@ class TcpStream(FdWriter):
             )
         raise NotReady(functools.partial(trio.sleep, next_pause(trio.current_time() - since)))
 
+    release_waits = False
+
     async def release(self, *, clean: bool) -> None:
         """Close the socket. See :meth:`AsyncWrite.release`.
 
