@@ -340,12 +340,11 @@ class Close(Closer):
         self.is_line = True
 
     def try_at_once(self) -> bool:
-        """Shut everything down, if that needs no waiting; whether it is done, or has failed."""
-        return (
-            self.state() is State.WHOLE
-            and self._guest_at_work() is None
-            and self._poll(self._poll_end) is None
-        )
+        """Shut everything down, if that needs no waiting; whether it is done, or has failed.
+
+        For a stack that is whole.
+        """
+        return self._guest_at_work() is None and self._poll(self._poll_end) is None
 
     def can_be_absorbed(self) -> bool:
         """Whether the task that runs it needs no more than to wait for its end."""
