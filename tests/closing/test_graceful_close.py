@@ -302,6 +302,28 @@ async def test_two_peers_that_only_write_do_not_block_each_other(over: str) -> N
 # ---- Streams that have less to offer -----------------------------------------------------------
 
 
+@pytest.mark.parametrize("ends", [False, True])
+async def test_a_foreign_stream_that_a_writer_drains_is_waited_for_no_longer_than_one_lingers(
+    ends: bool,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    class Drained(AsyncWrite):
+        def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+            return len(data)
+
+        def drain_source(self) -> trio.abc.ReceiveStream:
+            return reader
+
+    sender, reader = trio.testing.memory_stream_one_way_pair()
+    await sender.send_all(b"unread")
+    if ends:
+        await sender.aclose()
+    report = await close_gracefully(Drained(), linger=2)
+
+    assert (report.peer_closed, report.discarded_bytes) == (ends, 6)
+    assert report.elapsed == (0 if ends else 2)
+
+
 async def test_of_a_write_only_stream_the_peers_end_cannot_be_seen() -> None:
     writer, reader = simplex(100)
     await writer.write_all(b"hello")

@@ -247,6 +247,65 @@ async def test_a_read_only_layer_closes_as_well() -> None:
     await Plain().aclose()
 
 
+class ReleasedAtOnce(Wire):
+    release_waits = False
+
+    async def release(self, *, clean: bool) -> None:
+        self.log.append("released")
+
+
+class ReleasedLater(ReleasedAtOnce):
+    async def release(self, *, clean: bool) -> None:
+        await trio.lowlevel.checkpoint()
+        await super().release(clean=clean)
+
+
+class SlowMixin:
+    log: list[str]
+
+    async def release(self, *, clean: bool) -> None:
+        await trio.lowlevel.checkpoint()
+        self.log.append("released")
+
+
+class ReleasedByMixin(SlowMixin, ReleasedAtOnce):
+    """What its second base says is not said of the release that it has from the first."""
+
+
+@pytest.mark.parametrize("cls", [ReleasedAtOnce, ReleasedLater, ReleasedByMixin])
+async def test_a_release_that_may_wait_is_shielded_whatever_a_base_says(cls: type[Wire]) -> None:
+    for hurried in (False, True):
+        wire = cls(math.inf)
+        with trio.CancelScope() as scope:
+            if hurried:
+                scope.cancel()
+            else:
+                wire.poll_shutdown = scope.cancel  # type: ignore[method-assign]
+            await wire.aclose()
+        assert scope.cancelled_caught is hurried
+        assert wire.log[-1] == "released"
+
+
+class HoldsNothing(AsyncWrite):
+    announces_held_bytes = True
+
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        return len(data)
+
+
+class Holds(HoldsNothing):
+    held_bytes = 3
+
+
+async def test_a_class_that_holds_bytes_is_asked_whatever_its_base_says() -> None:
+    with resource_warnings() as messages:
+        await HoldsNothing().aclose()
+        HoldsNothing()
+        await Holds().aclose()
+        Holds()
+    assert [message.partition(" b")[0][-1] for message in messages] == ["3", "3"]
+
+
 async def test_a_block_whose_first_use_is_its_end_closes_the_whole_stack() -> None:
     wire = Wire(math.inf)
     layer = Layer(wire)

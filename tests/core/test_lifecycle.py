@@ -12,8 +12,10 @@ import pytest
 import trio
 
 from trio_asyncwrite import AsyncWrite, Buf, NotReady
+from trio_asyncwrite._core._close import Hardness, enter
 from trio_asyncwrite._core._errors import BrokenRefusal, BusyRefusal, ClosedRefusal, CutShort
 from trio_asyncwrite._core._lifecycle import Refusal, Torn, lifted
+from trio_asyncwrite._core._stack import fail, tear
 
 from ._fakes import Layer, Wire, begin, cut_short, resource_warnings, run_cancelled
 
@@ -55,6 +57,46 @@ STATES = [
     (as_shut_down, Refusal.SHUT_DOWN, trio.ClosedResourceError, "was shut down"),
     (as_unfinished, Refusal.UNFINISHED, trio.BrokenResourceError, "finish the Buf first"),
 ]
+
+
+def as_failed(wire: Wire) -> None:
+    fail(wire, ValueError())
+
+
+def as_torn_above(wire: Wire) -> None:
+    base = wire.lifecycle.inner
+    assert base is not None
+    tear(base, "a message was cut short")
+
+
+def as_released(wire: Wire) -> None:
+    wire.lifecycle.released = True
+    wire.lifecycle.update()
+
+
+@pytest.mark.parametrize("change", [as_failed, as_torn_above, as_released])
+@pytest.mark.parametrize("started", ["whole", "shut down"])
+async def test_the_polls_of_its_close_may_write_to_a_layer_as_long_as_it_is_well(
+    change: Callable[[Wire], None], started: str
+) -> None:
+    class Over(Wire):
+        def __init__(self) -> None:
+            super().__init__(math.inf)
+            self.inner = Wire(math.inf)
+
+    wire = Over()
+    if started == "shut down":
+        wire.lifecycle.shut = True
+        wire.lifecycle.update()
+    close, _ = enter(wire, Hardness.CLEAN)
+    with lifted(close):
+        wire.lifecycle.check_write(wire)
+        wire.lifecycle.check_flush(wire)
+    change(wire)
+    for check in (wire.lifecycle.check_write, wire.lifecycle.check_flush):
+        with pytest.raises(ClosedRefusal), lifted(close):
+            check(wire)
+    close.finish()
 
 
 @pytest.mark.parametrize(("enter", "refusal", "error", "text"), STATES)

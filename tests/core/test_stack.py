@@ -343,6 +343,26 @@ async def test_a_wrapper_without_inner_gets_an_error_and_not_silence() -> None:
         assert not wire.log
 
 
+async def test_a_writer_that_a_shutdown_would_miss_is_found_though_a_flush_has_found_none() -> None:
+    class Hidden(AsyncWrite):
+        def __init__(self, inner: AsyncWrite) -> None:
+            self._inner = inner
+
+        def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+            return self._inner.poll_write(data)
+
+        def poll_flush(self) -> None:
+            super().poll_flush()
+            self._inner.poll_flush()
+
+    wire = Wire(math.inf)
+    writer = Hidden(wire)
+    await writer.flush()
+    with pytest.raises(TypeError, match="poll_shutdown\\(\\) is passed on to it"):
+        await writer.shutdown()
+    assert wire.log == ["flush"] * 2
+
+
 async def test_a_foreign_inner_is_no_layer() -> None:
     class Foreign(trio.abc.SendStream):
         async def send_all(self, data: object) -> None:

@@ -21,11 +21,12 @@ class Bounds:
     """
 
     def __init__(self, limits: Limits) -> None:
-        now = trio.current_time()
+        #: When it began.
+        self.started: float = trio.current_time()
         #: When sending must be over.
-        self.send_by = now + limits.timeout
+        self.send_by: float = self.started + limits.timeout
         #: When all must be over.
-        self._end_by = now + limits.total
+        self._end_by = self.started + limits.total
         #: How long lingering may take, in seconds; and how many bytes it may discard.
         self.linger = limits.linger
         self.linger_bytes = limits.linger_bytes

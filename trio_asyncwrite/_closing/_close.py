@@ -136,7 +136,7 @@ async def close_all_gracefully(
 
     @trio.lowlevel.enable_ki_protection
     async def close(number: int, stream: trio.abc.SendStream) -> None:
-        reports[number] = await end_stream(stream, limits)
+        reports[number] = await end_stream(stream, limits, is_shielded=True)
 
     with trio.CancelScope(shield=True):
         async with trio.open_nursery() as nursery:

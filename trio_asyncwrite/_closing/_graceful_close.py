@@ -61,7 +61,7 @@ from ._trio_ssl_stream import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from trio_asyncwrite._core._async_write import AsyncWrite
     from trio_asyncwrite._core._layer import Layer
@@ -95,9 +95,10 @@ class GracefulClose:
     started: float = dataclasses.field(init=False)
     _bounds: Bounds = dataclasses.field(init=False)
     discard: Discard = dataclasses.field(init=False)
+    #: The close that runs, or that was joined.
+    close: Close = dataclasses.field(init=False)
     #: Where the evidence is: the writer, or after an unwrap the transport below.
     current: AsyncWrite = dataclasses.field(init=False)
-    _close: Close | None = None
     _is_late: bool = False
     #: Whether another task has begun the close.
     joins: bool = False
@@ -129,15 +130,9 @@ class GracefulClose:
 
     def __post_init__(self) -> None:
         # Nothing is begun before run(), whose first `try` guarantees the release.
-        self.started = trio.current_time()
         self._bounds = Bounds(self.limits)
+        self.started = self._bounds.started
         self.current = self.writer
-
-    @property
-    def close(self) -> Close:
-        """The close that runs, or that was joined."""
-        assert self._close is not None
-        return self._close
 
     def time_is_up(self) -> None:
         """Send and wait no longer."""
@@ -162,11 +157,19 @@ class GracefulClose:
 
         Checkpoints: other tasks run meanwhile, but a cancellation is delivered at the next one.
         """
+        with trio.CancelScope(shield=True):
+            self._report = await self.run_shielded()
+        assert self._report is not None
+        return self._report
+
+    @trio.lowlevel.enable_ki_protection
+    async def run_shielded(self) -> CloseReport:
+        """The same, for who shields the call: a scope takes a tenth of the time of a close."""
         writer = self.writer
         if not writer.lifecycle.attached:
             attach(writer)
         has_begun = writer.lifecycle.close is not None
-        self._close, others = close, _ = enter(writer, Hardness.CLEAN)
+        self.close, others = close, _ = enter(writer, Hardness.CLEAN)
         _tighten(others, self.limits)
         if has_begun and not covers(writer, close):
             # A handle whose original is being closed: the limits are for the handle alone.
@@ -178,14 +181,13 @@ class GracefulClose:
         token = running_closes.set((*running_closes.get(), close))
         interrupt: BaseException | None = None
         try:
-            with trio.CancelScope(shield=True):
-                interrupt = self._prepare()
-                if self._sent_at_once or (interrupt is not None and not self.joins):
-                    await close.run(self._linger)
-                else:
-                    interrupt = await self._run_beside_discarding() or interrupt
-                for other in others:
-                    await wait_done(other)
+            interrupt = self._prepare()
+            if self._sent_at_once or (interrupt is not None and not self.joins):
+                await close.run(self._linger)
+            else:
+                interrupt = await self._run_beside_discarding() or interrupt
+            for other in others:
+                await wait_done(other)
         finally:
             running_closes.reset(token)
             try:
@@ -216,8 +218,7 @@ class GracefulClose:
         """Let ``other`` do the work, within our limits too."""
         other.tighten(self.limits)
         other._is_joined = True
-        with trio.CancelScope(shield=True):
-            await other.wait_reported()
+        await other.wait_reported()
         return self._after(other)
 
     async def wait_reported(self) -> None:
@@ -241,7 +242,7 @@ class GracefulClose:
         """The same; leave when our own limits are over."""
         limits = self.limits
         deadline = self.started + min(limits.timeout + limits.linger, limits.total)
-        with trio.CancelScope(shield=True, deadline=deadline):
+        with trio.CancelScope(deadline=deadline):
             return await self._report_of(close)
         held = sum(held_by(one) or 0 for one in (self.writer, *writers_above(self.writer)))
         elapsed = trio.current_time() - self.started
@@ -259,7 +260,7 @@ class GracefulClose:
         if isinstance(graceful, GracefulClose):
             await graceful.wait_reported()
             return self._after(graceful)
-        self._close, self.sent, self.discard = close, close.sent, Discard(None, close)
+        self.close, self.sent, self.discard = close, close.sent, Discard(None, close)
         if close.was_broken:
             self._note(trio.BrokenResourceError(f"{self.writer!r} had failed before"))
         return self._make_report()
@@ -287,16 +288,15 @@ class GracefulClose:
 
     def _look_at_the_stack(self) -> None:
         writer, close = self.writer, self.close
-        self.discard = Discard(None, close)
+        self.discard = Discard(None, close)  # until it is known what there is to read from
         close.delivers = close.is_reported = True
         close.limit(self._bounds.send_by)
         if self.truncated:
             close.marked_truncated = True
         self.state = close.state()
-        self.tls = ssl_stream_of(
-            [one for one in writing_chain(writer) if one.lifecycle.close is close]
-        )
-        self.discard = Discard(readable_part(self._drain_source()), close)
+        chain = writing_chain(writer)
+        self.tls = ssl_stream_of([one for one in chain if one.lifecycle.close is close])
+        self.discard.read_from(readable_part(self._drain_source()))
         unacknowledged = writer.unacknowledged_bytes
         self.is_tcp = unacknowledged is not None
         # Nobody but the close can write any more.
@@ -309,17 +309,17 @@ class GracefulClose:
                 for layer in close.layers
             )
         )
-        if any(
-            one.lifecycle.released
-            or not (one.lifecycle.close is None or close.is_host_of(one.lifecycle.close))
-            for one in writing_chain(writer)
-            if not contains(close.layers, one)
-        ):
-            self._note(_was_closed())
+        for one in chain:
+            if not contains(close.layers, one) and (
+                one.lifecycle.released
+                or not (one.lifecycle.close is None or close.is_host_of(one.lifecycle.close))
+            ):
+                self._note(_was_closed())
         if any(layer.was_reset for layer in close.layers):
             self._note(trio.BrokenResourceError("the connection had been reset before"))
             for layer in close.layers:
                 layer.lifecycle.failure = layer.lifecycle.failure or self.error
+                layer.lifecycle.update()
             self.state = State.BROKEN
         elif self.state is State.BROKEN:
             self._note(_failure_of(close))
@@ -327,7 +327,7 @@ class GracefulClose:
             # Where the waits do the sending, it is no matter of one poll.
             self._has_arrived = self.state is State.TRUNCATED and has_nothing_to_deliver(writer)
             self._sent_at_once = self._has_arrived or (
-                not writer.close_patience and close.try_at_once()
+                self.state is State.WHOLE and not writer.close_patience and close.try_at_once()
             )
             if not self._sent_at_once:
                 self._wake_foreign_readers()
@@ -415,16 +415,20 @@ class GracefulClose:
         elif self._is_worth_lingering():
             self._lingers_from = self.discard.discarded
             self.discard.limit = self._lingers_from + self._bounds.linger_bytes
-            with trio.CancelScope() as scope:  # noqa: ASYNC912 - polls may be through at once
-                self._bounds.bound_lingering(scope, self.close)
-                await self._discard_to_the_end()
-                if self.sent:
+            if self._reads_itself():
+                await self.discard.read(waits=False)
+            # If the peer has ended already, there is nothing to bound.
+            if not self.discard.is_over or self._is_unacknowledged():
+                with trio.CancelScope() as scope:  # noqa: ASYNC912 - polls may be through at once
+                    self._bounds.bound_lingering(scope, self.close)
+                    await self._discard_to_the_end()
                     await self._wait_acknowledged()
         # Before the release: a read that this ends would look like a stream that cannot be read.
         self.discard.stop()
         # The evidence comes last, when nothing can change it any more.
         self.was_reset = any(self._answers("was_reset"))
-        self.unacknowledged = self._unacknowledged_bytes()
+        if self.unacknowledged != 0:  # or it was seen that nothing is, which stays so
+            self.unacknowledged = self._unacknowledged_bytes()
 
     def _is_worth_lingering(self) -> bool:
         if self.sent:
@@ -432,8 +436,12 @@ class GracefulClose:
         # Has the peer ended properly, and closed before it could hear our close_notify?
         return self.unheard is not None
 
+    def _reads_itself(self) -> bool:
+        """Whether there is no task that discards what comes in."""
+        return self._nursery is None and not self.joins
+
     def _discard_to_the_end(self) -> Awaitable[None]:
-        if self._nursery is None and not self.joins:
+        if self._reads_itself():
             self._wake_foreign_readers()
             return self.discard.read()
         return self.discard.wait_over()
@@ -546,15 +554,24 @@ class GracefulClose:
         count: int | None = _answer(self.current, "unacknowledged_bytes")
         return count
 
+    def _is_unacknowledged(self) -> bool:
+        """Whether the peer has ended, and its kernel has not taken our last bytes yet."""
+        if not (self.sent and self.discard.peer_closed):
+            return False
+        self.unacknowledged = self._unacknowledged_bytes()
+        return bool(self.unacknowledged)
+
     async def _wait_acknowledged(self) -> None:
         """After the peer's end: see whether its kernel takes the last bytes, or resets."""
-        since = trio.current_time()
-        while self.discard.peer_closed and self._unacknowledged_bytes():
+        since: float | None = None
+        while self._is_unacknowledged():
             fd = self.current.descriptor
             if fd is not None and is_gone(fd):
                 self._note_sending(trio.BrokenResourceError("the peer had closed before"))
                 return
-            await trio.sleep(next_pause(trio.current_time() - since))
+            now = trio.current_time()
+            since = now if since is None else since
+            await trio.sleep(next_pause(now - since))
 
     def _note(self, exc: Exception | None) -> None:
         """Keep the first failure: those after it mostly follow from it."""
@@ -676,7 +693,7 @@ def _reads_through(upper: Layer, lower: Layer) -> bool:
     return one is not None
 
 
-def _tighten(closes: list[Close], limits: Limits) -> None:
+def _tighten(closes: Sequence[Close], limits: Limits) -> None:
     for one in closes:
         if isinstance(one.graceful, GracefulClose):
             one.graceful.tighten(limits)
@@ -716,7 +733,11 @@ def closed_before(writer: AsyncWrite | None) -> CloseReport:
 
 @trio.lowlevel.enable_ki_protection
 async def end_stream(
-    stream: trio.abc.SendStream, limits: Limits, *, truncated: bool = False
+    stream: trio.abc.SendStream,
+    limits: Limits,
+    *,
+    truncated: bool = False,
+    is_shielded: bool = False,
 ) -> CloseReport:
     """See :func:`close_gracefully`.
 
@@ -725,6 +746,7 @@ async def end_stream(
         limits: how long it may take.
         truncated: whether the body of ``graceful`` has raised. Then a close that another task has
             begun is waited for, and no more.
+        is_shielded: whether the caller shields the call.
     """
     writer = writer_of(stream)
     if (
@@ -740,4 +762,4 @@ async def end_stream(
     running = writer.lifecycle.close
     if truncated and isinstance(running, Close):
         return await closing.watch(running)
-    return await closing.run()
+    return await (closing.run_shielded() if is_shielded else closing.run())

@@ -28,7 +28,7 @@ def as_ssl_stream(stream: object) -> trio.SSLStream[trio.abc.Stream] | None:
 def ssl_stream_of(layers: list[Layer]) -> trio.SSLStream[trio.abc.Stream] | None:
     """The SSLStream at the bottom of a stack that is closed; None if there is another transport."""
     for layer in layers:
-        if isinstance(layer, SendStreamWriter):
+        if inherits(layer, SendStreamWriter):  # isinstance() takes several times as long
             tls = as_ssl_stream(layer.stream)
             if tls is not None:
                 # From now on the close says its end, and not its aclose().

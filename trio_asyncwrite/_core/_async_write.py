@@ -274,7 +274,6 @@ class AsyncWrite(Layer, trio.abc.SendStream):
             if lifecycle.odd_inner is not None:
                 _refuse_inner(self, lifecycle.odd_inner)
             _check_for_hidden_inner(self, "poll_flush")
-            lifecycle.has_no_inner = not self.overrides_inner
 
     def poll_shutdown(self) -> None:
         """Flush, write this layer's epilogue, then shut down the layer below.
@@ -291,12 +290,15 @@ class AsyncWrite(Layer, trio.abc.SendStream):
         """
         if begin_shutdown(self):
             call_poll(self, "poll_flush")
-            inner = find_inner(self)
-            if inner is None:
-                _check_for_hidden_inner(self, "poll_shutdown")
-            else:
+            lifecycle = self.lifecycle
+            inner = lifecycle.inner
+            if inner is None and not lifecycle.has_no_inner:
+                inner = find_inner(self)
+            if inner is not None:
                 shut_down(_as_writer(self, inner))
-            self.lifecycle.end()
+            elif not lifecycle.has_no_inner:
+                _check_for_hidden_inner(self, "poll_shutdown")
+            lifecycle.end()
 
     def poll_close(self) -> None:
         """The last poll of a clean close, once every layer is shut down; by default, nothing.
@@ -792,15 +794,16 @@ class ByRef(AsyncWrite, Generic[W]):
 def _check_for_hidden_inner(layer: Layer, poll: str) -> None:
     """Raise if ``layer`` inherits ``poll`` and keeps a writer elsewhere than in ``inner``.
 
-    Nothing would be passed on to that writer.
+    Nothing would be passed on to that writer. Otherwise it is not looked for again.
 
     Raises:
         TypeError: names the class and the attribute.
     """
     cls = type(layer)
-    if getattr(cls, poll) is not getattr(AsyncWrite, poll) or layer.foreign_below:
+    if getattr(cls, poll) is not getattr(AsyncWrite, poll):
         return
-    for name in (*vars(layer), *_slots_of(cls)):
+    names = () if layer.foreign_below else (*vars(layer), *_slots_of(cls))
+    for name in names:
         value: Any = getattr(layer, name, None)
         if isinstance(value, trio.abc.SendStream) and not (
             # A layer above.
@@ -810,6 +813,7 @@ def _check_for_hidden_inner(layer: Layer, poll: str) -> None:
                 f"{cls.__name__} keeps a writer in self.{name}: name it self.inner, so that "
                 f"{poll}() is passed on to it, or define {poll}()"
             )
+    layer.lifecycle.has_no_inner = not layer.overrides_inner
 
 
 def _slots_of(cls: type) -> tuple[str, ...]:

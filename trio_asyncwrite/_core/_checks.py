@@ -200,8 +200,10 @@ def int_at_least(minimum: int, value: int, name: str) -> int:
         TypeError: if it is not an integer.
         ValueError: if it is less.
     """
+    if type(value) is int and value >= minimum:
+        return value
     kind = f"an integer of at least {minimum}"
-    number = value if type(value) is int else integer(value, name, kind)
+    number = integer(value, name, kind)
     if number < minimum:
         raise ValueError(f"{name} must be {kind}, got {number}")
     return number

@@ -30,7 +30,6 @@ closes, which have limits, wait for a truncated one's accepted bytes (``delivers
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import enum
 import math
 import weakref
@@ -120,14 +119,14 @@ def _is_half_written(layer: Layer) -> bool:
     return layer.lifecycle.phase is ENDING and epilogue_of(layer) is Epilogue.DATA
 
 
-def _uppermost_first(layers: list[Layer]) -> list[Layer]:
+def _uppermost_first(layers: Sequence[Layer]) -> list[Layer]:
     found: list[Layer] = []
     for layer in layers:
         _visit(layer, layers, found)
     return found
 
 
-def _visit(layer: Layer, layers: list[Layer], found: list[Layer]) -> None:
+def _visit(layer: Layer, layers: Sequence[Layer], found: list[Layer]) -> None:
     """Add ``layer`` to ``found``, after those of ``layers`` that are above it."""
     if contains(found, layer):
         return
@@ -139,25 +138,24 @@ def _visit(layer: Layer, layers: list[Layer], found: list[Layer]) -> None:
 
 def _line_through(layer: Layer) -> list[Layer] | None:
     """The layers of a stack that has no branches, uppermost first; None if it may have some."""
-    line = [layer]
-    while uppers := above(line[0]):
-        if len(uppers) > 1 or uppers[0].lifecycle.inner is not line[0]:
+    top = layer
+    while uppers := above(top):
+        if uppers[0].lifecycle.inner is not top:
             return None
-        line.insert(0, uppers[0])
-    lower = layer.lifecycle.inner
-    while lower is not None:
-        if len(above(lower)) > 1:
-            return None
-        line.append(lower)
-        lower = lower.lifecycle.inner
-    for one in line:
+        top = uppers[0]
+    line: list[Layer] = []
+    one: Layer | None = top
+    while one is not None:
+        lifecycle = one.lifecycle
         if (
-            one.lifecycle.released
-            or one.lifecycle.close is not None
+            lifecycle.refusal is CLOSED
             or one.overrides_owns_below
-            or says_what_is_below(one)
+            or (len(lifecycle.above) > 1 and len(above(one)) > 1)
+            or (not lifecycle.is_single and says_what_is_below(one))
         ):
             return None
+        line.append(one)
+        one = lifecycle.inner
     return line
 
 
@@ -210,33 +208,25 @@ def extent_of(roots: list[Layer]) -> tuple[list[Layer], list[Layer]]:
     return layers, sides
 
 
-def _no_layers() -> list[Layer]:
-    return []
-
-
-def _no_closes() -> list[Close]:
-    return []
-
-
 @final
-@dataclasses.dataclass(slots=True, eq=False, repr=False)
 class Close(Closer):
     """A close at work. Made by :func:`enter`, run by its first caller."""
 
-    layers: list[Layer] = dataclasses.field(default_factory=_no_layers)
+    # The first values are the class's, so that making a close costs little.
+    layers: Sequence[Layer] = ()
     #: The layers above ours that also write to others: with this close, one side of them ends.
-    sides: list[Layer] = dataclasses.field(default_factory=_no_layers)
+    sides: Sequence[Layer] = ()
     #: Other closes, of layers in our extent, that go on beside this one. Each may write through
     #: the layers of the other, and ours wait for those above them.
-    guests: list[Close] = dataclasses.field(default_factory=_no_closes)
+    guests: Sequence[Close] = ()
     #: The layer that is shut down now, and those that its shutdown reaches.
-    _chain: list[Layer] = dataclasses.field(default_factory=_no_layers)
+    _chain: Sequence[Layer] = ()
     #: The layers whose bytes are somebody's; known before the release.
-    _counted: list[Layer] = dataclasses.field(default_factory=_no_layers)
+    _counted: Sequence[Layer] = ()
     #: The sides that had failed before the close, which their users know.
-    told_sides: list[Layer] = dataclasses.field(default_factory=_no_layers)
+    told_sides: Sequence[Layer] = ()
     #: The sides that cannot write their epilogue any more, to whatever stream.
-    _lacking_sides: list[Layer] = dataclasses.field(default_factory=_no_layers)
+    _lacking_sides: Sequence[Layer] = ()
     is_line: bool = False
     waits_briefly: bool = False
     hardness: Hardness = Hardness.CLEAN
@@ -289,7 +279,7 @@ class Close(Closer):
     #: Around the wait that is made now.
     _scope: trio.CancelScope | None = None
     _lingering: tuple[trio.CancelScope, ...] = ()
-    _order: list[Layer] | None = None
+    _order: Sequence[Layer] | None = None
 
     # ---- The extent ------------------------------------------------------------------------
 
@@ -305,16 +295,9 @@ class Close(Closer):
         new_sides = [
             one for one in sides if not any(self is other for other in one.lifecycle.side_closes)
         ]
-        self.layers += new
+        self.layers = [*self.layers, *new]
         self.sides = [one for one in (*self.sides, *new_sides) if not contains(self.layers, one)]
         self._order = None
-        # Also below a handle, where the close itself has nothing to do.
-        unbroken = [
-            lower.lifecycle.unbroken_task
-            for one in (*new, *new_sides)
-            if one.lifecycle.waits
-            for lower in writing_chain(one)
-        ]
         for layer in new:
             lifecycle = layer.lifecycle
             lifecycle.close = self
@@ -323,18 +306,29 @@ class Close(Closer):
         for layer in new_sides:
             layer.lifecycle.side_closes += (self,)
             layer.lifecycle.update()
-        for layer in (*new, *new_sides):
+        self._evict(new, new_sides)
+
+    def _evict(self, layers: Sequence[Layer], sides: Sequence[Layer] = ()) -> None:
+        """Settle what the tasks inside these layers have begun, and wake them."""
+        # Also below a handle, where the close itself has nothing to do.
+        unbroken = [
+            lower.lifecycle.unbroken_task
+            for one in (*layers, *sides)
+            if one.lifecycle.waits
+            for lower in writing_chain(one)
+        ]
+        for layer in (*layers, *sides):
             for call in layer.lifecycle.evict_calls():
                 try:
                     settle(layer, call, closed=True)
                 except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised after the release
                     self.error = self.error or exc
-        for layer in new:
+        for layer in layers:
             for upper in readers_above(layer):
                 for wait in upper.lifecycle.waits:
                     if wait.reading:
                         wait.scope.cancel()
-        for layer in (*new, *new_sides):
+        for layer in (*layers, *sides):
             for wait in layer.lifecycle.waits:
                 is_there = layer.lifecycle.close is self or not wait.reading
                 if is_there and not any(wait.task is task for task in unbroken):
@@ -342,25 +336,28 @@ class Close(Closer):
 
     def take_line(self, layers: list[Layer]) -> None:
         """Take in a stack that has no branches, of which no layer is being closed."""
-        if any(layer.lifecycle.calls or layer.lifecycle.waits for layer in layers):
-            self.add(layers, [])
-        else:
-            self.layers = layers
-            for layer in layers:
-                lifecycle = layer.lifecycle
-                lifecycle.close = self
-                lifecycle.side_closes = ()
+        self.layers = layers
+        is_used = False
+        for layer in layers:
+            lifecycle = layer.lifecycle
+            lifecycle.close = self
+            if lifecycle.refusal is None:
                 # What update() would come to.
-                lifecycle.refusal, lifecycle.fast = CLOSED, SPENT
+                lifecycle.refusal, lifecycle.fast, lifecycle.open_to = CLOSED, SPENT, self
+            else:
+                lifecycle.update()
+            if lifecycle.calls or lifecycle.waits:
+                is_used = True
+        if is_used:
+            self._evict(layers)
         self.is_line = True
 
     def try_at_once(self) -> bool:
-        """Shut everything down, if that needs no waiting; whether it is done, or has failed."""
-        return (
-            self.state() is State.WHOLE
-            and self._guest_at_work() is None
-            and self._poll(self._poll_end) is None
-        )
+        """Shut everything down, if that needs no waiting; whether it is done, or has failed.
+
+        For a stack that is whole.
+        """
+        return self._guest_at_work() is None and self._poll(self._poll_end) is None
 
     def can_be_absorbed(self) -> bool:
         """Whether the task that runs it needs no more than to wait for its end."""
@@ -372,14 +369,15 @@ class Close(Closer):
         self.is_line = False
         for layer in other.layers:
             layer.lifecycle.close = self
+            layer.lifecycle.update()
         for layer in other.sides:
             layer.lifecycle.side_closes += (self,)
-        self.layers += other.layers
-        self.sides += other.sides
+        self.layers = [*self.layers, *other.layers]
+        self.sides = [*self.sides, *other.sides]
         self._order = None
         self.error = self.error or other.error
         self.harden(other.hardness)
-        other.layers, other.sides = [], []
+        other.layers = other.sides = ()
         other.stop_waiting()
         other.is_running = False
         other.is_done = True
@@ -389,7 +387,7 @@ class Close(Closer):
         """A layer that is made over one of ours, while we close, belongs to us."""
         self.add([layer], [])
 
-    def order(self) -> list[Layer]:
+    def order(self) -> Sequence[Layer]:
         """The layers, uppermost first; siblings in the order in which they began to hold."""
         if self.is_line:
             return self.layers
@@ -399,7 +397,7 @@ class Close(Closer):
 
     def postpones(self, layer: Layer) -> bool:
         """Whether other layers above ``layer`` have to end before it does."""
-        return not self.is_line and any(
+        return any(
             upper.is_writer
             and upper.lifecycle.phase is not ENDED
             # Shut by a shutdown of a layer below, it holds nothing and is not ended either.
@@ -532,11 +530,7 @@ class Close(Closer):
             caller: the layer whose user is told by an error.
         """
         self.is_running = True
-        self.was_broken = self.state() is State.BROKEN
-        self.told_sides = [
-            one for one in self.sides if one.lifecycle.failure is not None and one.lifecycle.told
-        ]
-        interrupt = self._take_untold(caller) if self.was_broken else None
+        interrupt = self._note_failures(caller)
         token = running_closes.set((*running_closes.get(), self))
         handed_over = False
         try:
@@ -585,25 +579,33 @@ class Close(Closer):
                 else:
                     self.finish()
 
-    def _take_untold(self, caller: Layer | None) -> Interrupt | None:
-        """A failure that its user was not told of is this close's to raise.
+    def _note_failures(self, caller: Layer | None) -> Interrupt | None:
+        """Keep what had failed before; a failure that its user was not told of is ours to raise.
 
         Others may know it: a reader has met a reset, while we held bytes.
 
         Returns:
             What is to be raised at once: a Ctrl-C that no call has raised yet.
         """
+        if self.sides:
+            broken = [one for one in self.sides if one.lifecycle.failure is not None]
+            self.told_sides = [one for one in broken if one.lifecycle.told]
         due: Interrupt | None = None
+        is_broken = is_untold = False
         for layer in self.layers:
             lifecycle = layer.lifecycle
+            if lifecycle.failure is None:
+                continue
+            is_broken = True
             interrupt = lifecycle.interrupt
             if interrupt is not None and interrupt.is_due():
-                due, self.was_broken = interrupt, False
+                due, is_untold = interrupt, True
             is_news = layer is caller and not lifecycle.told and held_by(layer) != 0
-            if lifecycle.failure is not None and (lifecycle.untold or is_news):
-                self.was_broken = False
+            if lifecycle.untold or is_news:
+                is_untold = True
                 self.error = trio.BrokenResourceError(f"{layer!r}: {lifecycle.failure}")
                 self.error.__cause__ = lifecycle.failure
+        self.was_broken = is_broken and not is_untold
         return due
 
     def tell(self) -> None:
@@ -760,7 +762,8 @@ class Close(Closer):
 
     def _poll_end(self) -> None:
         """Shut down every layer in its turn, or raise."""
-        self._poll_sides()
+        if not self.is_line:
+            self._poll_sides()
         if self.sides and self._is_lacking():
             # Nobody writes it for one side, so the end of that side must not look proper.
             self._poll_flush()
@@ -768,9 +771,7 @@ class Close(Closer):
             return
         for layer in self.order():
             lifecycle = layer.lifecycle
-            if not layer.is_writer or lifecycle.released:
-                continue
-            if lifecycle.phase is ENDED:
+            if lifecycle.phase is ENDED or lifecycle.released or not layer.is_writer:
                 continue
             inner = lifecycle.inner
             if inner is not None and inner.lifecycle.released:
@@ -804,7 +805,8 @@ class Close(Closer):
         # Not the exceptions: their tracebacks refer to this frame.
         wait: Callable[[], Awaitable[object]] | None = None
         try:
-            self._poll_sides()
+            if not self.is_line:
+                self._poll_sides()
         except NotReady as not_ready:
             wait = not_ready.wait
         for layer in self.order():
@@ -827,8 +829,6 @@ class Close(Closer):
 
     def _poll_sides(self) -> None:
         """Let the layers that write to ours and to others pass on what they hold for ours."""
-        if self.is_line:
-            return
         wait: Callable[[], Awaitable[object]] | None = None
         rest = [
             one
@@ -927,14 +927,12 @@ class Close(Closer):
         Args:
             is_final: whether we release now. Until then a close of the sides may complete them.
         """
-        sides = self.sides if is_final else []
-        self._counted = self._counted_layers()
-        if self.sent and self.is_line and not self.marked_truncated:
-            # Every layer has ended properly: at most a user's layer still holds something.
-            self.is_truncated = any(held_by(layer) != 0 for layer in self._counted)
-            if self.is_truncated:
-                self._tear_below([])
+        if self.sent and self.is_line and not (self.marked_truncated or self._holds_something()):
+            # Every layer has ended properly.
+            self.is_truncated = False
             return
+        sides: Sequence[Layer] = self.sides if is_final else ()
+        self._counted = [layer for layer in self.layers if is_counted(layer)]
         state = self.state(() if is_final else self.sides)
         if self._cuts_sides:
             self.is_completed()
@@ -961,10 +959,11 @@ class Close(Closer):
         if self.is_truncated:
             self._tear_below(self._spoiled_sides() if is_final else [])
 
-    def _counted_layers(self) -> list[Layer]:
-        if self.is_line and not any(layer.encodes for layer in self.layers):
-            return self.layers
-        return [layer for layer in self.layers if is_counted(layer)]
+    def _holds_something(self) -> bool:
+        for layer in self.layers:  # noqa: SIM110 - any() takes three times as long
+            if not layer.holds_nothing and held_by(layer) != 0:
+                return True
+        return False
 
     def ends_plainly(self, layer: Layer) -> bool:
         """Whether ``layer`` should end as if nothing was missing.
@@ -980,7 +979,7 @@ class Close(Closer):
 
     def _waits_to_release(self) -> bool:
         for layer in self.layers:  # noqa: SIM110 - any() takes three times as long
-            if layer.overrides_release:
+            if layer.release_waits:
                 return True
         return False
 
@@ -994,25 +993,29 @@ class Close(Closer):
                 plain = [one for one in self.layers if self.ends_plainly(one)]
         except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
             self.is_truncated, plain, interrupt = True, [], exc
-        while unreleased := [one for one in self.order() if not one.lifecycle.released]:
-            # One after the other, since others may join meanwhile.
-            layer = unreleased[0]
-            layer.lifecycle.released = True
-            if not layer.overrides_release:
-                continue
-            try:
-                await layer.release(clean=plain is None or contains(plain, layer))
-            except Exception as exc:  # noqa: BLE001 - raised below
-                # Nor may a close raise Busy.
-                is_ours = isinstance(exc, (OSError, trio.BusyResourceError))
-                fresh = trio.BrokenResourceError if is_ours else None
-                error = _from(fresh, layer, exc)
-                if self.error is None:
-                    self.error = error
-                else:
-                    _add_context(self.error, error)
-            except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
-                interrupt = interrupt or exc
+        order: Sequence[Layer] = ()
+        while order is not self.order():
+            order = self.order()
+            for layer in order:
+                if layer.lifecycle.released:
+                    continue
+                layer.lifecycle.released, layer.lifecycle.open_to = True, None
+                if not layer.overrides_release:
+                    continue
+                try:
+                    await layer.release(clean=plain is None or contains(plain, layer))
+                except Exception as exc:  # noqa: BLE001 - raised below
+                    # Nor may a close raise Busy.
+                    is_ours = isinstance(exc, (OSError, trio.BusyResourceError))
+                    error = _from(trio.BrokenResourceError if is_ours else None, layer, exc)
+                    if self.error is None:
+                        self.error = error
+                    else:
+                        _add_context(self.error, error)
+                except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
+                    interrupt = interrupt or exc
+                if order is not self.order():
+                    break  # others have joined meanwhile, which may be above those that are left
         if interrupt is not None:
             try:
                 raise interrupt
@@ -1024,12 +1027,14 @@ class Close(Closer):
         for layer in self.layers:
             lifecycle = layer.lifecycle
             lifecycle.released = True
-            lifecycle.close = None
+            lifecycle.close = lifecycle.open_to = None
             if lifecycle.failure is not None or lifecycle.read_failure is not None:
                 # Their tracebacks refer to the layers.
                 lifecycle.failure = lifecycle.read_failure = lifecycle.interrupt = None
-            lifecycle.unfinished = None
-            lifecycle.holders = ()
+            if lifecycle.unfinished is not None:
+                lifecycle.unfinished = None
+            if lifecycle.holders:
+                lifecycle.holders = ()
         try:
             # Users answer, from here on, and may raise: Ctrl-C, for example.
             self.fell_short = not (self.sent or self.was_broken) and (
@@ -1056,10 +1061,11 @@ class Close(Closer):
                     lifecycle.torn_text = lifecycle.torn_text or _CUT_OFF_TEXT
                 lifecycle.update()
             self._tear_below(spoiled)
-            for layer in self.layers:
-                for lower in below(layer):
-                    if not lower.lifecycle.released:
-                        unregister(layer, lower)
+            if not self.is_line:  # whose layers are over no others
+                for layer in self.layers:
+                    for lower in below(layer):
+                        if not lower.lifecycle.released:
+                            unregister(layer, lower)
             for layer in self.sides:
                 for lower in written_below(layer):
                     if held_for(layer, lower) == 0 and not layer.lifecycle.is_witness:
@@ -1075,7 +1081,11 @@ class Close(Closer):
         )
 
     def _tear_below(self, spoiled: list[Layer]) -> None:
-        """Tear the layers that stay open below ours, and below the spoiled sides, if need be."""
+        """Tear the layers that stay open below ours, and below some sides, if something is missing.
+
+        Args:
+            spoiled: the sides that lack something.
+        """
         is_aborted = self.hardness is Hardness.ABORTED
         if not (self.is_truncated or self._lacks_epilogue or is_aborted):
             return
@@ -1153,15 +1163,19 @@ def _add_context(error: BaseException, later: BaseException) -> None:
 def covers(layer: Layer, close: Close) -> bool:
     """Whether a close of ``layer`` closes all that ``close`` does."""
     layers, _ = extent_of([layer])
-    return all(contains(layers, one) for one in close.layers)
+    return _contains_all(layers, close.layers)
+
+
+def _contains_all(layers: Sequence[Layer], others: Sequence[Layer]) -> bool:
+    return all(contains(layers, one) for one in others)
 
 
 def _ends_alone(layer: Layer, close: Close) -> bool:
     """Whether ``layer``, such as a handle, is only a part of ``close``, and loses nothing."""
-    if layer.lifecycle.released or covers(layer, close):
+    if layer.lifecycle.released:
         return False
     layers, _ = extent_of([layer])
-    return not any(
+    return not _contains_all(layers, close.layers) and not any(
         held_by(one) != 0 or (one.lifecycle.phase is not ENDED and owes_epilogue(one))
         for one in layers
     )
@@ -1202,7 +1216,7 @@ def enter(layer: Layer, hardness: Hardness) -> tuple[Close, list[Close]]:
         if close.can_be_absorbed():
             mine.absorb(close)
     others = [one for one in met if one.successor is None]
-    mine.guests += others
+    mine.guests = [*mine.guests, *others]
     mine.add(layers, sides)
     mine.harden(hardness, hurried=mine.is_running)
     if hardness is not Hardness.CLEAN:
@@ -1224,14 +1238,14 @@ async def close_layer(layer: Layer, hardness: Hardness, *, joins_gently: bool = 
         trio.ClosedResourceError: if somebody else cut the close short.
     """
     lifecycle = layer.lifecycle
-    if lifecycle.is_closed_from_here():
+    started = lifecycle.close is None
+    if started and lifecycle.released:
+        await _closed_before(layer)
+        return
+    if not started and lifecycle.is_closed_from_here():
         # From inside of the running close: it does the rest.
         await trio.lowlevel.checkpoint()
         return
-    if lifecycle.released and lifecycle.close is None:
-        await _closed_before(layer)
-        return
-    started = lifecycle.close is None
     close, others = enter(layer, Hardness.CLEAN if joins_gently and not started else hardness)
     if close.is_running or not started:
         await _join(close, layer, gently=joins_gently)
@@ -1278,7 +1292,8 @@ def close_at_once(layer: Layer) -> None:
         close.add([layer], [])
         shut_above(layer)
         close.note_truncation()
-        _tell_losses(close, layer, raises=False)
+        if close.is_truncated:
+            _tell_losses(close, layer, raises=False)
         close.finish()
 
 
@@ -1309,10 +1324,11 @@ async def _run(close: Close, layer: Layer, *, raises: bool) -> None:
         raise
     finally:
         if close.is_done and close.successor is None:
-            # Of an abort, which is on purpose, nobody is warned.
-            is_aborted = close.hardness is Hardness.ABORTED and _was_cut_short(close)
-            tells = close.error is not None or is_aborted
-            _tell_losses(close, layer, raises=raises and tells)
+            if close.is_truncated:
+                # Of an abort, which is on purpose, nobody is warned.
+                is_aborted = close.hardness is Hardness.ABORTED and _was_cut_short(close)
+                tells = close.error is not None or is_aborted
+                _tell_losses(close, layer, raises=raises and tells)
             if not raises:
                 close.error = None  # its traceback refers to the close
     if close.successor is not None:
@@ -1335,9 +1351,7 @@ def _was_cut_short(close: Close) -> bool:
 
 
 def _tell_losses(close: Close, layer: Layer, *, raises: bool) -> None:
-    """Warn of what was lost, unless an error or the report of a graceful close tells it."""
-    if not close.is_truncated:
-        return  # nothing is held
+    """Warn of what a truncated stack has lost, unless an error, or a report, tells it."""
     # Whose calls have raised the failure knows that its bytes are lost.
     untold = [one for one in close.layers if not (close.was_broken and one.lifecycle.told)]
     untold += [one for one in close.sides if not contains(close.told_sides, one)]

@@ -38,15 +38,16 @@ class _Inner:
         self.__doc__ = "The layer below."
 
     def __get__(self, layer: Layer | None, owner: type | None = None) -> Any:
-        # On the class there is none: a dataclass would take it for a default.
-        inner: Any = None
         if layer is not None:
             lifecycle = layer.lifecycle
-            inner = lifecycle.odd_inner if lifecycle.inner is None else lifecycle.inner
-        if inner is None:
-            name = (owner or type(layer)).__name__
-            raise AttributeError(f"{name} has no inner layer")
-        return inner
+            inner: Any = lifecycle.inner
+            if inner is None:
+                inner = lifecycle.odd_inner
+            if inner is not None:
+                return inner
+        # On the class there is none: a dataclass would take it for a default.
+        name = (owner or type(layer)).__name__
+        raise AttributeError(f"{name} has no inner layer")
 
     def __set__(self, layer: Layer, inner: Any) -> None:
         set_inner(layer, inner)
@@ -125,11 +126,16 @@ class Layer(trio.abc.AsyncResource):
     #: library do; any other one is asked for :attr:`held_bytes` after each call.
     announces_held_bytes: bool = False
     overrides_held_bytes: bool = False
+    #: Whether nobody need ask for :attr:`held_bytes`, since the class never holds any.
+    holds_nothing: bool = False
     overrides_inner: bool = False
     overrides_keeps_messages: bool = False
     overrides_layers_below: bool = False
     overrides_owns_below: bool = False
     overrides_release: bool = False
+    #: Whether :meth:`release` may wait, and so has to be shielded. A class whose own ``release``
+    #: awaits nothing says no beside it.
+    release_waits: bool = False
     overrides_poll_close: bool = False
     overrides_poll_flush_side: bool = False
     overrides_poll_shutdown: bool = False
@@ -161,10 +167,15 @@ class Layer(trio.abc.AsyncResource):
                 advice = f"; override {instead}" if instead else ""
                 raise TypeError(f"{cls.__name__} overrides {name}, which is the library's{advice}")
         cls.overrides_held_bytes = overrides(cls, "held_bytes", Layer)
+        cls.holds_nothing = cls.announces_held_bytes and not cls.overrides_held_bytes
         cls.overrides_keeps_messages = overrides(cls, "keeps_messages", Layer)
         cls.overrides_layers_below = overrides(cls, "layers_below", Layer)
         cls.overrides_owns_below = overrides(cls, "owns_below", Layer)
         cls.overrides_release = overrides(cls, "release", Layer)
+        if cls.overrides_release:
+            # Whatever is said elsewhere is said of another ``release``.
+            owner = next(base for base in cls.__mro__ if "release" in vars(base))
+            cls.release_waits = vars(owner).get("release_waits", True)
         inner = inspect.getattr_static(cls, "inner")
         if inspect.ismemberdescriptor(inner):
             inner = _SlottedInner(inner)
@@ -481,12 +492,15 @@ class Layer(trio.abc.AsyncResource):
 
     def __del__(self) -> None:
         lifecycle = getattr(self, "lifecycle", None)
-        if lifecycle is not None and not (lifecycle.released or lifecycle.holds_nobodys):
-            count = held_by(self)
-            if lifecycle.has_ended_side:
-                count = held_for_some(self, [one for one in below(self) if not is_closed(one)])
-            # An answer that raises may be that of an object whose __init__ has failed: no word.
-            if count:
-                fate = "may be lost" if self.loss_is_unknown else "were never sent"
-                lost = f"{count} bytes that it had accepted {fate}"
-                warn(f"{self!r} was garbage-collected: {lost}", self)
+        if lifecycle is None or lifecycle.released or lifecycle.holds_nobodys:
+            return
+        if self.holds_nothing:
+            return
+        count = held_by(self)
+        if lifecycle.has_ended_side:
+            count = held_for_some(self, [one for one in below(self) if not is_closed(one)])
+        # An answer that raises may be that of an object whose __init__ has failed: no word.
+        if count:
+            fate = "may be lost" if self.loss_is_unknown else "were never sent"
+            lost = f"{count} bytes that it had accepted {fate}"
+            warn(f"{self!r} was garbage-collected: {lost}", self)

@@ -16,7 +16,8 @@ the two fields that every write reads:
 
 **Lifting.** A close, and a torn layer's own flush, must write through layers that refuse everybody
 else. Their polls are synchronous, so they lift the refusal for the length of one poll: ``lifted``
-names, in this thread, the close or the torn layer that polls now.
+names, in this thread, the close or the torn layer that polls now. That is compared with ``open_to``
+of a layer, the close that may write to it.
 
 **Calls.** A write that can be ended in its middle keeps its progress in a :class:`Call`, in
 ``calls``, where a close that ends it finds it. :meth:`Lifecycle.leave` and the close settle a call
@@ -80,6 +81,9 @@ OPEN: Final = Phase.OPEN
 ENDING: Final = Phase.ENDING
 ENDED: Final = Phase.ENDED
 CLOSED: Final = Refusal.CLOSED
+SHUT_DOWN: Final = Refusal.SHUT_DOWN
+UNFINISHED: Final = Refusal.UNFINISHED
+ABOVE: Final = Torn.ABOVE
 
 
 class Closer(abc.ABC):
@@ -90,7 +94,7 @@ class Closer(abc.ABC):
     #: Whether the stack has no branches: then ``layers`` is in order, and nobody is postponed.
     is_line: bool
     #: What it closes.
-    layers: list[Layer]
+    layers: Sequence[Layer]
     #: Whether it now makes its one wait of limited length, and has waited when that is cancelled.
     waits_briefly: bool
 
@@ -108,7 +112,7 @@ class Closer(abc.ABC):
 
     @abc.abstractmethod
     def postpones(self, layer: Layer) -> bool:
-        """Whether the layer's shutdown has to wait for other layers above it."""
+        """Whether the layer's shutdown has to wait for others above it; not asked of a line."""
 
 
 class Call:
@@ -284,6 +288,8 @@ class Lifecycle:
     abandoned: bool = False
     #: The close that this layer is part of.
     close: Closer | None = None
+    #: The same close while its polls may write to the layer, which refuses all others.
+    open_to: Closer | None = None
     #: The closes of layers below that now end one side of this layer over several streams.
     side_closes: tuple[object, ...] = ()
     #: Whether such a close has ended one side.
@@ -345,10 +351,12 @@ class Lifecycle:
     # ---- What writes read ------------------------------------------------------------------
 
     def update(self) -> None:
-        """Compute ``refusal`` and ``fast`` from the rest."""
+        """Compute ``refusal``, ``fast`` and ``open_to`` from the rest."""
         if self.close is not None or self.released or self.side_closes or self.has_ended_side:
             self.refusal = Refusal.CLOSED
             self.fast = SPENT
+            is_well = not self.released and self.failure is None and self.torn is not ABOVE
+            self.open_to = self.close if is_well else None
             return
         self.refusal = (
             Refusal.BROKEN
@@ -381,8 +389,10 @@ class Lifecycle:
             trio.ClosedResourceError: if a shutdown or close has begun.
             trio.BrokenResourceError: if it has failed, is torn, or something is unfinished.
         """
-        if self.refusal is not None and (self.phase is ENDED or not self._is_lifted()):
-            self.refuse(layer)
+        if self.refusal is not None:
+            by = lift.by
+            if self.phase is ENDED or by is None or not (by is self.open_to or self._is_lifted(by)):
+                self.refuse(layer)
 
     def check_flush(self, layer: Layer) -> None:
         """For ``poll_flush``: raise, unless ``layer`` may be flushed now.
@@ -391,24 +401,24 @@ class Lifecycle:
             trio.ClosedResourceError: if it is closed.
             trio.BrokenResourceError: if it has failed or is torn.
         """
-        if (
-            self.refusal is not None
-            and self.refusal is not Refusal.SHUT_DOWN
-            and self.refusal is not Refusal.UNFINISHED
-            and not self._is_lifted()
+        by, refusal = lift.by, self.refusal
+        if not (
+            (by is not None and by is self.open_to)
+            or refusal is None
+            or refusal is SHUT_DOWN
+            or refusal is UNFINISHED
+            or (by is not None and self._is_lifted(by))
         ):
             self.refuse(layer)
 
-    def _is_lifted(self) -> bool:
-        by = lift.by
-        if by is None or self.failure is not None or self.torn is Torn.ABOVE:
+    def _is_lifted(self, by: object) -> bool:
+        """Whether polls that ``by`` makes, which is not our own close, may write to the layer."""
+        if self.released or self.failure is not None or self.torn is ABOVE:
             return False
-        if by is self.close or any(by is one for one in self.side_closes):
-            return not self.released
-        if self.close is not None and self.close.is_host_of(by):
-            return not self.released
-        if self.close is not None or self.released:
-            return False
+        if any(by is one for one in self.side_closes):
+            return True
+        if self.close is not None:
+            return self.close.is_host_of(by)
         if by is Torn.HERE:
             return True  # a torn layer's flush: this one, and the layers below it
         # A close of a layer that does not own those below may flush torn ones.
@@ -563,11 +573,6 @@ class Lifecycle:
             raise ClosedRefusal(f"another task closed {layer!r}")
 
     # ---- Shutting down ---------------------------------------------------------------------
-
-    def postponed(self, layer: Layer) -> bool:
-        """Whether the close that polls now has other layers to end before this one."""
-        close = self.close
-        return close is not None and close is lift.by and close.postpones(layer)
 
     def end(self) -> None:
         """For ``poll_shutdown``: the shutdown is complete."""

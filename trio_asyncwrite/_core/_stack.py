@@ -198,14 +198,15 @@ def writers_above(layer: Layer) -> list[Layer]:
 def register(layer: Layer, lower: Layer) -> None:
     """Let ``lower`` know that ``layer`` is above it, and forget those that are gone."""
     lifecycle = lower.lifecycle
-    uppers = lifecycle.above
-    if not uppers:
-        lifecycle.above = (weakref.ref(layer),)
-        return
-    for reference in uppers:
-        if reference() is layer:
+    living: list[weakref.ref[Layer]] = []
+    for reference in lifecycle.above:
+        upper = reference()
+        if upper is layer:
             return
-    lifecycle.above = (*[one for one in uppers if one() is not None], weakref.ref(layer))
+        if upper is not None:
+            living.append(reference)
+    # Mostly there are no others.
+    lifecycle.above = (*living, weakref.ref(layer)) if living else (weakref.ref(layer),)
 
 
 def unregister(layer: Layer, lower: Layer) -> None:
@@ -219,11 +220,11 @@ def set_inner(layer: Layer, thing: object) -> None:
     """``layer`` writes to ``thing`` from now on, and inherits the state it is in."""
     lifecycle = lifecycle_of(layer)
     before = lifecycle.inner
-    if before is not None:
-        if before is thing:
-            return
-        unregister(layer, before)
     if before is not None or lifecycle.odd_inner is not None or lifecycle.attached:
+        if before is not None:
+            if before is thing:
+                return
+            unregister(layer, before)
         lifecycle.inner = lifecycle.odd_inner = None
         lifecycle.attached = lifecycle.is_single = False
         lifecycle.rate = 0
@@ -543,6 +544,7 @@ def forgive(layer: Layer) -> None:
     """
     for one in writing_chain(layer):
         one.lifecycle.failure = None
+        one.lifecycle.update()
         one.lifecycle.end()
         for upper in writers_above(one):
             upper.lifecycle.failure = None
@@ -570,7 +572,9 @@ def poll_step(layer: Layer, name: str, *args: object) -> None:
         trio.BrokenResourceError: if it fails; ``layer`` and all above it are then broken.
     """
     try:
-        call_poll(layer, name, *args)
+        answer = getattr(layer, name)(*args)
+        if answer is not None:
+            wrong_answer(layer, name, answer)
     except NotReady:
         raise
     except BaseException as exc:
@@ -835,17 +839,18 @@ def begin_shutdown(layer: Layer) -> bool:
     if lifecycle.phase is ENDED and not lifecycle.released:
         return False
     lifecycle.check_flush(layer)
-    if lifecycle.postponed(layer):
+    close, by = lifecycle.close, lift.by
+    if close is None or close is not by:
+        if lifecycle.phase is OPEN and isinstance(by, Closer) and not _may_end(by, layer):
+            return False
+    elif not close.is_line and close.postpones(layer):
         return False
     if lifecycle.phase is OPEN:
-        by = lift.by
-        if lifecycle.close is not by and isinstance(by, Closer) and not _may_end(by, layer):
-            return False
         lifecycle.phase = ENDING
-        if lifecycle.close is not None and lifecycle.close.is_line:
-            return True  # all above are closed with it, and refuse everything
-        lifecycle.update()
-        shut_above(layer)
+        # In a line, all above are closed with it, and refuse everything.
+        if close is None or not close.is_line:
+            lifecycle.update()
+            shut_above(layer)
     return True
 
 

@@ -50,6 +50,8 @@ def server_name(host: str | bytes | bytearray | None) -> str | None:
 
 
 def _is_ipv6(address: str) -> bool:
+    if ":" not in address:
+        return False
     import ipaddress  # noqa: PLC0415 - see tests/test_layers.py
 
     try:

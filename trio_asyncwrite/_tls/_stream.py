@@ -413,6 +413,8 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
         if not self._handshook:
             self._https_compatible = True
 
+    release_waits = False
+
     async def release(self, *, clean: bool) -> None:
         """Read what has arrived, so that it cannot cause a reset. See :meth:`AsyncWrite.release`.
 

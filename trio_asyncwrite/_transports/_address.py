@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -22,10 +21,10 @@ def address(
 
     The kernel refuses it for a socket that is closed, and for a peer that has reset the connection.
     """
-    # Besides what a kernel refuses: a fake socket of a test may have no addresses at all.
-    with contextlib.suppress(Exception):
+    try:
         return getattr(sock, name)()
-    return None
+    except Exception:  # noqa: BLE001 - besides what a kernel refuses: a fake socket has no addresses
+        return None
 
 
 def foreign_address(stream: object, name: Literal["getpeername", "getsockname"]) -> Any:

@@ -17,6 +17,16 @@ RESET_ON_CLOSE: Final = _LINGER.pack(1, 0)
 _NO_LINGER: Final = _LINGER.pack(0, 0)
 
 
+def _has_time(sock: socket.socket | trio.socket.SocketType) -> bool:
+    """Whether a time is set in SO_LINGER."""
+    try:
+        linger = sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.size)
+        is_on, seconds = _LINGER.unpack(linger)
+    except Exception:  # noqa: BLE001 - besides what a kernel refuses: a fake socket has no options
+        return False
+    return bool(is_on and seconds)
+
+
 def prepare_close(sock: socket.socket | trio.socket.SocketType, *, reset: bool) -> None:
     """Set SO_LINGER for a close that returns at once, even if the kernel still has data to send.
 
@@ -27,11 +37,8 @@ def prepare_close(sock: socket.socket | trio.socket.SocketType, *, reset: bool) 
         sock: the socket; closed is all right.
         reset: whether the close of a TCP connection is to be a reset.
     """
-    # Besides what a kernel refuses: a fake socket of a test has no options at all.
-    with contextlib.suppress(Exception):
-        linger = sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.size)
-        is_on, seconds = _LINGER.unpack(linger)
-        if is_on and seconds:
+    if _has_time(sock):
+        with contextlib.suppress(Exception):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
     if reset:
         with contextlib.suppress(Exception):

@@ -190,6 +190,8 @@ class PollEvented(FdWriter):
             if self.fileno() >= 0:
                 self._close_now()
 
+    release_waits = False
+
     async def release(self, *, clean: bool) -> None:
         """Close the descriptor, or give it back. See :meth:`AsyncWrite.release`.
 
