@@ -90,7 +90,7 @@ async def check_a_process_under_load(
     assert answers == [size] * clients
     assert process.returncode == 0
     report = json.loads(output)
-    assert report["outcomes"].get("timed out", 0) == stopped
+    assert report["outcomes"].get("truncated", 0) == stopped
     assert report["outcomes"]["clean"] >= clients
     # The grace, and a minute for a machine that is busy.
     assert report["elapsed"] < float(arguments[0]) + 60
@@ -128,7 +128,11 @@ async def test_a_process_that_gets_sigterm_under_the_load_of_200_connections(
 @pytest.mark.slow
 @both
 async def test_sigterm_while_clients_come_and_go(*, tls: bool, tmp_path: Path) -> None:
-    """Each gets its whole answer, or is refused and gets nothing, be it that its queue is reset."""
+    """Each gets its whole answer, or nothing.
+
+    A request that has arrived when the drain starts is not read by its handler any more. TCP resets
+    the connection then. TLS reads it first, and ends properly.
+    """
     server = Server(tls=tls)
     size, grace = 6000, 20
     seen: Counter[str] = Counter()
@@ -183,5 +187,6 @@ async def test_sigterm_while_clients_come_and_go(*, tls: bool, tmp_path: Path) -
                 output += chunk
 
     assert process.returncode == 0
-    assert set(seen) <= {"refused", "reset after 0", f"received {size}"}
+    nothing = {"refused", "reset after 0", *(["received 0"] if tls else [])}
+    assert set(seen) <= {*nothing, f"received {size}"}
     assert json.loads(output)["elapsed"] < grace
