@@ -158,6 +158,8 @@ class _PipeWriter(AsyncWrite):
         """Nothing: the end of the pipe says all."""
         return Epilogue.NOTHING
 
+    release_waits = False
+
     async def release(self, *, clean: bool) -> None:
         """Let the reader know. See :meth:`AsyncWrite.release`.
 
@@ -213,6 +215,8 @@ class SimplexReader(_PipeReader):
     def __init__(self, pipe: _Pipe) -> None:
         self._incoming = pipe
 
+    release_waits = False
+
     async def release(self, *, clean: bool) -> None:
         """Close this end: what nobody has read is dropped. See :meth:`AsyncRead.release`.
 
@@ -256,6 +260,8 @@ class DuplexStream(_PipeWriter, _PipeReader, AsyncReadWrite):
         """Whether the peer was closed with unread bytes, and no read will tell, or one has told."""
         is_read = self.lifecycle.at_end or self.lifecycle.read_failure is not None
         return is_read and self._outgoing.was_discarded
+
+    release_waits = False
 
     async def release(self, *, clean: bool) -> None:
         """Close both directions. See :meth:`AsyncWrite.release`.

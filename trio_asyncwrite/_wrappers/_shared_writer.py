@@ -421,6 +421,8 @@ class SharedWriter(Wrapper[W]):
             wait = functools.partial(self._below_wait.wait, not_ready.wait)
             raise NotReady(wait) from None
 
+    release_waits = False
+
     async def release(self, *, clean: bool) -> None:
         """Let go of a file that was begun. See :meth:`AsyncWrite.release`.
 
