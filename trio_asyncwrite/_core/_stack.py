@@ -330,6 +330,8 @@ def detach(layer: Layer, reason: str = "") -> None:
 def hold(layer: Layer) -> None:
     """``layer`` holds bytes from now on: those below keep it alive."""
     lifecycle = layer.lifecycle
+    if not lifecycle.attached:  # a layer that is polled by hand
+        attach(layer)
     lifecycle.holding += 1
     # In a loop, since every flushed write comes through here.
     while lifecycle.holding == 1:
