@@ -92,6 +92,14 @@ STACKS: dict[str, Callable[[], Any]] = {
     "above inspect": lambda: LineWriter(InspectWriter(Wire(math.inf), strike), 1),
 }
 
+#: The same, of a mistake in the innermost layer.
+MISTAKEN: dict[str, Callable[[], Any]] = {
+    "shared": lambda: SharedWriter(Fails(1)),
+    "shared over a buffer": lambda: SharedWriter(BufWriter(Fails(1), 1)),
+    "above a shared one": lambda: MeteredWriter(SharedWriter(Fails(2))),
+    "two above it": lambda: BufWriter(MeteredWriter(SharedWriter(Fails(2))), 1),
+}
+
 every_stack = each(STACKS, "make")
 
 
@@ -154,6 +162,29 @@ async def test_the_cursor_is_exact_and_the_next_call_raises_it_once(
             await abort(writer)
         assert writer.closed
         assert writer.inner.closed
+
+
+@each(MISTAKEN, "make")
+@each({name: call for name, call in NEXT.items() if name not in ("abort", "async with")}, "call")
+async def test_a_mistake_passes_unchanged_as_well(
+    make: Callable[[], Any],
+    call: Callable[[Any], Awaitable[object]],
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Law 2. A report tells of it where the call makes one."""
+    with resource_warnings():
+        writer = make()
+        assert await writer.write(b"abc") == 3
+        try:
+            report: Any = await call(writer)
+        except ZeroDivisionError:
+            pass
+        else:
+            assert report.outcome is CloseOutcome.BROKEN
+            assert isinstance(report.error.__cause__ or report.error, ZeroDivisionError)
+        with pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):
+            await writer.write(b"more")
+        await abort(writer)
 
 
 @every_stack
@@ -326,12 +357,3 @@ class _Plain(AsyncReadWrite):
 
     def poll_read(self, size: int, /) -> bytes:
         return bytes(self.inner.poll_read(size))
-
-
-async def test_of_a_mistake_a_close_above_tells_as_well() -> None:
-    """It is no Ctrl-C, and comes as a failure."""
-    writer = BufWriter(MeteredWriter(SharedWriter(Fails(1))), 1)
-    await writer.write(b"abc")
-    with pytest.raises(trio.BrokenResourceError) as caught:
-        await writer.aclose()
-    assert isinstance(caught.value.__cause__, ZeroDivisionError)

@@ -600,6 +600,7 @@ class Close(Closer):
             interrupt = lifecycle.interrupt
             if interrupt is not None and interrupt.is_due():
                 due, is_untold = interrupt, True
+                continue
             is_news = layer is caller and not lifecycle.told and held_by(layer) != 0
             if lifecycle.untold or is_news:
                 is_untold = True

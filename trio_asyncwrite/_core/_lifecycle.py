@@ -182,7 +182,7 @@ def _place(buf: Buf | FilePart) -> int:
 
 
 class Interrupt:
-    """Ctrl-C, or what else is no Exception, which a poll met after it had accepted bytes.
+    """What callers shall get as it is, and a poll met after it had accepted bytes: Ctrl-C, perhaps.
 
     Such a poll returns its count, so the next call raises it. All layers that it has broken share
     this object, for it is raised once.

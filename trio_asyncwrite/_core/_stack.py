@@ -509,15 +509,17 @@ def fail(layer: Layer, exc: BaseException) -> None:
 
 
 def keep_for_next_call(layer: Layer, exc: BaseException) -> bool:
-    """For a poll of ``layer`` that has met ``exc`` after it had accepted bytes: Ctrl-C, perhaps.
+    """For a poll of ``layer`` that has met ``exc`` after it had accepted bytes.
 
     The poll returns its count. ``layer`` is broken, and the next call of a layer that is broken by
     it raises it; a close as well, which polls no broken layer.
 
     Returns:
-        Whether it is kept. An Exception is not: that a layer has failed says enough of it.
+        Whether it is kept: Ctrl-C, for example, or a mistake in a layer of the user's. Of what
+        happens to a connection, it says enough that a layer has failed.
     """
-    if isinstance(exc, Exception):
+    of_connection = OSError, trio.BrokenResourceError, trio.ClosedResourceError, NotReady
+    if isinstance(exc, of_connection) or is_refusal(exc):
         return False
     if layer.lifecycle.failure is None:
         fail(layer, exc)
