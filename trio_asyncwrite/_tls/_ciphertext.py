@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from trio_asyncwrite._core._async_read import AsyncRead, poll_reader
-from trio_asyncwrite._core._checks import RECEIVE_SIZE
+from trio_asyncwrite._core._checks import RECEIVE_SIZE, accepted
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._shell import poll_data
 from trio_asyncwrite._core._stack import call_poll, is_refusal
 from trio_asyncwrite._core._waits import OneForAll, first_of
 
@@ -103,7 +102,10 @@ class Ciphertext:
         engine, writer = self._engine, self._writer
         try:
             while out := engine.out:
-                engine.sent(poll_data(writer, out))
+                count = writer.poll_write(out)
+                if count != len(out) or type(count) is not int:
+                    count = accepted(count, len(out), writer)
+                engine.sent(count)
             self.queued = 0
             if flush:
                 call_poll(writer, "poll_flush")

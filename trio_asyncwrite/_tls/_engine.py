@@ -105,8 +105,9 @@ class TlsEngine:
     def sent(self, count: int) -> None:
         """``count`` bytes of ``out`` have gone."""
         self.sent_bytes += count
+        out = self.out
         # A slice of nothing would keep what it was sliced from.
-        self.out = memoryview(self.out)[count:] if count < len(self.out) else b""
+        self.out = b"" if count == len(out) else memoryview(out)[count:]
 
     def trailing(self) -> bytes:
         """Take out the ciphertext that was received and not used."""

@@ -266,7 +266,8 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
             self._piece = max(self._piece // 2, _SMALLEST_PIECE)
         elif count == self._piece:
             self._piece = min(2 * count, _LARGEST_PIECE)
-        self._note_held()
+        if engine.out or self._is_holding:
+            self._note_held()
         return count
 
     @trio.lowlevel.enable_ki_protection
