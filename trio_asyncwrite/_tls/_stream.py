@@ -354,10 +354,10 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
                 send_wait = ciphertext.answer()
                 self._note_held()
                 if ciphertext.has_failed() and not knew:
-                    exc = ciphertext.failure
-                    is_kept = exc is not None and keep_for_next_call(self.inner, exc)
+                    failure = ciphertext.failure
+                    is_kept = failure is not None and keep_for_next_call(self.inner, failure)
                     self.lifecycle.untold = not is_kept
-                    del exc  # its traceback refers to this frame
+                    del failure  # its traceback refers to this frame
             if data is not None:
                 return data
             if send_wait is not None:
