@@ -48,6 +48,7 @@ LONG_UNICODE = "ß" * 63
         (b"fe80::1%eth0", "fe80::1"),
         ("fe80::1%3", "fe80::1"),
         ("fe80::1%größer.", "fe80::1"),
+        ("fe80::g", "fe80::g"),  # no address
     ],
     ids=repr,
 )

@@ -44,7 +44,7 @@ class _Pipe:
         self._end = _End.OPEN
         self._reader_closed = False
         #: Whether the reader was closed with bytes in the pipe.
-        self.was_discarded = False
+        self.was_discarded: bool = False
         self._writers = trio.lowlevel.ParkingLot()
         self._readers = trio.lowlevel.ParkingLot()
 
