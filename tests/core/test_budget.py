@@ -29,7 +29,7 @@ from trio_asyncwrite import (
     duplex,
     simplex,
 )
-from trio_asyncwrite._core._budget import LIMIT, current_budget
+from trio_asyncwrite._core._budget import LIMIT, POLL_COST, current_budget
 
 from .._streams import drain
 from .._tls_helpers import both, open_tls
@@ -572,3 +572,30 @@ async def test_a_close_ends_a_call_in_its_checkpoint() -> None:
             nursery.start_soon(writer.aclose)
         assert found.pop() == "closed"
         assert writer.taken == 0
+
+
+class ByteByByte(AsyncWrite):
+    def poll_write(self, data: bytes | bytearray | memoryview, /) -> int:
+        return min(len(data), 1)
+
+
+@pytest.mark.parametrize(
+    ("verb", "left", "turns"),
+    [
+        (ByteByByte.write_all, POLL_COST, 1),
+        (ByteByByte.write_all, LIMIT, 0),
+        (ByteByByte.send_all, POLL_COST, 1),
+        (ByteByByte.send_all, LIMIT, 1),  # it is a checkpoint in any case
+    ],
+)
+async def test_the_rest_of_a_message_waits_for_a_checkpoint_once_the_budget_is_spent(
+    verb: Callable[[AsyncWrite, bytes], Awaitable[None]], left: int, turns: int
+) -> None:
+    """Also if its first poll was made at once."""
+    writer = ByteByByte()
+    await writer.write(b"x")
+    current_budget().left = left
+    task = trio.lowlevel.current_task()
+    before = task._schedule_points
+    await verb(writer, b"ab")
+    assert task._schedule_points - before == turns
