@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 import trio.testing
-from trio._core import _run as trio_run
 
 from trio_asyncwrite import (
     AsyncWrite,
@@ -53,6 +52,7 @@ from trio_asyncwrite.compression import CompressWriter
 from trio_asyncwrite.testing import NeverReadyTwiceWriter
 
 from ._model_laws import TRAILERS, check
+from ._scheduling import scheduled_by
 from ._streams import small_buffers, tcp_sockets
 from ._tls_helpers import HOST, client_context, server_context
 from .compression._codecs import Stored
@@ -765,14 +765,7 @@ def play(seed: int) -> Run:
             run.log("warning", run.warnings[-1])
         check(run, stack)
 
-    before = trio_run._ALLOW_DETERMINISTIC_SCHEDULING, trio_run._r.getstate()
-    trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True
-    trio_run._r.seed(seed)
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
-    finally:
-        trio_run._ALLOW_DETERMINISTIC_SCHEDULING = before[0]
-        trio_run._r.setstate(before[1])
+    with scheduled_by(seed), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     return run

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
-from trio._core import _run as trio_run
 
 from trio_asyncwrite import AsyncWrite, BufWriter, CloseOutcome, TeeWriter, close_gracefully, duplex
 
+from .._scheduling import scheduled_by
 from ..core._fakes import Encoding, resource_warnings
 from ..core.test_close_sides import Fan
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable
 
 CLOSES: dict[str, Callable[[Any], Awaitable[object]]] = {
     "aclose": AsyncWrite.aclose,
@@ -30,19 +29,6 @@ CLOSES: dict[str, Callable[[Any], Awaitable[object]]] = {
 }
 
 makes = pytest.mark.parametrize("make", [TeeWriter, Fan])
-
-
-@contextmanager
-def scheduled_by(seed: int) -> Generator[None, None, None]:
-    """Let the order of tasks depend on ``seed`` alone."""
-    before = trio_run._ALLOW_DETERMINISTIC_SCHEDULING, trio_run._r.getstate()
-    trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True
-    trio_run._r.seed(seed)
-    try:
-        yield
-    finally:
-        trio_run._ALLOW_DETERMINISTIC_SCHEDULING = before[0]
-        trio_run._r.setstate(before[1])
 
 
 class Side:

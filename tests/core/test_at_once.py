@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import trio
-import trio._core._run as trio_run
 from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import AsyncWrite, BufWriter, NotReady, close_gracefully
 from trio_asyncwrite._core._budget import POLL_COST, SPENT, current_budget
+
+from .._scheduling import scheduled_by
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 DATA: Final = b"message"
 
-# What a poll does: it accepts so many bytes, waits, or raises.
+# What one poll does: a number is how many bytes it accepts; else it waits, or raises.
 Step = Any
 ALL: Final = 100
 WAIT: Final = "wait"
@@ -177,19 +178,19 @@ async def observe(
     interfere: Callable[[AsyncWrite, trio.CancelScope], Awaitable[object]],
     *,
     budget: int,
-    seed: int | None,
+    early: bool,
     at_once: bool,
 ) -> dict[str, object]:
-    """All that can be seen of an operation, of what comes in between, and of the end.
+    """Make a call, interfere, and close; return all that can be seen of the three.
 
     Args:
         stack: makes the layers.
         operation: the call.
-        script: what the innermost layer does at the writes and at the flushes.
-        interfere: what comes in between.
+        script: what the polls of the innermost layer do: those that write, and those that flush.
+        interfere: what another task does meanwhile.
         budget: how much of it is left.
-        seed: lets that come while the call yields, or before, or when it begins to wait; without,
-            it comes once the call waits.
+        early: whether that comes as soon as the call yields or waits, in an order that the seed
+            decides; else once the call waits.
         at_once: whether the call may go at once.
     """
     wire = Scripted()
@@ -219,13 +220,12 @@ async def observe(
 
     writer.lifecycle.abandoned = wire.lifecycle.abandoned = True  # by an earlier call
     current_budget().left = budget
-    trio_run._r.seed(seed)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(operate)
-        if seed is not None:  # while it yields, or before, or when it begins to wait
+        if early:
             nursery.start_soon(come_between)
         await wait_all_tasks_blocked()
-        if seed is None:
+        if not early:
             nursery.start_soon(come_between)
         for _ in range(6):
             await wait_all_tasks_blocked()
@@ -246,21 +246,22 @@ async def test_at_once_or_through_the_loop_is_the_same(
     stack: Callable[[Scripted], AsyncWrite],
     operation: Operation,
     interfere: Callable[[AsyncWrite, trio.CancelScope], Awaitable[object]],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
     cases = itertools.product(WRITES, FLUSHES, [POLL_COST, 100], [None, 0, 1])
     for writes, flushes, budget, seed in cases:
-        first, second = [
-            await observe(
-                stack,
-                operation,
-                (writes, flushes),
-                interfere,
-                budget=budget,
-                seed=seed,
-                at_once=at_once,
-            )
-            for at_once in (True, False)
-        ]
+        seen: list[dict[str, object]] = []
+        for at_once in (True, False):
+            with scheduled_by(seed or 0):
+                seen.append(
+                    await observe(
+                        stack,
+                        operation,
+                        (writes, flushes),
+                        interfere,
+                        budget=budget,
+                        early=seed is not None,
+                        at_once=at_once,
+                    )
+                )
+        first, second = seen
         assert first == second, (writes, flushes, budget, seed)
