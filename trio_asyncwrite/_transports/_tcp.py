@@ -28,7 +28,7 @@ from ._send_queue import (
     mark_after_full,
     mark_after_wait,
 )
-from ._tcp_info import is_gone, next_pause, unacknowledged_bytes
+from ._tcp_info import is_gone, is_internet, next_pause, unacknowledged_bytes
 
 if TYPE_CHECKING:
     import os
@@ -41,14 +41,6 @@ def _closed_socket() -> trio.socket.SocketType:
     sock = trio.socket.socket()
     sock.close()
     return sock
-
-
-def _is_internet(sock: trio.socket.SocketType) -> bool:
-    """Whether the socket of a SocketStream, which has seen to its type, is TCP by its family."""
-    try:
-        return sock.family in (stdlib_socket.AF_INET, stdlib_socket.AF_INET6)
-    except Exception:  # noqa: BLE001 - a socket of a test may know nothing
-        return False
 
 
 @final
@@ -100,7 +92,11 @@ class TcpStream(FdWriter):
         self._stream = stream
         #: The Trio socket.
         self.socket: trio.socket.SocketType = stream.socket
-        self.is_known_as_tcp: bool = _is_internet(self.socket)
+        try:
+            # The trio.SocketStream has seen to its type.
+            self.is_known_as_tcp: bool = is_internet(self.socket)
+        except Exception:  # noqa: BLE001 - a socket of a test may know nothing
+            self.is_known_as_tcp = False
         # Now: the kernel forgets it when the peer resets the connection.
         self._peer_address: Any = address(self.socket, "getpeername")
         self._mark = first_mark(self.socket) if self.is_known_as_tcp else NOT_OURS
@@ -197,7 +193,7 @@ class TcpStream(FdWriter):
 
     def linger_socket(self) -> trio.socket.SocketType | None:
         """The socket, if it is TCP and open."""
-        return self.socket if _is_internet(self.socket) and self.fileno() >= 0 else None
+        return self.socket if self.is_known_as_tcp and self.fileno() >= 0 else None
 
     async def wait_acknowledged(self) -> None:
         """Wait until the peer's kernel has acknowledged every byte handed over.

@@ -32,9 +32,13 @@ _FIRST_PAUSE: Final = 0.001
 _LAST_PAUSE: Final = 0.1
 
 
-def is_tcp(sock: socket.socket | trio.socket.SocketType) -> bool:
-    """Whether a socket is TCP, as it says itself."""
-    return sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
+def is_internet(sock: socket.socket | trio.socket.SocketType) -> bool:
+    """Whether a socket is of the internet's families; one of type SOCK_STREAM is TCP then."""
+    return sock.family in (socket.AF_INET, socket.AF_INET6)
+
+
+def _is_tcp(sock: socket.socket) -> bool:
+    return is_internet(sock) and sock.type == socket.SOCK_STREAM
 
 
 def unacknowledged_bytes(fd: int, *, ended: bool, known_as_tcp: bool = False) -> int | None:
@@ -52,7 +56,7 @@ def unacknowledged_bytes(fd: int, *, ended: bool, known_as_tcp: bool = False) ->
     Source: SIOCOUTQ in tcp(7); SO_NWRITE of macOS.
     """
     try:
-        if not (known_as_tcp or is_tcp(BorrowedSocket(fd))):
+        if not (known_as_tcp or _is_tcp(BorrowedSocket(fd))):
             return None
         if sys.platform == "darwin":  # pragma: no cover
             return BorrowedSocket(fd).getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
