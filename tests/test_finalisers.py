@@ -42,7 +42,7 @@ MOST_ORDERS = 24
 
 
 class Failing(AsyncReadWrite):
-    """Its frames hold views of what it is given, and its exceptions hold its frames."""
+    """It takes one byte, and then fails. Its exceptions keep views of what it was given alive."""
 
     def __init__(self) -> None:
         self.exceptions: list[BaseException] = []
@@ -66,7 +66,7 @@ class Failing(AsyncReadWrite):
 
 
 async def fail_at(writer: Any, keeper: list[BaseException]) -> None:
-    """Use a writer until all has failed, and keep what was raised."""
+    """Call every method that writes, and keep what they raise."""
     for call in (
         partial(writer.write, b"data"),
         partial(writer.write_all, bytearray(b"line\nline")),

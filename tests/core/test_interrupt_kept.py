@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 class Interrupted(Wire):
-    """It takes what it has room for, at most ``step`` bytes a poll; Ctrl-C strikes once."""
+    """Ctrl-C strikes once, after ``left`` polls that write; each of them takes ``step`` bytes."""
 
     def __init__(self, left: int, *, step: int = 1) -> None:
         super().__init__(math.inf)
@@ -334,7 +334,10 @@ async def test_tls_keeps_it_too(
     call: Callable[[Any], Awaitable[object]],
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Whether it or a layer below it was broken first. What was encrypted and not sent is lost."""
+    """Also if layers lie between it and the one that Ctrl-C has struck.
+
+    What was encrypted and not sent is lost.
+    """
     left, right = duplex(1 << 20)
     transport: Any = OverDuplex(left)
     for _ in range(layers):

@@ -35,11 +35,11 @@ async def memory_pair() -> tuple[DuplexStream, DuplexStream]:
 
 
 class Case(NamedTuple):
-    """What was sent and read before the peer closes."""
+    """What happens before the peer closes, and when it does."""
 
     sent: bytes
     answer: bytes
-    #: How many bytes of what was sent the peer reads.
+    #: How many bytes of ``sent`` the peer reads.
     read: int
     we_half_close: bool
     peer_half_closes: bool

@@ -410,7 +410,7 @@ class GracefulClose:
             await self._end_ssl_stream(self.tls)
         if self.state in (State.TRUNCATED, State.BROKEN):
             await self._deliver()
-            if self.state is State.TRUNCATED and close.is_completed():
+            if self.state is State.TRUNCATED and close.note_completion():
                 self.state, self.sent = close.state(), True
         elif self._is_worth_lingering():
             self._lingers_from = self.discard.discarded

@@ -507,8 +507,8 @@ class Close(Closer):
             for one in self.sides
         )
 
-    def is_completed(self) -> bool:
-        """Whether all was sent; perhaps by a close of the sides, which has ended our layers too."""
+    def note_completion(self) -> bool:
+        """Whether all was sent; see if a close of the sides has done it, and ended our layers."""
         if self._cuts_sides and not self._is_lacking():
             self.sent = all(one.lifecycle.phase is ENDED for one in self.layers if one.is_writer)
         return self.sent
@@ -585,7 +585,7 @@ class Close(Closer):
         Others may know it: a reader has met a reset, while we held bytes.
 
         Returns:
-            What is to be raised at once: a Ctrl-C that no call has raised yet.
+            What is to be raised at once, for no call has raised it yet: Ctrl-C, perhaps.
         """
         if self.sides:
             broken = [one for one in self.sides if one.lifecycle.failure is not None]
@@ -935,8 +935,7 @@ class Close(Closer):
         sides: Sequence[Layer] = self.sides if is_final else ()
         self._counted = [layer for layer in self.layers if is_counted(layer)]
         state = self.state(() if is_final else self.sides)
-        if self._cuts_sides:
-            self.is_completed()
+        self.note_completion()
         lacking = [one for one in (*self.layers, *sides) if lacks_epilogue(one)]
         self._lacks_epilogue = bool(lacking)
         self._lacking_sides = [one for one in lacking if contains(sides, one)]

@@ -492,9 +492,7 @@ class Layer(trio.abc.AsyncResource):
 
     def __del__(self) -> None:
         lifecycle = getattr(self, "lifecycle", None)
-        if lifecycle is None or lifecycle.released or lifecycle.holds_nobodys:
-            return
-        if self.holds_nothing:
+        if lifecycle is None or lifecycle.released or lifecycle.holds_nobodys or self.holds_nothing:
             return
         count = held_by(self)
         if lifecycle.has_ended_side:

@@ -182,10 +182,10 @@ def _place(buf: Buf | FilePart) -> int:
 
 
 class Interrupt:
-    """What callers shall get as it is, and a poll met after it had accepted bytes: Ctrl-C, perhaps.
+    """An exception that a poll has met after it had accepted bytes: Ctrl-C, or a mistake.
 
-    Such a poll returns its count, so the next call raises it. All layers that it has broken share
-    this object, for it is raised once.
+    The poll has returned its count, so the next call raises the exception, unchanged and once: all
+    layers that it has broken share this object.
 
     Args:
         exc: what was raised.

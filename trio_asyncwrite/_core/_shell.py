@@ -417,7 +417,7 @@ async def go_on_after(
         data: what that poll was given.
         count: how many bytes of it were accepted, as the poll has answered.
         whole: ``WHOLE``, or ``SOME``.
-        wait: what it has said to wait for, or the flush after it.
+        wait: what that poll, or the flush after it, has said to wait for.
         sends: whether a flush comes after it.
 
     Returns:

@@ -511,12 +511,12 @@ def fail(layer: Layer, exc: BaseException) -> None:
 def keep_for_next_call(layer: Layer, exc: BaseException) -> bool:
     """For a poll of ``layer`` that has met ``exc`` after it had accepted bytes.
 
-    The poll returns its count. ``layer`` is broken, and the next call of a layer that is broken by
-    it raises it; a close as well, which polls no broken layer.
+    The poll returns its count. ``layer`` and all above it are broken, and the next call of one of
+    them raises ``exc``. A close does so, too, though it polls no broken layer.
 
     Returns:
-        Whether it is kept: Ctrl-C, for example, or a mistake in a layer of the user's. Of what
-        happens to a connection, it says enough that a layer has failed.
+        Whether it is kept: Ctrl-C is, for example, and so is a mistake in a layer of the user's. A
+        failure of the connection is not: later calls say that the layer has failed, and why.
     """
     of_connection = OSError, trio.BrokenResourceError, trio.ClosedResourceError, NotReady
     if isinstance(exc, of_connection) or is_refusal(exc):
@@ -576,6 +576,7 @@ def poll_step(layer: Layer, name: str, *args: object) -> None:
         trio.BrokenResourceError: if it fails; ``layer`` and all above it are then broken.
     """
     try:
+        # What call_poll() does, without its frame: every flush of a stack comes through here.
         answer = getattr(layer, name)(*args)
         if answer is not None:
             wrong_answer(layer, name, answer)

@@ -102,6 +102,7 @@ class Ciphertext:
         engine, writer = self._engine, self._writer
         try:
             while out := engine.out:
+                # What poll_data() does, without its frame: every write comes through here.
                 count = writer.poll_write(out)
                 if count != len(out) or type(count) is not int:
                     count = accepted(count, len(out), writer)

@@ -205,7 +205,7 @@ class TlsEngine:
         return sum(size for size, end in zip(split, ends, strict=False) if end <= gone)
 
     def needs_ciphertext(self) -> bool:
-        """Whether ``decrypt`` would only say so. An error of OpenSSL's is slow to say it."""
+        """Whether ``decrypt`` is sure to return None. OpenSSL says so by an exception: slowly."""
         return not (
             self._incoming.pending
             or self._plaintext

@@ -49,7 +49,8 @@ except (AttributeError, ValueError, OSError):  # pragma: no cover - no such plat
 #: known how many there are, and no kernel has as many as this.
 _MOST_READ: Final = 1 << 24
 
-# How many bytes tell something about a queue that took them and is full; of fewer, say nothing.
+# That a queue is full says how fast it empties only if it has taken as many bytes: half of the
+# least mark.
 _TELLING: Final = LOWEST // 2
 
 # The master of a pseudo-terminal, on Linux.
