@@ -198,9 +198,8 @@ async def main() -> None:
         await serve(stream)
 
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(
-            partial(serve_tls_over_tcp, count_and_serve, 0, server_context, host="127.0.0.1")
-        )
+        server = partial(serve_tls_over_tcp, host="127.0.0.1", https_compatible=True)
+        listeners = await nursery.start(server, count_and_serve, 0, server_context)
         port = listeners[0].transport_listener.socket.getsockname()[1]
         transport = Transport(ssl_context=client_context)
         async with httpx.AsyncClient(transport=transport, timeout=None) as client:
