@@ -54,11 +54,11 @@ html_css_files = ["pages.css"]
 # What the library's own parts tell each other: classes of layers, and a drain its servers.
 NOT_SHOWN = (
     "append", "encode_whole", "locate_all", "size_of_first", "tokens",  # our layers
-    "announces_held_bytes", "holds_nothing", "lifecycle", "limits", "overrides_held_bytes",
-    "overrides_inner", "overrides_keeps_messages", "overrides_layers_below",
-    "overrides_owns_below", "overrides_poll_close", "overrides_poll_flush_side",
-    "overrides_poll_shutdown", "overrides_poll_write", "overrides_release", "release_waits",
-    "started_at",
+    "announces_held_bytes", "holds_nothing", "inherits_new", "lifecycle", "limits",
+    "overrides_held_bytes", "overrides_inner", "overrides_keeps_messages",
+    "overrides_layers_below", "overrides_owns_below", "overrides_poll_close",
+    "overrides_poll_flush_side", "overrides_poll_shutdown", "overrides_poll_write",
+    "overrides_release", "release_waits", "started_at",
 )  # fmt: skip
 names_not_shown = NOT_SHOWN
 

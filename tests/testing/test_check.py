@@ -503,6 +503,7 @@ class WritesWhenItIsReleased(Good):
 @breaks("aclose() of the layer below must flush a writer that was forgotten: there came")
 class AnnouncesNothing(Good):
     announces_held_bytes = True
+    held_bytes = Good.held_bytes
 
 
 # ---- Failing -------------------------------------------------------------------------------

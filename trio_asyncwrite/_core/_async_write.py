@@ -800,6 +800,9 @@ def _check_for_hidden_inner(layer: Layer, poll: str) -> None:
         TypeError: names the class and the attribute.
     """
     cls = type(layer)
+    if layer.announces_held_bytes:
+        layer.lifecycle.has_no_inner = True
+        return  # one of the library's
     if getattr(cls, poll) is not getattr(AsyncWrite, poll):
         return
     names = () if layer.foreign_below else (*vars(layer), *_slots_of(cls))

@@ -90,6 +90,8 @@ def _ask_below(layer: Layer, name: str) -> Any:
 
 
 _NOTHING: Final = object()
+_new: Final = object.__new__
+_set_attribute: Final = object.__setattr__
 
 
 def overrides(cls: type, name: str, base: type) -> bool:
@@ -97,6 +99,15 @@ def overrides(cls: type, name: str, base: type) -> bool:
     return inspect.getattr_static(cls, name, _NOTHING) is not inspect.getattr_static(
         base, name, _NOTHING
     )
+
+
+def _said_beside(cls: type, name: str, flag: str) -> object:
+    """The ``flag`` of the class that ``cls`` has its ``name`` from; None if that says nothing.
+
+    Whatever is said elsewhere is said of another ``name``.
+    """
+    owner = next(base for base in cls.__mro__ if name in vars(base))
+    return vars(owner).get(flag)
 
 
 def _refuse_copy(layer: object) -> NoReturn:
@@ -122,9 +133,12 @@ class Layer(trio.abc.AsyncResource):
     lifecycle: Lifecycle
     #: Whether the layer can be written to.
     is_writer: bool = False
-    #: Whether the layer never holds bytes, or calls ``hold`` and ``let_go`` itself, as those of the
-    #: library do; any other one is asked for :attr:`held_bytes` after each call.
+    #: Whether the layer is one of the library's: it calls ``hold`` and ``let_go`` itself, or never
+    #: holds bytes, and no object of the class has answers of its own. Any other one is asked for
+    #: :attr:`held_bytes` after each call.
     announces_held_bytes: bool = False
+    #: Whether a base beside this one has a ``__new__`` of its own.
+    inherits_new: bool = False
     overrides_held_bytes: bool = False
     #: Whether nobody need ask for :attr:`held_bytes`, since the class never holds any.
     holds_nothing: bool = False
@@ -152,9 +166,10 @@ class Layer(trio.abc.AsyncResource):
     if not TYPE_CHECKING:  # pragma: no branch
 
         def __new__(cls, *_args: object, **_kwargs: object) -> Self:
-            self = super().__new__(cls)
+            # super() takes as long as all the rest.
+            self = super().__new__(cls) if cls.inherits_new else _new(cls)
             # Not by assignment, for frozen dataclasses.
-            object.__setattr__(self, "lifecycle", Lifecycle())
+            _set_attribute(self, "lifecycle", Lifecycle())
             return self
 
         # A class says what its own is: ``self.inner = wrap_stream(stream)``.
@@ -166,16 +181,19 @@ class Layer(trio.abc.AsyncResource):
             if overrides(cls, name, Layer):
                 advice = f"; override {instead}" if instead else ""
                 raise TypeError(f"{cls.__name__} overrides {name}, which is the library's{advice}")
+        others = cls.__mro__[cls.__mro__.index(Layer) + 1 :]
+        cls.inherits_new = any("__new__" in vars(base) for base in others[:-1])
         cls.overrides_held_bytes = overrides(cls, "held_bytes", Layer)
+        if cls.overrides_held_bytes:
+            said = _said_beside(cls, "held_bytes", "announces_held_bytes")
+            cls.announces_held_bytes = said is True
         cls.holds_nothing = cls.announces_held_bytes and not cls.overrides_held_bytes
         cls.overrides_keeps_messages = overrides(cls, "keeps_messages", Layer)
         cls.overrides_layers_below = overrides(cls, "layers_below", Layer)
         cls.overrides_owns_below = overrides(cls, "owns_below", Layer)
         cls.overrides_release = overrides(cls, "release", Layer)
         if cls.overrides_release:
-            # Whatever is said elsewhere is said of another ``release``.
-            owner = next(base for base in cls.__mro__ if "release" in vars(base))
-            cls.release_waits = vars(owner).get("release_waits", True)
+            cls.release_waits = _said_beside(cls, "release", "release_waits") is not False
         inner = inspect.getattr_static(cls, "inner")
         if inspect.ismemberdescriptor(inner):
             inner = _SlottedInner(inner)
@@ -491,8 +509,10 @@ class Layer(trio.abc.AsyncResource):
         _refuse_copy(self)
 
     def __del__(self) -> None:
+        if self.holds_nothing:
+            return
         lifecycle = getattr(self, "lifecycle", None)
-        if lifecycle is None or lifecycle.released or lifecycle.holds_nobodys or self.holds_nothing:
+        if lifecycle is None or lifecycle.released or lifecycle.holds_nobodys:
             return
         count = held_by(self)
         if lifecycle.has_ended_side:

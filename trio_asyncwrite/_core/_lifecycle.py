@@ -251,10 +251,12 @@ def lifted(by: object) -> Generator[None, None, None]:
 class Lifecycle:
     """The state of one layer. Your own layers use its methods as the library's do."""
 
+    # The first values are the class's, so that making a layer costs little.
+
     # Hot: read at every write.
-    fast: Budget
-    refusal: Refusal | None
-    inside: bool
+    fast: Budget = SPENT
+    refusal: Refusal | None = None
+    inside: bool = False
     #: The layer that this one writes to.
     inner: Layer | None = None
     #: What a class has put in its place that is no layer.
@@ -262,7 +264,7 @@ class Lifecycle:
     #: Whether it was seen that there is none, under any name.
     has_no_inner: bool = False
 
-    # Rare: the first values are the class's, so that making a layer costs little.
+    # Rare.
     budget: Budget = SPENT
     #: What ``bytes_per_budget_unit`` has answered; 0 before it was asked for.
     rate: int = 0
@@ -343,11 +345,6 @@ class Lifecycle:
     is_single: bool = False
     attached: bool = False
 
-    def __init__(self) -> None:
-        self.fast = SPENT
-        self.refusal = None
-        self.inside = False
-
     # ---- What writes read ------------------------------------------------------------------
 
     def update(self) -> None:
@@ -381,6 +378,15 @@ class Lifecycle:
             and (self.is_unwatched or self.holding)
             else SPENT
         )
+
+    def update_attached(self) -> None:
+        """What :meth:`update` comes to when a layer becomes known to those below it."""
+        if self.refusal is None and self.original is None and not (self.is_watched or self.watched):
+            self.is_unwatched = True
+            self.is_simple = self.line is None
+            self.fast = SPENT if self.inside else self.budget
+        else:
+            self.update()
 
     def check_write(self, layer: Layer) -> None:
         """For ``poll_write``: raise, unless ``layer`` may be written to now.

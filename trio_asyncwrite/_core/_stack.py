@@ -116,6 +116,8 @@ def says_what_is_below(layer: Layer) -> bool:
         return False
     if layer.overrides_layers_below:
         return True
+    if layer.announces_held_bytes:
+        return False  # one of the library's: only its class answers
     # Not by vars(): the attributes of an object that was asked for its dictionary are slow.
     inner, lower = layer.lifecycle.inner, layer.layers_below
     return len(lower) > 1 or (lower[0] if lower else None) is not inner
@@ -205,8 +207,7 @@ def register(layer: Layer, lower: Layer) -> None:
             return
         if upper is not None:
             living.append(reference)
-    # Mostly there are no others.
-    lifecycle.above = (*living, weakref.ref(layer)) if living else (weakref.ref(layer),)
+    lifecycle.above = (*living, weakref.ref(layer))
 
 
 def unregister(layer: Layer, lower: Layer) -> None:
@@ -218,23 +219,31 @@ def unregister(layer: Layer, lower: Layer) -> None:
 
 def set_inner(layer: Layer, thing: object) -> None:
     """``layer`` writes to ``thing`` from now on, and inherits the state it is in."""
-    lifecycle = lifecycle_of(layer)
-    before = lifecycle.inner
-    if before is not None or lifecycle.odd_inner is not None or lifecycle.attached:
+    # lifecycle_of() and register() spelt out: all that make a layer come through here.
+    lifecycle = getattr(layer, "lifecycle", None)
+    if type(lifecycle) is not Lifecycle:
+        lifecycle = lifecycle_of(layer)
+    if lifecycle.inner is not None or lifecycle.attached or lifecycle.odd_inner is not None:
+        before = lifecycle.inner
         if before is not None:
             if before is thing:
                 return
             unregister(layer, before)
         lifecycle.inner = lifecycle.odd_inner = None
         lifecycle.attached = lifecycle.is_single = False
+        lifecycle.watched = ()
         lifecycle.rate = 0
     if is_layer(thing):
         inner: Layer = thing  # type: ignore[assignment]
         lifecycle.inner = inner
-        register(layer, inner)
+        theirs = inner.lifecycle
+        if theirs.above:
+            register(layer, inner)
+        else:
+            theirs.above = (weakref.ref(layer),)
         if lifecycle.holding:
             _hold_below(layer, inner)
-        if inner.lifecycle.refusal is not None:
+        if theirs.refusal is not None:
             _inherit(layer, inner)
         return
     if hasattr(thing, "poll_write"):
@@ -273,14 +282,21 @@ def find_inner(layer: Layer) -> Layer | None:
 def attach(layer: Layer) -> None:
     """See to it that the stack below knows this layer; at the latest at the first await."""
     lifecycle = lifecycle_of(layer)
-    # The poll that needs it raises the mistake of a user's property. A close goes on.
-    with contextlib.suppress(Exception):
-        find_inner(layer)
+    if layer.overrides_inner:
+        # The poll that needs it raises the mistake of a user's property. A close goes on.
+        with contextlib.suppress(Exception):
+            find_inner(layer)
     lifecycle.attached = True
     lifecycle.is_single = not says_what_is_below(layer)
-    lifecycle.is_watched = not layer.announces_held_bytes and (
-        type(layer).overrides_held_bytes or "held_bytes" in vars(layer)
-    )
+    if not layer.announces_held_bytes:
+        lifecycle.is_watched = layer.overrides_held_bytes or "held_bytes" in vars(layer)
+    if lifecycle.inner is not None or not lifecycle.is_single:
+        _attach_below(layer)
+    lifecycle.update_attached()
+
+
+def _attach_below(layer: Layer) -> None:
+    lifecycle = layer.lifecycle
     watched: list[Layer] = []
     for one in below(layer):
         theirs = one.lifecycle
@@ -296,7 +312,6 @@ def attach(layer: Layer) -> None:
     if not lifecycle.owes_epilogue and lifecycle.inner is not None and owes_epilogue(layer):
         lifecycle.owes_epilogue = True
         hold(layer)
-    lifecycle.update()
 
 
 def owes_epilogue(layer: Layer) -> bool:
@@ -471,6 +486,8 @@ def is_counted(layer: Layer) -> bool:
 
 def unsent_below(layer: Layer) -> int:
     """The bytes that ``layer`` and all below it hold; an unknown count adds nothing."""
+    if layer.lifecycle.inner is None and not says_what_is_below(layer):
+        return held_by(layer) or 0
     return sum(held_by(one) or 0 for one in writing_chain(layer))
 
 
@@ -819,9 +836,10 @@ def check_may_encode(layer: Layer, purpose: str) -> None:
     """
     chain = [layer]
     for one in chain:
-        if (one.lifecycle.original or one.lifecycle).unfinished is not None:
-            one.lifecycle.refuse_unfinished(one)
-        if one.lifecycle.inside and one.lifecycle.calls:
+        lifecycle = one.lifecycle
+        if (lifecycle.original or lifecycle).unfinished is not None:
+            lifecycle.refuse_unfinished(one)
+        if lifecycle.inside and lifecycle.calls:
             raise BusyRefusal(f"another task is writing a message to {one!r}")
         for upper in writers_above(one):
             if not contains(chain, upper):
@@ -843,19 +861,21 @@ def begin_shutdown(layer: Layer) -> bool:
     lifecycle = layer.lifecycle
     if lifecycle.phase is ENDED and not lifecycle.released:
         return False
+    own, by = lifecycle.open_to, lift.by
+    if own is not None and own is by and own.is_line:
+        lifecycle.phase = ENDING  # all above are closed with it, and refuse everything
+        return True
     lifecycle.check_flush(layer)
-    close, by = lifecycle.close, lift.by
+    close = lifecycle.close
     if close is None or close is not by:
         if lifecycle.phase is OPEN and isinstance(by, Closer) and not _may_end(by, layer):
             return False
-    elif not close.is_line and close.postpones(layer):
+    elif close.postpones(layer):
         return False
     if lifecycle.phase is OPEN:
         lifecycle.phase = ENDING
-        # In a line, all above are closed with it, and refuse everything.
-        if close is None or not close.is_line:
-            lifecycle.update()
-            shut_above(layer)
+        lifecycle.update()
+        shut_above(layer)
     return True
 
 

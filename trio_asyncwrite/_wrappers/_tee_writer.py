@@ -175,6 +175,8 @@ class TeeWriter(Wrapper[W]):
         """Both, unless one can be detached."""
         return (self.inner,) if self._detaches else (self.inner, self._copy)
 
+    announces_held_bytes = True
+
     @property
     def held_bytes(self) -> int:
         """How many bytes ``inner`` has accepted, and ``copy`` has not."""
