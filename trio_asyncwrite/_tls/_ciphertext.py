@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from trio_asyncwrite._core._async_read import AsyncRead, poll_reader
-from trio_asyncwrite._core._checks import RECEIVE_SIZE, accepted
+from trio_asyncwrite._core._checks import RECEIVE_SIZE, accepted, wrong_answer
 from trio_asyncwrite._core._errors import NotReady
-from trio_asyncwrite._core._stack import call_poll, is_refusal
+from trio_asyncwrite._core._stack import is_refusal
 from trio_asyncwrite._core._waits import OneForAll, first_of
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class Ciphertext:
         self._receive_error: trio.BrokenResourceError | None = None
         self._sending = OneForAll()
         self._receiving = OneForAll()
-        self._receive_scope = trio.CancelScope()
+        #: Around that wait, while a task makes it.
+        self._receive_scope: trio.CancelScope | None = None
         # Whether a task that waits to send can leave its wait at any time, without harm.
         self.exact = not writer.close_patience
 
@@ -102,14 +103,17 @@ class Ciphertext:
         engine, writer = self._engine, self._writer
         try:
             while out := engine.out:
-                # What poll_data() does, without its frame: every write comes through here.
+                # What poll_data() and poll_flush() do, without their frames: every write comes
+                # through here.
                 count = writer.poll_write(out)
                 if count != len(out) or type(count) is not int:
                     count = accepted(count, len(out), writer)
                 engine.sent(count)
             self.queued = 0
             if flush:
-                call_poll(writer, "poll_flush")
+                answer: object = writer.poll_flush()  # type: ignore[func-returns-value]
+                if answer is not None:
+                    wrong_answer(writer, "poll_flush", answer)
                 self.answering = self.carries_data = False
         except NotReady as not_ready:
             raise self._not_ready(not_ready) from None
@@ -173,7 +177,7 @@ class Ciphertext:
             self._feed(poll_reader(self._reader, RECEIVE_SIZE))
             # A task that waits for what this one has got would never be woken: in a handshake, a
             # writer and a reader wait for the same bytes.
-            if self._receiving.is_under_way():
+            if self._receiving.is_under_way() and self._receive_scope is not None:
                 self._receive_scope.cancel()
         except NotReady as not_ready:
             receive_wait = functools.partial(
@@ -198,6 +202,8 @@ class Ciphertext:
         except trio.BrokenResourceError as exc:
             self._receive_error = exc
             raise
+        finally:
+            self._receive_scope = None
 
     def _feed(self, ciphertext: bytes) -> None:
         if not ciphertext and self._receive_error is not None:

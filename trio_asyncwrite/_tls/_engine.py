@@ -162,7 +162,8 @@ class TlsEngine:
 
         It is 0 in a renegotiation (TLS 1.2), which needs the peer first.
         """
-        self._check_failed()
+        if self.error is not None:
+            raise self.error
         self._data_begins = len(self.out) + len(self._tickets)
         self._pieces = []
         try:
@@ -255,7 +256,8 @@ class TlsEngine:
     def _read(self, size: int) -> bytes | None:
         if self.received_close_notify:
             return b""
-        self._check_failed()
+        if self.error is not None:
+            raise self.error
         data: bytes
         try:
             data = self.ssl_object.read(min(size, RECORD_SIZE))
@@ -269,7 +271,8 @@ class TlsEngine:
             self._collect()
             self.error = exc
             raise
-        self._collect()
+        if self._outgoing.pending:  # the answer to a key update
+            self._collect()
         if not data:
             self.received_close_notify = True
         return data

@@ -264,16 +264,16 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
         if engine.out:
             ciphertext.queued = count
             self._piece = max(self._piece // 2, _SMALLEST_PIECE)
+            self._note_held()
         elif count == self._piece:
             self._piece = min(2 * count, _LARGEST_PIECE)
-        if engine.out or self._is_holding:
-            self._note_held()
         return count
 
     @trio.lowlevel.enable_ki_protection
     def poll_flush(self) -> None:
         """Hand on all ciphertext. See :meth:`AsyncWrite.poll_flush`."""
-        self.lifecycle.check_flush(self)
+        if self.lifecycle.refusal is not None:
+            self.lifecycle.check_flush(self)
         self._push(flush=True)
 
     @trio.lowlevel.enable_ki_protection
@@ -342,7 +342,8 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
         ciphertext = self._ciphertext
         for _ in range(POLLS_PER_TURN):
             try:
-                self._poll_handshake()
+                if not self._handshook:
+                    self._poll_handshake()
                 data = None if self._engine.needs_ciphertext() else self._decrypt(size)
             except trio.BrokenResourceError as exc:
                 if self._https_compatible and isinstance(exc.__cause__, ssl.SSLEOFError):
@@ -664,7 +665,8 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
             self._break(exc)
             raise
         finally:
-            self._note_held()
+            if self._engine.out or self._is_holding:
+                self._note_held()
 
     def _break(self, exc: BaseException) -> None:
         """Break the writing direction, and raise the peer's reason if it has told one."""
