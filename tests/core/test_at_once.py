@@ -7,6 +7,7 @@ is the same.
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,11 +17,14 @@ from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import AsyncWrite, BufWriter, NotReady, close_gracefully
 from trio_asyncwrite._core._budget import POLL_COST, SPENT, current_budget
+from trio_asyncwrite._core._close import Close
 
 from .._scheduling import scheduled_by
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from trio_asyncwrite._core._layer import Layer
 
     Operation = Callable[[AsyncWrite], Awaitable[object]]
 
@@ -40,6 +44,8 @@ class Scripted(AsyncWrite):
     def __init__(self) -> None:
         self.writes: deque[Step] = deque()
         self.flushes: deque[Step] = deque()
+        self.shutdowns: deque[Step] = deque()
+        self.releases: deque[Step] = deque()
         self.log: list[object] = []
         self.room = trio.lowlevel.ParkingLot()
 
@@ -59,10 +65,12 @@ class Scripted(AsyncWrite):
         self._do("flush", self.flushes)
 
     def poll_shutdown(self) -> None:
-        self.log.append("shutdown")
+        self._do("shutdown", self.shutdowns)
+
+    release_waits = False
 
     async def release(self, *, clean: bool) -> None:
-        self.log.append(f"release {clean}")
+        self._do(f"release {clean}", self.releases)
 
     def __repr__(self) -> str:
         return "<Scripted>"
@@ -265,3 +273,93 @@ async def test_at_once_or_through_the_loop_is_the_same(
                 )
         first, second = seen
         assert first == second, (writes, flushes, budget, seed)
+
+
+# ---- Closing -------------------------------------------------------------------------------------
+
+SHUTDOWNS = FLUSHES
+RELEASES = [(), ("error",), ("interrupt",)]
+
+
+async def aclose(writer: AsyncWrite) -> object:
+    return await writer.aclose()  # type: ignore[func-returns-value]
+
+
+async def abort(writer: AsyncWrite, scope: trio.CancelScope) -> object:
+    return await trio.aclose_forcefully(writer)  # type: ignore[func-returns-value]
+
+
+async def use_in_block(writer: AsyncWrite) -> object:
+    async with writer:
+        return await writer.write(b"?")
+
+
+async def observe_close(
+    writer: AsyncWrite,
+    operation: Operation,
+    interfere: Callable[[AsyncWrite, trio.CancelScope], Awaitable[object]],
+    wire: Scripted,
+    *,
+    is_cancelled: bool,
+) -> dict[str, object]:
+    """Close a stack, interfere while the close waits, and return all that can be seen of it."""
+    seen: dict[str, object] = {}
+    scope = trio.CancelScope()
+    if is_cancelled:
+        scope.cancel()
+
+    async def operate() -> None:
+        task = trio.lowlevel.current_task()
+        before = task._schedule_points
+        with scope:
+            seen["operation"] = await outcome(operation(writer))
+        if not isinstance(seen.get("operation"), tuple):  # what raises need not be a checkpoint
+            seen["has yielded"] = task._schedule_points > before
+
+    async def come_between() -> None:
+        seen["in between"] = await outcome(interfere(writer, scope))
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(operate)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(come_between)
+            for _ in range(6):
+                await wait_all_tasks_blocked()
+                wire.room.unpark_all()
+    seen["cancelled"] = scope.cancelled_caught
+    seen["warnings"] = [str(one.message) for one in caught]
+    seen["again"] = await outcome(aclose(writer))
+    return {**seen, "state": state(writer), "unsent": writer.unsent_bytes, "polls": wire.log}
+
+
+@pytest.mark.parametrize("interfere", [*INTERFERENCES, abort])
+@pytest.mark.parametrize("operation", [aclose, use_in_block])
+@pytest.mark.parametrize("stack", STACKS)
+async def test_a_close_at_once_or_in_stages_is_the_same(
+    stack: Callable[[Scripted], AsyncWrite],
+    operation: Operation,
+    interfere: Callable[[AsyncWrite, trio.CancelScope], Awaitable[object]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    take_line = Close.take_line
+
+    def take_unquietly(close: Close, layers: list[Layer]) -> None:
+        take_line(close, layers)
+        close.is_quiet = False
+
+    for script in itertools.product(FLUSHES, SHUTDOWNS, RELEASES, [False, True]):
+        seen: list[dict[str, object]] = []
+        for take in (take_line, take_unquietly):
+            monkeypatch.setattr(Close, "take_line", take)
+            wire = Scripted()
+            writer = stack(wire)
+            await writer.write(b"!")
+            *polls, is_cancelled = script
+            wire.flushes, wire.shutdowns, wire.releases = map(steps, polls)
+            wire.log.clear()
+            seen.append(
+                await observe_close(writer, operation, interfere, wire, is_cancelled=is_cancelled)
+            )
+        assert seen[0] == seen[1], script

@@ -228,6 +228,8 @@ class Close(Closer):
     #: The sides that cannot write their epilogue any more, to whatever stream.
     _lacking_sides: Sequence[Layer] = ()
     is_line: bool = False
+    #: Whether it is a line of which every layer was open and well, and nobody was inside.
+    is_quiet: bool = False
     waits_briefly: bool = False
     hardness: Hardness = Hardness.CLEAN
     #: Whether a truncated stack's accepted bytes are waited for.
@@ -336,7 +338,8 @@ class Close(Closer):
 
     def take_line(self, layers: list[Layer]) -> None:
         """Take in a stack that has no branches, of which no layer is being closed."""
-        self.layers = layers
+        self.layers = self._order = layers
+        is_quiet = True
         is_used = False
         for layer in layers:
             lifecycle = layer.lifecycle
@@ -346,11 +349,15 @@ class Close(Closer):
                 lifecycle.refusal, lifecycle.fast, lifecycle.open_to = CLOSED, SPENT, self
             else:
                 lifecycle.update()
+                is_quiet = False
             if lifecycle.calls or lifecycle.waits:
                 is_used = True
+            if lifecycle.abandoned or lifecycle.marked_truncated:
+                is_quiet = False
         if is_used:
             self._evict(layers)
         self.is_line = True
+        self.is_quiet = is_quiet and not is_used
 
     def try_at_once(self) -> bool:
         """Shut everything down, if that needs no waiting; whether it is done, or has failed.
@@ -389,8 +396,6 @@ class Close(Closer):
 
     def order(self) -> Sequence[Layer]:
         """The layers, uppermost first; siblings in the order in which they began to hold."""
-        if self.is_line:
-            return self.layers
         if self._order is None:
             self._order = _uppermost_first(self.layers)
         return self._order
@@ -530,14 +535,21 @@ class Close(Closer):
             caller: the layer whose user is told by an error.
         """
         self.is_running = True
-        interrupt = self._note_failures(caller)
+        # Nothing has been awaited, nor asked, since it was seen to be quiet.
+        at_once = self.is_quiet and linger is None and self.hardness is Hardness.CLEAN
+        interrupt = None if at_once else self._note_failures(caller)
         token = running_closes.set((*running_closes.get(), self))
-        handed_over = False
+        handed_over = owes_yield = False
         try:
             try:
                 if interrupt is not None:
                     interrupt.raise_once()  # as a poll of ours would
-                await self._send()
+                if at_once:
+                    owes_yield = await self._send_quietly()
+                else:
+                    await trio.lowlevel.checkpoint()
+                if not owes_yield:
+                    await self._send()
             except trio.Cancelled:
                 if self._is_bounded or self.successor is not None:
                     handed_over = True
@@ -578,6 +590,8 @@ class Close(Closer):
                     self.tell()
                 else:
                     self.finish()
+        if owes_yield:
+            await trio.lowlevel.cancel_shielded_checkpoint()
 
     def _note_failures(self, caller: Layer | None) -> Interrupt | None:
         """Keep what had failed before; a failure that its user was not told of is ours to raise.
@@ -684,8 +698,19 @@ class Close(Closer):
 
     # ---- Sending ---------------------------------------------------------------------------
 
+    async def _send_quietly(self) -> bool:
+        """Send all of a quiet line at once, if that needs no waiting: nobody comes in between.
+
+        Returns:
+            Whether it is through, or has failed. Then the second half of a checkpoint is owed.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        wait = self._poll(self._poll_end)
+        if wait is not None:
+            await self._wait(wait)
+        return wait is None
+
     async def _send(self) -> None:
-        await trio.lowlevel.checkpoint()
         while self.hardness < Hardness.ABORTED and not self.sent and self.successor is None:
             while self.hardness is Hardness.CLEAN and (
                 other := self._guest_at_work() or (self._cuts_sides and self._side_at_work())
@@ -994,7 +1019,7 @@ class Close(Closer):
         except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
             self.is_truncated, plain, interrupt = True, [], exc
         order: Sequence[Layer] = ()
-        while order is not self.order():
+        while self._order is not order:
             order = self.order()
             for layer in order:
                 if layer.lifecycle.released:
@@ -1014,7 +1039,7 @@ class Close(Closer):
                         _add_context(self.error, error)
                 except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
                     interrupt = interrupt or exc
-                if order is not self.order():
+                if self._order is not order:
                     break  # others have joined meanwhile, which may be above those that are left
         if interrupt is not None:
             try:
@@ -1026,15 +1051,20 @@ class Close(Closer):
         """Every layer is closed from now on, whatever has happened."""
         for layer in self.layers:
             lifecycle = layer.lifecycle
-            lifecycle.released = True
-            lifecycle.close = lifecycle.open_to = None
+            lifecycle.close = None
+            if not lifecycle.released:
+                lifecycle.released, lifecycle.open_to = True, None
             if lifecycle.failure is not None or lifecycle.read_failure is not None:
                 # Their tracebacks refer to the layers.
                 lifecycle.failure = lifecycle.read_failure = lifecycle.interrupt = None
-            if lifecycle.unfinished is not None:
+            if lifecycle.holding:
                 lifecycle.unfinished = None
-            if lifecycle.holders:
                 lifecycle.holders = ()
+        if self.is_line and self.sent and not (self.is_truncated or self.hardness):
+            # It is over no layers, has no sides, and has left nothing out.
+            self.is_done = True
+            self.tell()
+            return
         try:
             # Users answer, from here on, and may raise: Ctrl-C, for example.
             self.fell_short = not (self.sent or self.was_broken) and (
