@@ -347,30 +347,32 @@ def hold(layer: Layer) -> None:
     lifecycle = layer.lifecycle
     if not lifecycle.attached:  # a layer that is polled by hand
         attach(layer)
-    lifecycle.holding += 1
-    # In a loop, since every flushed write comes through here.
-    while lifecycle.holding == 1:
+    # In a loop, and with _keep() spelt out, since every flushed write comes through here.
+    while True:
+        lifecycle.holding += 1
+        if lifecycle.holding > 1:
+            return
+        inner = lifecycle.inner
         if not lifecycle.is_single:
             for lower in below(layer):
                 _hold_below(layer, lower)
             return
-        inner = lifecycle.inner
-        if inner is None or not _keep(layer, inner):
+        if inner is None:
             return
-        layer, lifecycle = inner, inner.lifecycle
-        lifecycle.holding += 1
+        lifecycle = inner.lifecycle
+        if not lifecycle.holders:
+            lifecycle.holders = (layer,)
+        elif not _keep(layer, inner):
+            return
+        layer = inner
 
 
 def _keep(layer: Layer, lower: Layer) -> bool:
     """Let ``lower`` refer to ``layer``; whether it did not do so before."""
     lifecycle = lower.lifecycle
-    holders = lifecycle.holders
-    if not holders:
-        lifecycle.holders = (layer,)
-    elif contains(holders, layer):
+    if contains(lifecycle.holders, layer):
         return False
-    else:
-        lifecycle.holders = (*holders, layer)
+    lifecycle.holders = (*lifecycle.holders, layer)
     return True
 
 
@@ -382,26 +384,33 @@ def _hold_below(layer: Layer, lower: Layer) -> None:
 def let_go(layer: Layer) -> None:
     """``layer`` holds nothing any more."""
     lifecycle = layer.lifecycle
-    lifecycle.holding -= 1
-    while lifecycle.holding == 0:
+    # As in hold(), with _drop() spelt out.
+    while True:
+        lifecycle.holding -= 1
+        if lifecycle.holding:
+            return
+        inner = lifecycle.inner
         if not lifecycle.is_single:
             for lower in below(layer):
                 not_held_below(layer, lower)
             return
-        inner = lifecycle.inner
-        if inner is None or not _drop(layer, inner):
+        if inner is None:
             return
-        layer, lifecycle = inner, inner.lifecycle
-        lifecycle.holding -= 1
+        lifecycle = inner.lifecycle
+        holders = lifecycle.holders
+        if len(holders) == 1 and holders[0] is layer:
+            lifecycle.holders = ()
+        elif not _drop(layer, inner):
+            return
+        layer = inner
 
 
 def _drop(layer: Layer, lower: Layer) -> bool:
     """Let ``lower`` not refer to ``layer`` any more; whether it did so before."""
     lifecycle = lower.lifecycle
-    holders = lifecycle.holders
-    if not contains(holders, layer):
+    if not contains(lifecycle.holders, layer):
         return False
-    lifecycle.holders = tuple(one for one in holders if one is not layer) if holders[1:] else ()
+    lifecycle.holders = tuple(one for one in lifecycle.holders if one is not layer)
     return True
 
 

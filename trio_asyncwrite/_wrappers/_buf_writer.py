@@ -185,10 +185,12 @@ class BufWriter(AsyncWrite, Generic[W]):
         lifecycle = self.lifecycle
         if lifecycle.refusal is not None:
             lifecycle.check_flush(self)
-        while self.held_bytes:
-            self._push([])
-        self._store = None
-        poll_step(self.inner, "poll_flush")
+        if self._store is not None:
+            while self.held_bytes:
+                self._push([])
+            self._store = None
+        # Not self.inner, here and in _push(): that is a call in Python.
+        poll_step(lifecycle.inner, "poll_flush")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
     @trio.lowlevel.enable_ki_protection
     def poll_shutdown(self) -> None:
@@ -269,7 +271,8 @@ class BufWriter(AsyncWrite, Generic[W]):
         head: bytes | memoryview = store.getvalue()
         if len(head) != waiting:
             head = memoryview(head)[self._start : end]
-        count = offer(self.inner, [head, *views])
+        inner: AsyncWrite = self.lifecycle.inner  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+        count = offer(inner, [head, *views])
         self._start += min(count, waiting)
         if self._start == end:
             self._start = 0

@@ -65,10 +65,11 @@ def offer(writer: AsyncWrite, views: Sequence[bytes | memoryview]) -> int:
     """
     try:
         if len(views) == 1:
+            size = len(views[0])
             count = writer.poll_write(views[0])
         else:
+            size = sum(map(len, views))
             count = writer.poll_write_vectored(views)
-        size = sum(map(len, views))
         return count if count == size and type(count) is int else accepted(count, size, writer)
     except BaseException as exc:
         fail(writer, exc)
