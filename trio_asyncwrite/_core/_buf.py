@@ -94,7 +94,8 @@ class Buf:
 
         Source: ``Buf::advance``.
         """
-        count = int_at_least(0, count, "count")
+        if type(count) is not int or count < 0:
+            count = int_at_least(0, count, "count")
         if count > self._remaining:
             remain = counted(self._remaining, "byte")
             raise ValueError(f"cannot advance by {count}, past the remaining {remain}")

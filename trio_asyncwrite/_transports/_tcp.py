@@ -146,6 +146,9 @@ class TcpStream(FdWriter):
             self.lifecycle.end()
 
     async def _wait_writable(self) -> None:
+        if self._mark == NOT_OURS:
+            await super()._wait_writable()
+            return
         began = trio.current_time()
         is_writable = False
         try:
