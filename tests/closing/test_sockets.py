@@ -39,12 +39,15 @@ from .._streams import (
     clog,
     drain,
     reset,
+    socket_pair,
     tcp_pair,
     unix_pair,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+
+    from trio_asyncwrite._transports._fd import FdWriter
 
 CLEAN = CloseOutcome.CLEAN
 PEER_SILENT = CloseOutcome.PEER_SILENT
@@ -120,6 +123,37 @@ async def test_a_reset_that_somebody_else_was_told_of_is_no_end_of_file() -> Non
     assert report.outcome is BROKEN
     assert str(report.error) == "the connection had been reset before"
     assert report.peer_closed is False
+
+
+@on_linux
+@pytest.mark.parametrize("ends_before", [False, True])
+@pytest.mark.parametrize("leaves", ["before", "after our end"])
+@pytest.mark.parametrize("pair", [unix_pair, socket_pair])
+async def test_a_peer_that_leaves_bytes_unread_in_a_unix_socket_makes_no_clean_end(
+    pair: Callable[[], Awaitable[tuple[FdWriter, FdWriter]]], leaves: str, *, ends_before: bool
+) -> None:
+    left, right = await pair()
+    if ends_before:
+        await right.shutdown()
+        assert await left.receive_some() == b""
+    await left.send_all(b"not read")
+    if leaves == "after our end":
+        await left.shutdown()
+    await trio.aclose_forcefully(right)
+
+    report = await close_gracefully(left)
+
+    assert report.outcome is BROKEN
+    assert report.peer_closed is False
+
+
+async def test_a_peer_that_has_read_all_of_a_unix_socket_makes_a_clean_end() -> None:
+    left, right = await unix_pair()
+    await left.send_all(b"read")
+    assert await right.receive_some() == b"read"
+    await right.aclose()
+
+    assert (await close_gracefully(left)).outcome is CLEAN
 
 
 async def test_a_reset_after_our_own_end_that_was_told_is_no_clean_end() -> None:

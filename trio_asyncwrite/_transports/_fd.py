@@ -30,7 +30,7 @@ from trio_asyncwrite._core._waits import OneForAll
 
 from ._linger import swap_linger
 from ._send_queue import LOWEST
-from ._tcp_info import has_ended, is_gone, unacknowledged_bytes
+from ._tcp_info import has_ended, has_untold_error, is_gone, unacknowledged_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -443,7 +443,8 @@ class FdWriter(AsyncReadWrite):
     def was_reset(self) -> bool:
         """Whether a read was told so, or the connection is gone though we have not ended it.
 
-        A timeout is no reset: the network has gone, and the peer has said nothing.
+        Of a Unix socket also whether its peer has ended, and closed with bytes unread. A timeout is
+        no reset: the network has gone, and the peer has said nothing.
         """
         known = self._read_error or self.lifecycle.failure
         if isinstance(known, TimeoutError):
@@ -451,12 +452,18 @@ class FdWriter(AsyncReadWrite):
         if self._read_error is not None:
             return True
         fd = self.fileno()
+        if fd < 0:
+            return False
+        # First the questions whose answers are mostly no.
+        if not self.has_sent_end() and is_gone(fd) is True:
+            return self.unacknowledged_bytes is not None
+        # After the peer's end no read will tell. TCP tells more by its counters.
         return (
-            fd >= 0
-            and not self.has_sent_end()
-            # First the question whose answer is mostly no.
-            and is_gone(fd) is True
-            and unacknowledged_bytes(fd, ended=False, known_as_tcp=self.is_known_as_tcp) is not None
+            self.lifecycle.at_end
+            and self.is_socket
+            and not self.is_known_as_tcp
+            and has_untold_error(fd)
+            and self.unacknowledged_bytes is None
         )
 
     def has_sent_end(self) -> bool:

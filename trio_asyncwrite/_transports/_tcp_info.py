@@ -92,6 +92,19 @@ def is_gone(fd: int) -> bool | None:
     return False
 
 
+def has_untold_error(fd: int) -> bool:
+    """Whether the kernel keeps an error that nobody was told of yet; it stays for those who read.
+
+    Of a Unix socket, for example, whose peer has closed with bytes unread.
+
+    Args:
+        fd: the descriptor.
+    """
+    poller = select.poll()
+    poller.register(fd, 0)
+    return any(events & select.POLLERR for _, events in poller.poll(0))
+
+
 def has_ended(fd: int) -> bool:
     """Whether both sides of a connection have ended it properly, and it is gone.
 
@@ -101,12 +114,7 @@ def has_ended(fd: int) -> bool:
     Args:
         fd: the descriptor.
     """
-    if not is_gone(fd):
-        return False
-    poller = select.poll()
-    poller.register(fd, 0)
-    # An error that nobody was told of yet must stay for those who read.
-    if any(events & select.POLLERR for _, events in poller.poll(0)):
+    if not is_gone(fd) or has_untold_error(fd):
         return False
     try:
         # ENOTCONN if there never was a connection, else data or an end-of-file.
