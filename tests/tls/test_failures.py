@@ -453,6 +453,37 @@ async def test_a_reader_whose_answer_cannot_go_is_told_and_may_call_again(
     await trio.aclose_forcefully(stream)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+@pytest.mark.parametrize("has_data", [False, True])
+async def test_an_answer_that_cannot_be_sent_costs_no_data(
+    error: type[BaseException], tmp_path: Path, *, has_data: bool
+) -> None:
+    """Ctrl-C, or a mistake in a layer below, comes out once; but data come first."""
+    transport = Transport()
+    stream: Tls = TlsStream(transport, server_context(TLS13), server_side=True)
+    peer = handmade_peer(stream._engine, tmp_path / "keys")
+    await stream.do_handshake()
+    transport.room = 0
+    transport.arrive(peer.key_update() + peer.key_update() + peer.data(b"data"))
+    if not has_data:  # the answer is only queued
+        assert await stream.receive_some() == b"data"
+    transport.poll_error = error()
+    if error is ZeroDivisionError or has_data:
+        if not has_data:
+            transport.arrive(peer.data(b"data"))
+        assert await stream.receive_some() == b"data"
+        transport.arrive(peer.data(b"more"))
+        assert await stream.receive_some() == b"more"
+        with pytest.raises(error):
+            await stream.write(b"x")
+    else:
+        with pytest.raises(error):
+            await stream.receive_some()
+    with pytest.raises(trio.BrokenResourceError):
+        await stream.write(b"x")
+    await trio.aclose_forcefully(stream)
+
+
 @pytest.mark.parametrize("error", ALL_ERRORS[:-3] + ALL_ERRORS[-2:], ids=lambda e: e.__name__)
 async def test_a_reader_is_not_told_what_a_writer_s_bytes_have_met(
     error: type[BaseException],

@@ -352,7 +352,14 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
             send_wait = None
             if ciphertext.answering or self._engine.out:
                 knew = ciphertext.has_failed()
-                send_wait = ciphertext.answer()
+                try:
+                    send_wait = ciphertext.answer()
+                except BaseException as exc:
+                    # Ctrl-C, say. What was decrypted is not to be lost: the next write raises it.
+                    if data is None:
+                        if ciphertext.has_failed():
+                            fail(self.inner, exc)
+                        raise
                 self._note_held()
                 if ciphertext.has_failed() and not knew:
                     failure = ciphertext.failure
