@@ -306,6 +306,34 @@ async def test_a_class_that_holds_bytes_is_asked_whatever_its_base_says() -> Non
     assert [message.partition(" b")[0][-1] for message in messages] == ["3", "3"]
 
 
+class Numbered:
+    made = 0
+
+    def __new__(cls, *args: object) -> Numbered:  # noqa: PYI034
+        self = super().__new__(cls)
+        self.number = Numbered.made = Numbered.made + 1
+        return self
+
+    number: int
+
+
+class NumberedFirst(Numbered, Wire):
+    pass
+
+
+class NumberedLast(Wire, Numbered):
+    pass
+
+
+@pytest.mark.parametrize("cls", [NumberedFirst, NumberedLast])
+async def test_a_base_beside_ours_makes_the_object_as_well(cls: type[NumberedFirst]) -> None:
+    before = Numbered.made
+    writer = cls(math.inf)
+    assert (writer.number, Numbered.made) == (before + 1, before + 1)
+    await writer.write_all(b"abc")
+    await writer.aclose()
+
+
 async def test_a_block_whose_first_use_is_its_end_closes_the_whole_stack() -> None:
     wire = Wire(math.inf)
     layer = Layer(wire)

@@ -1060,7 +1060,8 @@ class Close(Closer):
             if lifecycle.holding:
                 lifecycle.unfinished = None
                 lifecycle.holders = ()
-        if self.is_line and self.sent and not (self.is_truncated or self.hardness):
+        is_proper = self.sent and not self.is_truncated and self.hardness is Hardness.CLEAN
+        if self.is_line and is_proper:
             # It is over no layers, has no sides, and has left nothing out.
             self.is_done = True
             self.tell()

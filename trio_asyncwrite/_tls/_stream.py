@@ -354,7 +354,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
                 knew = ciphertext.has_failed()
                 try:
                     send_wait = ciphertext.answer()
-                except BaseException as exc:
+                except BaseException as exc:  # noqa: ASYNC103 - see below
                     # Ctrl-C, say. What was decrypted is not to be lost: the next write raises it.
                     if data is None:
                         if ciphertext.has_failed():
