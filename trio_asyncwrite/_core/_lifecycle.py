@@ -382,6 +382,8 @@ class Lifecycle:
     def update_attached(self) -> None:
         """What :meth:`update` comes to when a layer becomes known to those below it."""
         if self.refusal is None and self.original is None and not (self.is_watched or self.watched):
+            # Its own from now on: a class's attribute takes longer to read.
+            self.refusal = None
             self.is_unwatched = True
             self.is_simple = self.line is None
             self.fast = SPENT if self.inside else self.budget
