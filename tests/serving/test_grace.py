@@ -17,14 +17,19 @@ from trio_asyncwrite import (
     BufWriter,
     CloseOutcome,
     CloseReport,
+    Drain,
+    DuplexStream,
     MeteredWriter,
     TcpListener,
     TcpStream,
     TimeoutWriter,
     close_gracefully,
+    duplex,
     graceful,
+    serve_listeners,
 )
 
+from .._scheduling import scheduled_by
 from .._servers import (
     CLEAN,
     PEER_SILENT,
@@ -499,3 +504,81 @@ async def test_a_handler_that_closes_a_handle_in_time_is_not_cut_short_unless_it
     is_cut = goes_on and layer is not CLOSED_BY_HANDLER["a buffer"]
     assert server.report.outcomes == {TRUNCATED if is_cut else CLEAN: 1}
     assert (received == ["cut"]) is is_cut
+
+
+class Late(trio.abc.Listener[DuplexStream]):
+    """Accepts one connection, at a certain time, whatever happens to the server meanwhile."""
+
+    def __init__(self, at: float) -> None:
+        self._at = at
+        self.client: DuplexStream | None = None
+
+    async def accept(self) -> DuplexStream:
+        if self.client is not None:
+            await trio.sleep_forever()
+        with trio.CancelScope(shield=True):
+            await trio.sleep_until(self._at)
+        stream, self.client = duplex(100)
+        return stream
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("after", [-0.1, 0, 0.1, 0.5])
+async def test_who_is_accepted_when_the_grace_ends_is_cut_short_as_others_are(
+    after: float, seed: int, autojump_clock: MockClock
+) -> None:
+    drain = Drain(grace=3)
+    drain.start()
+    listener = Late(drain.deadline + after)
+    begun: list[float] = []
+
+    async def handler(stream: DuplexStream) -> None:
+        begun.append(trio.current_time() - drain.deadline)
+        await trio.sleep(1000)
+
+    with scheduled_by(seed):
+        report = await serve_listeners(handler, [listener], drain=drain)
+
+    assert report.elapsed <= 3 + max(after, 0) + 0.5 + 1e-6
+    assert report.outcomes == {TRUNCATED: 1}
+    assert report.cancelled == len(begun)
+    assert all(time <= 0 for time in begun)
+    assert listener.client is not None
+    with pytest.raises(trio.BrokenResourceError):
+        await listener.client.receive_some()
+    await trio.aclose_forcefully(listener.client)
+
+
+async def test_a_shielded_handler_that_goes_on_after_a_handle_is_cut_short_as_well(
+    autojump_clock: MockClock,
+) -> None:
+    """It closes the handle while the grace ends, and does not notice."""
+    drain = Drain(grace=3)
+    drain.start()
+    listener = Late(0)
+
+    async def handler(stream: DuplexStream) -> None:
+        with trio.CancelScope(shield=True):
+            await stream.send_all(bytes(100))  # all that there is room for
+            writer = BufWriter(stream.by_ref())
+            await writer.write_all(b"more")
+            report = await close_gracefully(writer, timeout=10)
+            assert 3 < report.elapsed < 3.2
+            await trio.sleep(1)
+            with pytest.raises(trio.ClosedResourceError):
+                await stream.send_all(b"the end")
+
+    async def read_late() -> None:
+        await trio.sleep(3.1)
+        assert listener.client is not None
+        with pytest.raises(trio.BrokenResourceError):
+            await read_all(listener.client)
+        await trio.aclose_forcefully(listener.client)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_late)
+        report = await serve_listeners(handler, [listener], drain=drain)
+    assert report.outcomes == {TRUNCATED: 1}

@@ -15,16 +15,23 @@ from trio.testing import wait_all_tasks_blocked
 from trio_asyncwrite import (
     AsyncReadWrite,
     AsyncWrite,
+    BufWriter,
     CloseOutcome,
+    Drain,
+    DrainReport,
+    DuplexStream,
     NotReady,
     close_gracefully,
+    duplex,
     graceful,
+    serve_listeners,
 )
 
 from .._servers import CLEAN, TRUNCATED, Server, both
+from .._streams import drain as read_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from trio.testing import MockClock
 
@@ -200,3 +207,78 @@ async def test_how_it_ends(
         assert report.closed_by_handler == (row.outcome is None)
         assert report.failed_handlers == len(told)
         assert report.cancelled == (handler is never_returns)
+
+
+# ---- Another task closes the stream --------------------------------------------------------------
+
+
+class Offering(trio.abc.Listener[DuplexStream]):
+    """Gives the server one end of each connection at once, and keeps the other."""
+
+    def __init__(self, connections: int) -> None:
+        self.pairs = [duplex(100) for _ in range(connections)]
+        self._accepted = 0
+
+    async def accept(self) -> DuplexStream:
+        await trio.lowlevel.checkpoint()
+        if self._accepted == len(self.pairs):
+            await trio.sleep_forever()
+        self._accepted += 1
+        return self.pairs[self._accepted - 1][0]
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+async def close_for_long(stream: DuplexStream) -> None:
+    await close_gracefully(stream, timeout=5, linger=5)
+
+
+async def aclose_for_long(stream: DuplexStream) -> None:
+    with contextlib.suppress(trio.ClosedResourceError):  # the server's limits count for it as well
+        await stream.aclose()
+
+
+@pytest.mark.parametrize("handler_ends", ["returns", "raises", "is evicted"])
+@pytest.mark.parametrize("close", [close_for_long, aclose_for_long])
+async def test_a_close_of_another_task_is_waited_for_and_counted(
+    close: Callable[[DuplexStream], Awaitable[None]], handler_ends: str, autojump_clock: MockClock
+) -> None:
+    """Until then the connection is open, for ``max_connections`` and for the drain."""
+    drain = Drain(timeout=2, linger=0)
+    listener = Offering(2)
+    times: list[float] = []
+    reports: list[DrainReport] = []
+
+    async with trio.open_nursery() as nursery:
+
+        async def handler(stream: DuplexStream) -> None:
+            times.append(trio.current_time())
+            writer = BufWriter(stream, 2000)
+            await stream.write_all(bytes(100))  # all that there is room for
+            await writer.write_all(bytes(1000))
+            nursery.start_soon(close, stream)
+            if handler_ends == "is evicted":
+                await stream.receive_some()
+            await wait_all_tasks_blocked()
+            if handler_ends == "raises":
+                raise ZeroDivisionError
+
+        async def serve() -> None:
+            options: Any = {"max_connections": 1, "on_error": lambda *_: None}
+            reports.append(await serve_listeners(handler, [listener], drain=drain, **options))
+            times.append(trio.current_time())
+
+        nursery.start_soon(serve)
+        await trio.sleep(3)
+        drain.start()
+
+    assert times == pytest.approx([0, 2, 4])
+    (report,) = reports
+    outcome = CloseOutcome.TRUNCATED if handler_ends == "raises" else CloseOutcome.TIMED_OUT
+    assert report.outcomes == {outcome: 2}
+    assert report.unsent_bytes == 2000
+    for _, client in listener.pairs:
+        with pytest.raises(trio.BrokenResourceError):
+            await read_all(client)
+        await client.aclose()

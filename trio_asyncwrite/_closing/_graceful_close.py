@@ -217,7 +217,7 @@ class GracefulClose:
     async def _join(self, other: GracefulClose) -> CloseReport:
         """Let ``other`` do the work, within our limits too."""
         other.tighten(self.limits)
-        other._is_joined = True
+        other._is_joined = self._is_joined = True
         await other.wait_reported()
         return self._after(other)
 

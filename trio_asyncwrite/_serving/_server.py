@@ -138,6 +138,11 @@ class _Connection(Generic[S]):
         writer = self.writer()
         return writer is None or writer.lifecycle.released or writer.lifecycle.close is not None
 
+    def is_being_closed(self) -> bool:
+        """Whether somebody is closing the stream, and is not done."""
+        writer = self.writer()
+        return writer is not None and writer.lifecycle.close is not None
+
     def is_ending(self) -> bool:
         """Whether somebody has closed the stream, or is closing it, or a handle above it."""
         writer = self.writer()
@@ -174,6 +179,8 @@ class Server(Generic[S]):
         self._failed_handshakes = 0
         self._failed_handlers = 0
         self._unsent_bytes = 0
+        #: Whether the grace has ended.
+        self._is_over = False
         self._outcomes: Counter[CloseOutcome] = Counter()
         self._reports: list[CloseReport] = []
 
@@ -224,15 +231,18 @@ class Server(Generic[S]):
         self._connections += 1
         self._open += 1
         self._room.accepted += 1
-        nursery.start_soon(self._serve, stream)
+        connection = _Connection(stream)
+        # Now, and not when its task begins: the grace may end before that.
+        self._open_connections[id(connection)] = connection
+        if self._is_over:
+            self._cut_short(connection)
+        nursery.start_soon(self._serve, connection)
         return True
 
     # ---- Serving ---------------------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection
-    async def _serve(self, stream: S) -> None:
-        connection = _Connection(stream)
-        self._open_connections[id(connection)] = connection
+    async def _serve(self, connection: _Connection[S]) -> None:
         try:
             await self._handle(connection)
         finally:
@@ -250,6 +260,8 @@ class Server(Generic[S]):
             with connection.scope:
                 await self._room.wait_to_serve()
                 connection.is_served = True
+                if self._is_over:
+                    await trio.lowlevel.checkpoint()  # its time was over before it began
                 if await self._shake_hands(connection):
                     connection.is_running = True
                     await call_handler(self._handler, connection.stream)
@@ -305,7 +317,9 @@ class Server(Generic[S]):
         was_taken = not connection.is_handled
         connection.is_handled = False
         is_cancelled = consists_of(exc, (trio.Cancelled,))
-        if not (was_taken or is_cancelled):
+        # By a task that closes the stream, and sees by itself whether a message is half-sent.
+        was_evicted = connection.is_closed() and consists_of(exc, (trio.ClosedResourceError,))
+        if not (was_taken or is_cancelled or was_evicted):
             # A message may be half-sent.
             connection.mark_truncated()
         try:
@@ -341,13 +355,14 @@ class Server(Generic[S]):
         if writer is None:
             await self._close_by_force(connection)
             return
-        if connection.is_closed():
+        if connection.is_closed() and not (self._is_graceful and connection.is_being_closed()):
             report = writer.lifecycle.report
             if isinstance(report, CloseReport):
                 self._note(report)
             else:
                 self._closed_by_handler += 1
             return
+        # If another task is closing it, this joins.
         limits = self._limits() if self._is_graceful else _AFTER_AN_ERROR
         connection.closing = closing = GracefulClose(writer, limits)
         if writer.lifecycle.marked_truncated and has_nothing_to_deliver(writer):
@@ -397,12 +412,10 @@ class Server(Generic[S]):
     async def _enforce(self) -> None:
         """When time is up, cancel the handlers; take the streams of those that do not return."""
         await trio.sleep_until(self._drain.deadline)
+        self._is_over = True
         for connection in list(self._open_connections.values()):
             if connection.is_handled:
-                self._cancelled += connection.is_running
-                if not connection.is_ending():
-                    connection.mark_truncated()
-                connection.scope.cancel()
+                self._cut_short(connection)
             else:
                 assert connection.closing is not None
                 connection.closing.time_is_up()
@@ -413,7 +426,17 @@ class Server(Generic[S]):
                 assert writer is not None  # with a drain, all are of this library
                 if connection.is_handled and not writer.lifecycle.released:
                     connection.is_handled = False
+                    if not connection.is_ending():
+                        # It has closed a handle when the grace ended, and gone on.
+                        connection.mark_truncated()
                     nursery.start_soon(self._take, writer)
+
+    def _cut_short(self, connection: _Connection[S]) -> None:
+        """Cancel the handler, whose time is over."""
+        self._cancelled += connection.is_running
+        if not connection.is_ending():
+            connection.mark_truncated()
+        connection.scope.cancel()
 
     @trio.lowlevel.enable_ki_protection
     async def _take(self, stream: AsyncWrite) -> None:
