@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
+from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AllowStdIo,
@@ -33,7 +35,7 @@ from trio_asyncwrite.testing import (
     cancel_everywhere,
 )
 
-from .._streams import connected, drain, pipe_pair, tcp_pair
+from .._streams import assert_leaves_no_cycle, connected, drain, pipe_pair, tcp_pair
 from ..core._fakes import (
     Encoding,
     Script,
@@ -46,8 +48,10 @@ from ..core._fakes import (
 from ._buffered import Inner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+    from trio.testing import MockClock
 
 MODES: Any = pytest.mark.parametrize("on_failure", ["raise", "detach"])
 
@@ -400,6 +404,27 @@ async def test_a_copy_that_somebody_else_closes_is_detached() -> None:
     assert (writer.inner.getvalue(), copy.getvalue()) == (b"abcdef", b"abc")
 
 
+@pytest.mark.parametrize("closes_copy", [False, True])
+async def test_a_failure_that_is_kept_refers_to_nobody(*, closes_copy: bool) -> None:
+    """Also one that is met while another exception is on its way, whose frames refer to us."""
+
+    async def scenario() -> None:
+        main, peer = duplex(100)
+        copy, far_end = duplex(100)
+        writer = tee(copy, "detach", main)
+        await (copy if closes_copy else far_end).aclose()
+        try:
+            int("no number")
+        except ValueError:
+            await writer.send_all(b"sorry")
+        kinds = trio.BrokenResourceError, trio.ClosedResourceError
+        assert isinstance(writer.copy_failure, kinds)
+        await peer.receive_some()
+        await writer.aclose()
+
+    await assert_leaves_no_cycle(scenario)
+
+
 async def test_a_detached_copy_keeps_no_reference_to_the_writer() -> None:
     copy = Failing(0)
     writer = tee(copy, "detach", BufWriter(Cursor(), 100))
@@ -527,6 +552,42 @@ async def test_closing_one_of_two_ends_that_side_and_the_own_close_the_rest() ->
         await writer.aclose()
         assert near.closed
         assert await drain(right if closes_copy else reader) == b"abc"
+
+
+async def gracefully_at_once(stream: Any) -> object:
+    return await close_gracefully(stream, timeout=0, linger=0)
+
+
+async def cancelled_aclose(stream: Any) -> None:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await stream.aclose()
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+@pytest.mark.parametrize(
+    "close", [abort, cancelled_aclose, gracefully_at_once, lambda stream: stream.aclose()]
+)
+async def test_with_detach_nobody_waits_for_a_task_that_lingers_over_the_copy(
+    close: Callable[[Any], Awaitable[object]], autojump_clock: MockClock, *, is_broken: bool
+) -> None:
+    main, peer = duplex(100)
+    copy, far_end = duplex(100)
+    tee = TeeWriter(main, copy, on_failure="detach")
+    await tee.send_all(b"hello")
+    if is_broken:
+        await peer.aclose()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(close_gracefully, copy, timeout=1, linger=60))
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        with contextlib.suppress(trio.BrokenResourceError):
+            await close(main)
+        assert trio.current_time() == began
+        assert await far_end.receive_some() == b"hello"
+        assert await far_end.receive_some() == b""
+        await far_end.aclose()
+    await peer.aclose()
 
 
 async def test_with_detach_it_is_closed_with_the_first_one() -> None:

@@ -35,6 +35,7 @@ from trio_asyncwrite._core._buf import Buf
 from trio_asyncwrite._core._checks import byte_view, checked_buffers
 from trio_asyncwrite._core._close import abort_layer
 from trio_asyncwrite._core._errors import NotReady
+from trio_asyncwrite._core._frames import without_frames
 from trio_asyncwrite._core._lifecycle import ENDED
 from trio_asyncwrite._core._shell import POLLS_PER_TURN, poll_buf, poll_data
 from trio_asyncwrite._core._stack import (
@@ -360,7 +361,7 @@ class TeeWriter(Wrapper[W]):
                 self._detach(exc)
 
     def _detach(self, exc: Exception) -> None:
-        self._copy_failure = exc.with_traceback(None)  # which refers to us
+        self._copy_failure = without_frames(exc)  # which refer to us
         if self._kept is not None:
             self._kept = None
             let_go(self)
@@ -376,10 +377,12 @@ class TeeWriter(Wrapper[W]):
         if not self._detaches:
             return
         if self._has_copy and copy.lifecycle.phase is ENDED:
+            if copy.lifecycle.close is not None:
+                return  # another task, which may linger: nothing is left to be done here
             try:
                 await copy.aclose()
             except Exception as exc:  # noqa: BLE001 - it must not spoil the other one
-                self._copy_failure = exc
+                self._copy_failure = without_frames(exc)
             return
         if not clean:
             # What could be flushed at once, was. A copy must not look complete, either; and that
