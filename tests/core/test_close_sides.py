@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from trio_asyncwrite import (
     InspectWriter,
     LineWriter,
     NotReady,
+    ReadWritePair,
     SharedWriter,
     TeeWriter,
     abort,
@@ -27,7 +29,7 @@ from trio_asyncwrite import (
     simplex,
 )
 
-from .._streams import drain
+from .._streams import assert_leaves_no_cycle, drain
 from ._fakes import Encoding, Once, Wire, begin, cut_short, resource_warnings, run_cancelled
 
 if TYPE_CHECKING:
@@ -523,3 +525,41 @@ async def test_a_cancelled_close_of_a_side_gives_each_layer_one_chance(waits_for
         other.give(math.inf)
         await upper.aclose()
     assert other.sent == b"hello again"[: 5 if waits_for == "below" else None]
+
+
+async def end_gracefully(stream: Any) -> None:
+    await close_gracefully(stream, timeout=0, linger=0)
+
+
+@pytest.mark.parametrize("first", [end_gracefully, abort, lambda stream: stream.aclose()])
+@pytest.mark.parametrize("last", ["whole", "other side"])
+@pytest.mark.parametrize("event", ["nothing", "loss", "failure"])
+@pytest.mark.parametrize("make", [ReadWritePair, TeeWriter])
+@pytest.mark.parametrize("is_buffered", [False, True])
+async def test_a_layer_whose_sides_were_closed_one_by_one_is_freed(
+    make: Any,
+    event: str,
+    first: Callable[[Any], Awaitable[object]],
+    last: str,
+    *,
+    is_buffered: bool,
+) -> None:
+    async def scenario() -> None:
+        other, _other_peer = duplex(100)
+        stream, peer = duplex(16)
+        side = BufWriter(stream) if is_buffered else stream
+        whole = make(other, side)
+        await whole.write_all(b"x")
+        if event != "nothing":
+            await peer.aclose()
+        steps: list[Callable[[], Awaitable[object]]] = [
+            partial(side.send_all, bytes(100) if event == "failure" else b""),
+            partial(first, side),
+            whole.aclose if last == "whole" else other.aclose,
+        ]
+        with resource_warnings():
+            for step in steps:
+                with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await step()
+
+    await assert_leaves_no_cycle(scenario)

@@ -1095,8 +1095,7 @@ class Close(Closer):
             if not self.is_line:  # whose layers are over no others
                 for layer in self.layers:
                     for lower in below(layer):
-                        if not lower.lifecycle.released:
-                            unregister(layer, lower)
+                        unregister(layer, lower)
             for layer in self.sides:
                 for lower in written_below(layer):
                     if held_for(layer, lower) == 0 and not layer.lifecycle.is_witness:
