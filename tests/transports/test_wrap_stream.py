@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
+from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncRead,
@@ -17,6 +18,8 @@ from trio_asyncwrite import (
     ReadWritePair,
     Sink,
     TcpStream,
+    close_all_gracefully,
+    close_gracefully,
     duplex,
     split,
     wrap_stream,
@@ -26,7 +29,7 @@ from trio_asyncwrite._transports._send_stream import SendStreamWriter
 from .._streams import connected, drain, drain_while, tcp_pair
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 
 class Minimal(AsyncWrite):
@@ -245,3 +248,59 @@ async def test_a_writer_that_goes_does_not_take_its_successor_along() -> None:
 
     assert wrap_stream(stream) is writer
     await writer.aclose()
+
+
+async def socket_stream() -> tuple[Any, Any]:
+    left, right = await tcp_pair()
+    return trio.SocketStream(left.socket), right
+
+
+async def fd_stream() -> tuple[Any, Any]:
+    reader, writer = os.pipe()
+    return trio.lowlevel.FdStream(writer), PollEvented(trio.lowlevel.FdStream(reader))
+
+
+async def foreign_stream() -> tuple[Any, Any]:
+    left, right = trio.testing.lockstep_stream_pair()
+    return left, right
+
+
+FOREIGN_CLOSES: dict[str, Callable[[Any], Awaitable[object]]] = {
+    "aclose": lambda stream: wrap_stream(stream).aclose(),
+    "a new layer": lambda stream: BufWriter(stream).aclose(),
+    "close_gracefully": close_gracefully,
+    "close_all_gracefully": lambda stream: close_all_gracefully([stream]),
+}
+
+
+@pytest.mark.parametrize("close", FOREIGN_CLOSES.values(), ids=FOREIGN_CLOSES)
+@pytest.mark.parametrize("make", [socket_stream, fd_stream, foreign_stream])
+async def test_a_close_of_a_stream_joins_that_of_its_writer(
+    make: Callable[[], Awaitable[tuple[Any, Any]]], close: Callable[[Any], Awaitable[object]]
+) -> None:
+    """Or it would close the stream under bytes that are still on their way."""
+    stream, reader = await make()
+    data = bytes(range(256)) * 4000
+    writer = BufWriter(wrap_stream(stream), len(data) + 1)
+    await writer.write_all(data)
+    received: list[bytes] = []
+
+    async def read() -> None:
+        received.append(await drain(reader))
+        await reader.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.aclose)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(close, stream)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(read)
+    assert received == [data]
+    assert writer.unsent_bytes == 0
+
+
+async def test_once_the_close_is_over_a_stream_gets_a_new_writer() -> None:
+    stream, _peer = trio.testing.memory_stream_pair()
+    writer = wrap_stream(stream)
+    await writer.aclose()
+    assert wrap_stream(stream) is not writer

@@ -85,8 +85,8 @@ def wrap_stream(stream: trio.abc.SendStream, cancel_grace: float | None = None) 
         raise TypeError(
             f"expected a trio.abc.SendStream, got {type(stream).__name__}{advice(stream)}"
         )
-    writer = _writers.get(id(stream))
-    if writer is not None and not writer.closed:
+    writer = _writer_of(stream)
+    if writer is not None:
         grace = getattr(writer, "cancel_grace", cancel_grace)
         if cancel_grace is not None and cancel_grace != grace:
             raise ValueError(f"{writer!r} exists already, with another cancel_grace: give None")
@@ -108,13 +108,25 @@ def ending_layer(stream: trio.abc.ReceiveStream) -> Layer | None:
     """
     if is_layer(stream):
         return stream  # type: ignore[return-value]
-    writer = _writers.get(id(stream))
-    if writer is not None and not writer.closed:
+    writer = _writer_of(stream)
+    if writer is not None:
         return writer
     if sys.platform != "win32":  # pragma: no branch
         if inherits(stream, trio.SocketStream) or inherits(stream, trio.lowlevel.FdStream):
             return None
     return wrap_stream(stream) if isinstance(stream, trio.abc.SendStream) else None
+
+
+def _writer_of(stream: object) -> AsyncWrite | None:
+    """The writer that ``stream`` has; None if there is none, or its close is over.
+
+    While that close goes on, it is to be joined: whoever closes ``stream`` by another writer would
+    cut it short.
+    """
+    writer = _writers.get(id(stream))
+    if writer is None or (writer.lifecycle.released and writer.lifecycle.close is None):
+        return None
+    return writer
 
 
 #: The writers that wrap_stream has made. They keep their streams alive, and so the numbers valid.
