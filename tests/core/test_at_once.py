@@ -15,7 +15,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from trio_asyncwrite import AsyncWrite, BufWriter, NotReady, close_gracefully
+from trio_asyncwrite import AsyncWrite, Buf, BufWriter, NotReady, close_gracefully
 from trio_asyncwrite._core._budget import POLL_COST, SPENT, current_budget
 from trio_asyncwrite._core._close import Close
 
@@ -363,3 +363,43 @@ async def test_a_close_at_once_or_in_stages_is_the_same(
                 await observe_close(writer, operation, interfere, wire, is_cancelled=is_cancelled)
             )
         assert seen[0] == seen[1], script
+
+
+@pytest.mark.parametrize("place", [0, 1])
+async def test_what_a_server_says_to_be_cut_short_has_no_proper_end(place: int) -> None:
+    """Though nothing else is wrong with it, and nobody is inside."""
+    wire = Scripted()
+    writer = BufWriter(wire)
+    (writer, wire)[place].lifecycle.marked_truncated = True
+    await writer.aclose()
+    assert ("shutdown", "100") not in wire.log
+    assert wire.log[-1] == ("release False", "100")
+
+
+async def test_a_buf_that_somebody_is_about_to_finish_makes_no_proper_end() -> None:
+    """The budget is spent, so that task is in a checkpoint, and in no wait."""
+    wire = Scripted()
+    writer = BufWriter(wire, 1)
+    buf = Buf(DATA)
+    wire.writes = deque([2, WAIT])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.write_all_buf, buf)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert buf.remaining == len(DATA) - 2
+    seen: list[object] = []
+
+    async def finish() -> None:
+        seen.append(await outcome(writer.write_all_buf(buf)))
+
+    with scheduled_by(0), pytest.warns(ResourceWarning, match="a Buf was begun and not finished"):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(finish)
+            current_budget().left = 0
+            while not writer.lifecycle.calls:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                current_budget().left = 0
+            assert not writer.lifecycle.waits
+            await writer.aclose()
+    assert "ClosedResourceError" in str(seen)
+    assert wire.log[-1] == ("release False", "100")

@@ -1037,6 +1037,7 @@ class Close(Closer):
                         self.error = error
                     else:
                         _add_context(self.error, error)
+                    del error  # its traceback refers to this frame
                 except BaseException as exc:  # noqa: BLE001, ASYNC103 - raised below
                     interrupt = interrupt or exc
                 if self._order is not order:
@@ -1184,10 +1185,23 @@ def _from(
 
 def _add_context(error: BaseException, later: BaseException) -> None:
     """Let the traceback of ``error`` show ``later``, too."""
-    while (context := error.__cause__ or error.__context__) is not None:
-        error = context
-    if error is not later:
-        error.__context__ = later
+    # Both may have come while a third one was on its way, such as a Cancelled, which must not refer
+    # to what refers to it.
+    behind = list(_chain_of(later))
+    last: BaseException | None = None
+    for one in _chain_of(error):
+        if any(one is other for other in behind):
+            break
+        last = one
+    if last is not None:
+        last.__context__ = later
+
+
+def _chain_of(error: BaseException) -> Generator[BaseException, None, None]:
+    one: BaseException | None = error
+    while one is not None:
+        yield one
+        one = one.__cause__ or one.__context__
 
 
 def covers(layer: Layer, close: Close) -> bool:

@@ -309,7 +309,9 @@ def _attach_below(layer: Layer) -> None:
                 if not contains(watched, each):
                     watched.append(each)
     lifecycle.watched = tuple(watched)
-    if not lifecycle.owes_epilogue and lifecycle.inner is not None and owes_epilogue(layer):
+    inner = lifecycle.inner
+    can_write = inner is not None and not inner.lifecycle.released
+    if can_write and not lifecycle.owes_epilogue and owes_epilogue(layer):
         lifecycle.owes_epilogue = True
         hold(layer)
 
@@ -334,6 +336,7 @@ def detach(layer: Layer, reason: str = "") -> None:
         lifecycle.released = True
         lifecycle.closed_text = reason
         lifecycle.failure = lifecycle.read_failure = None
+        lifecycle.holders = ()
         lifecycle.update()
     for lower in below(layer):
         unregister(layer, lower)
