@@ -158,6 +158,29 @@ def test_pieces_are_encrypted_in_order_and_empty_ones_skipped(version: ssl.TLSVe
     assert read_all(server)[0] == b"onetwo" + b"x" * 40000
 
 
+def test_pieces_that_were_encrypted_before_a_renegotiation_are_counted() -> None:
+    """Law 1: also if the transport has ended. What is left over fails in the next call."""
+
+    class Renegotiating:
+        def __init__(self) -> None:
+            self.answers: list[Any] = [3, ssl.SSLWantReadError()]
+
+        def write(self, _data: object) -> int:
+            answer = self.answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return int(answer)
+
+    engine, _ = established_pair(TLS12)
+    engine.feed(b"")
+    engine.ssl_object = Renegotiating()  # type: ignore[assignment]
+    assert write(engine, b"abc", b"def") == 3
+    engine.ssl_object = Renegotiating()  # type: ignore[assignment]
+    engine.ssl_object.write(b"")
+    with pytest.raises(ssl.SSLEOFError):
+        write(engine, b"def")
+
+
 @both_versions
 def test_decrypt_returns_what_was_asked_for_at_most(version: ssl.TLSVersion) -> None:
     """Several small records come together; a large one is cut."""

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
-from trio_asyncwrite import AsyncReadWrite, Buf, BufWriter, NotReady, TlsStream
+from trio_asyncwrite import AsyncReadWrite, Buf, BufWriter, NotReady, TlsStream, duplex
 from trio_asyncwrite._core._errors import BusyRefusal, ClosedRefusal
 from trio_asyncwrite._core._stack import fail
 
@@ -20,6 +20,7 @@ from .._tls_helpers import (
     VERSIONS,
     client_context,
     engine_pair,
+    established,
     find_hangs,
     handmade_peer,
     server_context,
@@ -701,3 +702,108 @@ async def test_a_flush_of_the_transport_that_is_no_poll_is_told() -> None:
     tls = TlsStream(Wrong(), client_context(), server_hostname=HOST)
     with pytest.raises(TypeError, match=r"Wrong\.poll_flush\(\) must return None"):
         await tls.do_handshake()
+
+
+# ---- Told once ------------------------------------------------------------------------------
+
+
+class FailsToRead(AsyncReadWrite):
+    """A layer of the user's, whose reading fails when it is told to."""
+
+    fails = False
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def poll_read(self, size: int, /) -> bytes:
+        if self.fails:
+            raise OSError("gone")
+        return bytes(self.inner.poll_read(size))
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+@both_versions
+async def test_a_close_tells_no_failure_of_reading_that_a_reader_was_told(
+    version: ssl.TLSVersion, *, is_told: bool
+) -> None:
+    left, right = duplex(10_000)
+    below = FailsToRead(left)
+    client, server = established((below, right), version)
+    below.fails = True
+    if is_told:
+        with pytest.raises(trio.BrokenResourceError):
+            await client.receive_some()
+        await client.aclose()
+    else:
+        with pytest.raises(trio.BrokenResourceError):
+            await client.aclose()
+    await trio.aclose_forcefully(server)
+
+
+@both_versions
+async def test_a_close_tells_no_truncation_of_the_session_below_again(
+    version: ssl.TLSVersion,
+) -> None:
+    left, right = duplex(100_000)
+    outer, outer_server = established((left, right), version)
+    inner, inner_server = established((outer, outer_server), version)
+    await right.shutdown()  # without any close_notify
+    for _ in range(2):
+        with pytest.raises(trio.BrokenResourceError):
+            await inner.receive_some()
+    await inner.aclose()
+    await trio.aclose_forcefully(inner_server)
+
+
+class KnowsItself(Transport):
+    """It is broken by its own poll already, as a transport of the library is."""
+
+    def poll_write(self, data: Any, /) -> int:
+        try:
+            return super().poll_write(data)
+        except OSError as exc:
+            fail(self, exc)
+            raise
+
+
+both_transports = pytest.mark.parametrize("make", [Transport, KnowsItself])
+
+
+@both_transports
+async def test_a_failure_that_a_write_has_met_and_not_raised_is_told_by_the_close(
+    make: type[Transport],
+) -> None:
+    transport = make()
+    stream, _ = client_over(transport)
+    transport.room, transport.poll_error = 20_000, OSError("gone")
+    assert 0 < await stream.write(TEXT) < len(TEXT)
+    with pytest.raises(trio.BrokenResourceError, match="gone"):
+        await stream.aclose()
+
+
+@both_transports
+async def test_a_failure_that_an_answer_has_met_is_told_by_the_close(
+    make: type[Transport], tmp_path: Path
+) -> None:
+    transport = make()
+    stream: Tls = TlsStream(transport, server_context(TLS13), server_side=True)
+    peer = handmade_peer(stream._engine, tmp_path / "keys")
+    await stream.do_handshake()
+    transport.room, transport.poll_error = 0, OSError("gone")
+    transport.arrive(peer.key_update() + peer.key_update() + peer.data(b"data"))
+    assert await stream.receive_some() == b"data"
+    with pytest.raises(trio.BrokenResourceError, match="gone"):
+        await stream.aclose()
+
+
+async def test_an_end_that_the_peer_did_not_need_is_forgiven_for_good() -> None:
+    transport = Transport()
+    stream, peer = client_over(transport)
+    peer.close_notify()
+    transport.arrive(take(peer))
+    assert await stream.receive_some() == b""
+    transport.room, transport.poll_error = 0, OSError("gone")
+    await stream.shutdown()
+    await stream.shutdown()
+    await stream.flush()
+    await stream.aclose()

@@ -289,22 +289,36 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
             self._forgo_session()
         if not self._https_compatible:
             self._poll_handshake()
+        failure: trio.BrokenResourceError | None = None
         try:
             if not self._https_compatible:
                 self._poll_close_notify()
             self._push(flush=True)
             self._ciphertext.poll(shut_down, self.inner)
-        except trio.BrokenResourceError:
+        except trio.BrokenResourceError as exc:
+            failure = exc
+        if failure is not None:
+            # Not within the handler: what is raised there would refer to its own consequence.
+            try:
+                self._forgive_or_raise(failure)
+            finally:
+                failure = None
+        self.lifecycle.end()
+
+    def _forgive_or_raise(self, failure: trio.BrokenResourceError) -> None:
+        """The end could not be sent: perhaps the peer, which has ended, does not need it."""
+        try:
             with contextlib.suppress(ssl.SSLError):
                 self._read_ahead()
             if not self._is_forgivable():
-                raise
-            # The peer has ended its stream and closed the connection; it need not read
-            # our close_notify (RFC 8446, section 6.1).
-            self._ciphertext.drop()
-            self._ciphertext.failure = None
-            forgive(self)
-        self.lifecycle.end()
+                raise failure
+        finally:
+            del failure  # its traceback refers to this frame
+        # The peer has ended its stream and closed the connection; it need not read our close_notify
+        # (RFC 8446, section 6.1).
+        self._ciphertext.drop()
+        self._ciphertext.failure = None
+        forgive(self)
 
     def _poll_close_notify(self) -> None:
         """Flush, and make close_notify, which is then queued."""
@@ -460,7 +474,8 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
         Returns:
             The failure that was met, unless it costs nothing.
         """
-        knew = self.lifecycle.failure is not None
+        lifecycle = self.lifecycle
+        knew = lifecycle.failure is not None or lifecycle.read_failure is not None
         failure = self._ciphertext.receive_arrived(deeply=True)
         try:
             if self._handshook:
