@@ -20,6 +20,7 @@ from trio_asyncwrite._core._budget import POLL_COST, SPENT, current_budget
 from trio_asyncwrite._core._close import Close
 
 from .._scheduling import scheduled_by
+from ._fakes import resource_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -392,7 +393,7 @@ async def test_a_buf_that_somebody_is_about_to_finish_makes_no_proper_end() -> N
     async def finish() -> None:
         seen.append(await outcome(writer.write_all_buf(buf)))
 
-    with scheduled_by(0), pytest.warns(ResourceWarning, match="a Buf was begun and not finished"):
+    with scheduled_by(0), resource_warnings() as messages:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(finish)
             current_budget().left = 0
@@ -402,4 +403,5 @@ async def test_a_buf_that_somebody_is_about_to_finish_makes_no_proper_end() -> N
             assert not writer.lifecycle.waits
             await writer.aclose()
     assert "ClosedResourceError" in str(seen)
+    assert "a Buf was begun and not finished" in messages[0]
     assert wire.log[-1] == ("release False", "100")
