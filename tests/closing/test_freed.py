@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
+from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncReadWrite,
     AsyncWrite,
     BufWriter,
+    CloseOutcome,
     TlsStream,
     abort,
     close_gracefully,
@@ -165,5 +167,35 @@ async def test_layers_from_before_start_tls(make: Callable[[Any], AsyncWrite]) -
         assert older.closed
         for stream in (*clients, server):
             await abort(stream)
+
+    await assert_leaves_no_cycle(scenario)
+
+
+async def test_a_close_that_another_one_has_taken_over() -> None:
+    """It has failed after the task that began it was cancelled: only a report tells."""
+
+    async def scenario() -> None:
+        stream, peer = duplex(1)
+        writer = BufWriter(stream)
+        await writer.write_all(bytes(100))
+        outcomes: list[CloseOutcome] = []
+
+        async def begin(task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+            with trio.CancelScope() as scope:
+                task_status.started(scope)
+                await writer.aclose()
+
+        async def join() -> None:
+            outcomes.append((await close_gracefully(writer, timeout=100)).outcome)
+
+        async with trio.open_nursery() as nursery:
+            scope = await nursery.start(begin)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(join)
+            await wait_all_tasks_blocked()
+            scope.cancel()
+            await wait_all_tasks_blocked()
+            await peer.aclose()
+        assert outcomes == [CloseOutcome.BROKEN]
 
     await assert_leaves_no_cycle(scenario)

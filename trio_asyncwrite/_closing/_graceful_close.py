@@ -100,8 +100,9 @@ class GracefulClose:
     #: Where the evidence is: the writer, or after an unwrap the transport below.
     current: AsyncWrite = dataclasses.field(init=False)
     _is_late: bool = False
-    #: Whether another task has begun the close.
+    #: Whether another task has begun the close; and whether it was cancelled, and this one goes on.
     joins: bool = False
+    _has_taken_over: bool = False
     #: Whether other graceful closes wait for the report of this one; and what wakes them.
     _is_joined: bool = False
     _reported: trio.Event | None = None
@@ -205,7 +206,7 @@ class GracefulClose:
         interrupt = interrupt or self.discard.interrupt
         # Exceptions refer to the frames they went through, and those to this object.
         self.error = self.unheard = self.discard.error = None
-        if not self.joins:
+        if not self.joins or self._has_taken_over:
             close.error = None
         if interrupt is not None:
             try:
@@ -379,6 +380,7 @@ class GracefulClose:
         if has_sent:
             await wait_done(close)
         else:
+            self._has_taken_over = True
             await close.run(self._linger)
 
     def _wake_foreign_readers(self) -> None:
