@@ -13,6 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from trio_asyncwrite import (
     AsyncRead,
     AsyncWrite,
+    BufReader,
     BufWriter,
     PollEvented,
     ReadWritePair,
@@ -297,6 +298,21 @@ async def test_a_close_of_a_stream_joins_that_of_its_writer(
         nursery.start_soon(read)
     assert received == [data]
     assert writer.unsent_bytes == 0
+
+
+async def test_a_stream_that_is_being_closed_gets_no_second_reader() -> None:
+    stream, peer = trio.testing.lockstep_stream_pair()
+    reader = BufReader(stream)
+    await wrap_stream(stream).write(b"sent at the end")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reader.aclose)
+        await wait_all_tasks_blocked()
+        another = BufReader(stream)
+        assert another.inner is reader.inner
+        with pytest.raises(trio.ClosedResourceError):
+            await another.receive_some()
+        assert await drain(peer) == b"sent at the end"
+    assert BufReader(stream).inner is not reader.inner
 
 
 async def test_once_the_close_is_over_a_stream_gets_a_new_writer() -> None:

@@ -753,7 +753,7 @@ async def end_stream(
     writer = writer_of(stream)
     if (
         writer is None
-        or (writer.lifecycle.released and writer.lifecycle.close is None)
+        or writer.lifecycle.is_gone()
         # Called from inside of the running close, which does the rest.
         or writer.lifecycle.is_closed_from_here()
     ):

@@ -504,6 +504,10 @@ class Lifecycle:
             return self.close is not None or self.released
         return self.refusal is Refusal.CLOSED
 
+    def is_gone(self) -> bool:
+        """Whether the layer is closed, and its close is over."""
+        return self.released and self.close is None
+
     def may_take(self) -> bool:
         """Whether a call may take from a reader's buffer at once, for a unit of the budget.
 

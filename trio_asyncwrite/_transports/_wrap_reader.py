@@ -103,7 +103,7 @@ def wrap_reader(stream: trio.abc.ReceiveStream) -> AsyncRead:
         if inherits(stream, trio.lowlevel.FdStream):
             return wrap_stream(stream)
     reader = _readers.get(id(stream))
-    if reader is None or reader.closed:
+    if reader is None or reader.lifecycle.is_gone():
         reader = ReceiveStreamReader(stream)
         _readers[id(stream)] = reader
     return reader

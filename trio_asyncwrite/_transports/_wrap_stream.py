@@ -124,9 +124,7 @@ def _writer_of(stream: object) -> AsyncWrite | None:
     cut it short.
     """
     writer = _writers.get(id(stream))
-    if writer is None or (writer.lifecycle.released and writer.lifecycle.close is None):
-        return None
-    return writer
+    return None if writer is None or writer.lifecycle.is_gone() else writer
 
 
 #: The writers that wrap_stream has made. They keep their streams alive, and so the numbers valid.
