@@ -829,3 +829,14 @@ async def test_a_layer_that_holds_bytes_is_held_once_by_each_layer_below() -> No
     assert [len(wire.lifecycle.holders) for wire in wires] == [0, 1]
     let_go(tee)
     assert [wire.lifecycle.holding for wire in wires] == [0, 0]
+
+
+async def test_what_the_layers_below_have_forgotten_is_let_go_of_all_the_same() -> None:
+    """A close forgets who was held, and a layer may let go in its release."""
+    wire = Wire(math.inf)
+    layer = Layer(wire)
+    hold(layer)
+    assert wire.lifecycle.holders == (layer,)
+    wire.lifecycle.holders = ()
+    let_go(layer)
+    assert (layer.lifecycle.holding, wire.lifecycle.holding) == (0, 1)

@@ -350,7 +350,7 @@ def hold(layer: Layer) -> None:
     lifecycle = layer.lifecycle
     if not lifecycle.attached:  # a layer that is polled by hand
         attach(layer)
-    # In a loop, and with _keep() spelt out, since every flushed write comes through here.
+    # In a loop, since every flushed write comes through here.
     while True:
         lifecycle.holding += 1
         if lifecycle.holding > 1:
@@ -363,10 +363,7 @@ def hold(layer: Layer) -> None:
         if inner is None:
             return
         lifecycle = inner.lifecycle
-        if not lifecycle.holders:
-            lifecycle.holders = (layer,)
-        elif not _keep(layer, inner):
-            return
+        lifecycle.holders = (*lifecycle.holders, layer)
         layer = inner
 
 
@@ -387,7 +384,7 @@ def _hold_below(layer: Layer, lower: Layer) -> None:
 def let_go(layer: Layer) -> None:
     """``layer`` holds nothing any more."""
     lifecycle = layer.lifecycle
-    # As in hold(), with _drop() spelt out.
+    # As in hold(), and with _drop() spelt out.
     while True:
         lifecycle.holding -= 1
         if lifecycle.holding:

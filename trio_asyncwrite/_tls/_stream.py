@@ -371,8 +371,7 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
                 except BaseException as exc:  # noqa: ASYNC103 - see below
                     # Ctrl-C, say. What was decrypted is not to be lost: the next write raises it.
                     if data is None:
-                        if ciphertext.has_failed():
-                            fail(self.inner, exc)
+                        fail(self.inner, exc)
                         raise
                 self._note_held()
                 if ciphertext.has_failed() and not knew:
