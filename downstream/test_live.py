@@ -178,7 +178,8 @@ async def test_https_goes_through_a_proxy(
             port = listeners[0].socket.getsockname()[1]
             if tls_in_tls:
                 scheme = "https"
-                listeners = [trio.SSLListener(one, context) for one in listeners]  # type: ignore[misc]
+                secure = partial(trio.SSLListener, ssl_context=context, https_compatible=True)
+                listeners = list(map(secure, listeners))  # type: ignore[arg-type]
             nursery.start_soon(trio.serve_listeners, proxy, listeners)
             where = httpx.Proxy(
                 f"{scheme}://{LOOPBACK}:{port}", ssl_context=client_context if tls_in_tls else None
