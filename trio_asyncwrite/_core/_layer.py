@@ -133,11 +133,11 @@ class Layer(trio.abc.AsyncResource):
     lifecycle: Lifecycle
     #: Whether the layer can be written to.
     is_writer: bool = False
-    #: Whether the layer is one of the library's: it calls ``hold`` and ``let_go`` itself, or never
-    #: holds bytes, and no object of the class has answers of its own. Any other one is asked for
-    #: :attr:`held_bytes` after each call.
+    #: Whether the class is one of the library's. Such a class calls ``hold`` and ``let_go`` itself,
+    #: or never holds bytes; any other one is asked for :attr:`held_bytes` after each call. Nor does
+    #: an object of it override an answer by a plain attribute, so that need not be looked for.
     announces_held_bytes: bool = False
-    #: Whether a base beside this one has a ``__new__`` of its own.
+    #: Whether the class also inherits a ``__new__`` from a base that is no layer.
     inherits_new: bool = False
     overrides_held_bytes: bool = False
     #: Whether nobody need ask for :attr:`held_bytes`, since the class never holds any.

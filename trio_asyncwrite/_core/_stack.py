@@ -219,7 +219,7 @@ def unregister(layer: Layer, lower: Layer) -> None:
 
 def set_inner(layer: Layer, thing: object) -> None:
     """``layer`` writes to ``thing`` from now on, and inherits the state it is in."""
-    # lifecycle_of() and register() spelt out: all that make a layer come through here.
+    # What lifecycle_of() and register() do, without their frames: every new layer comes here.
     lifecycle = getattr(layer, "lifecycle", None)
     if type(lifecycle) is not Lifecycle:
         lifecycle = lifecycle_of(layer)
@@ -367,24 +367,17 @@ def hold(layer: Layer) -> None:
         layer = inner
 
 
-def _keep(layer: Layer, lower: Layer) -> bool:
-    """Let ``lower`` refer to ``layer``; whether it did not do so before."""
-    lifecycle = lower.lifecycle
-    if contains(lifecycle.holders, layer):
-        return False
-    lifecycle.holders = (*lifecycle.holders, layer)
-    return True
-
-
 def _hold_below(layer: Layer, lower: Layer) -> None:
-    if _keep(layer, lower):
+    """Let ``lower`` keep ``layer`` alive, if it does not do so."""
+    if not contains(lower.lifecycle.holders, layer):
+        lower.lifecycle.holders = (*lower.lifecycle.holders, layer)
         hold(lower)
 
 
 def let_go(layer: Layer) -> None:
     """``layer`` holds nothing any more."""
     lifecycle = layer.lifecycle
-    # As in hold(), and with _drop() spelt out.
+    # In a loop, as hold(), and mostly without _drop().
     while True:
         lifecycle.holding -= 1
         if lifecycle.holding:

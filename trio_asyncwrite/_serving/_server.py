@@ -138,11 +138,6 @@ class _Connection(Generic[S]):
         writer = self.writer()
         return writer is None or writer.lifecycle.released or writer.lifecycle.close is not None
 
-    def is_being_closed(self) -> bool:
-        """Whether somebody is closing the stream, and is not done."""
-        writer = self.writer()
-        return writer is not None and writer.lifecycle.close is not None
-
     def is_ending(self) -> bool:
         """Whether somebody has closed the stream, or is closing it, or a handle above it."""
         writer = self.writer()
@@ -355,14 +350,15 @@ class Server(Generic[S]):
         if writer is None:
             await self._close_by_force(connection)
             return
-        if connection.is_closed() and not (self._is_graceful and connection.is_being_closed()):
+        # A graceful server waits for a close that another task runs.
+        is_over = writer.lifecycle.is_gone() if self._is_graceful else connection.is_closed()
+        if is_over:
             report = writer.lifecycle.report
             if isinstance(report, CloseReport):
                 self._note(report)
             else:
                 self._closed_by_handler += 1
             return
-        # If another task is closing it, this joins.
         limits = self._limits() if self._is_graceful else _AFTER_AN_ERROR
         connection.closing = closing = GracefulClose(writer, limits)
         if writer.lifecycle.marked_truncated and has_nothing_to_deliver(writer):

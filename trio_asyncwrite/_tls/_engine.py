@@ -162,7 +162,7 @@ class TlsEngine:
 
         It is 0 in a renegotiation (TLS 1.2), which needs the peer first.
         """
-        if self.error is not None:
+        if self.error is not None:  # _check_failed(), without its frame
             raise self.error
         self._data_begins = len(self.out) + len(self._tickets)
         self._pieces = []
@@ -256,7 +256,7 @@ class TlsEngine:
     def _read(self, size: int) -> bytes | None:
         if self.received_close_notify:
             return b""
-        if self.error is not None:
+        if self.error is not None:  # likewise
             raise self.error
         data: bytes
         try:

@@ -298,7 +298,8 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
         except trio.BrokenResourceError as exc:
             failure = exc
         if failure is not None:
-            # Not within the handler: what is raised there would refer to its own consequence.
+            # Not inside the handler: an older SSLError that is raised again there would get this
+            # failure as its context. It may also be the failure's cause, and that is a cycle.
             try:
                 self._forgive_or_raise(failure)
             finally:
@@ -368,8 +369,8 @@ class TlsStream(SessionInfo, AsyncReadWrite, Generic[S]):
                 knew = ciphertext.has_failed()
                 try:
                     send_wait = ciphertext.answer()
-                except BaseException as exc:  # noqa: ASYNC103 - see below
-                    # Ctrl-C, say. What was decrypted is not to be lost: the next write raises it.
+                except BaseException as exc:  # noqa: ASYNC103 - the next write raises it
+                    # Ctrl-C, for example. If there is data, this read returns that.
                     if data is None:
                         fail(self.inner, exc)
                         raise
