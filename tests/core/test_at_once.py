@@ -286,7 +286,7 @@ async def aclose(writer: AsyncWrite) -> object:
     return await writer.aclose()  # type: ignore[func-returns-value]
 
 
-async def abort(writer: AsyncWrite, scope: trio.CancelScope) -> object:
+async def close_by_force(writer: AsyncWrite, scope: trio.CancelScope) -> object:
     return await trio.aclose_forcefully(writer)  # type: ignore[func-returns-value]
 
 
@@ -335,7 +335,7 @@ async def observe_close(
     return {**seen, "state": state(writer), "unsent": writer.unsent_bytes, "polls": wire.log}
 
 
-@pytest.mark.parametrize("interfere", [*INTERFERENCES, abort])
+@pytest.mark.parametrize("interfere", [*INTERFERENCES, close_by_force])
 @pytest.mark.parametrize("operation", [aclose, use_in_block])
 @pytest.mark.parametrize("stack", STACKS)
 async def test_a_close_at_once_or_in_stages_is_the_same(

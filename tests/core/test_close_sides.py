@@ -527,11 +527,10 @@ async def test_a_cancelled_close_of_a_side_gives_each_layer_one_chance(waits_for
     assert other.sent == b"hello again"[: 5 if waits_for == "below" else None]
 
 
-async def end_gracefully(stream: Any) -> None:
-    await close_gracefully(stream, timeout=0, linger=0)
-
-
-@pytest.mark.parametrize("first", [end_gracefully, abort, lambda stream: stream.aclose()])
+@pytest.mark.parametrize(
+    "first",
+    [partial(close_gracefully, timeout=0, linger=0), abort, lambda stream: stream.aclose()],
+)
 @pytest.mark.parametrize("last", ["whole", "other side"])
 @pytest.mark.parametrize("event", ["nothing", "loss", "failure"])
 @pytest.mark.parametrize("make", [ReadWritePair, TeeWriter])

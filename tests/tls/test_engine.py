@@ -159,7 +159,7 @@ def test_pieces_are_encrypted_in_order_and_empty_ones_skipped(version: ssl.TLSVe
 
 
 def test_pieces_that_were_encrypted_before_a_renegotiation_are_counted() -> None:
-    """Law 1: also if the transport has ended. What is left over fails in the next call."""
+    """Law 1, also when the transport has ended: the first call counts them, the next one fails."""
 
     class Renegotiating:
         def __init__(self) -> None:

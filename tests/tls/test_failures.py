@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from trio_asyncwrite._tls._engine import TlsEngine
 
+    from .._tls_helpers import HandmadePeer
+
     Tls = TlsStream[Any]
 
 both_versions = pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
@@ -106,6 +108,14 @@ def client_over(
     _, server = engine_pair(version)
     shake_hands(stream._engine, server)
     return stream, server
+
+
+async def server_over(transport: Transport, tmp_path: Path) -> tuple[Tls, HandmadePeer]:
+    """A server of TLS 1.3, and a client that can ask it for new keys."""
+    stream: Tls = TlsStream(transport, server_context(TLS13), server_side=True)
+    peer = handmade_peer(stream._engine, tmp_path / "keys")
+    await stream.do_handshake()
+    return stream, peer
 
 
 def decrypted(peer: TlsEngine, transport: Transport) -> bytes:
@@ -266,29 +276,34 @@ class MarksItself(Transport):
             raise
 
 
-async def broken_and_unheard(met_by: str, tmp_path: Path) -> Tls:
+async def broken_and_unheard(
+    met_by: str,
+    tmp_path: Path,
+    make: type[Transport] = MarksItself,
+    error: type[BaseException] = TransportError,
+) -> Tls:
     """A stream whose transport has failed in a call that had something else to tell."""
-    transport = MarksItself()
-    stream: Tls = TlsStream(transport, server_context(TLS13), server_side=True)
-    peer = handmade_peer(stream._engine, tmp_path / "keys")
-    await stream.do_handshake()
+    transport = make()
+    stream, peer = await server_over(transport, tmp_path)
     transport.room = 20000 if met_by == "write" else 0
-    transport.poll_error = TransportError("gone")
+    transport.poll_error = error("gone")
     if met_by == "write":
-        assert await stream.write(TEXT) < len(TEXT)
+        assert 0 < await stream.write(TEXT) < len(TEXT)
     else:
         transport.arrive(peer.key_update() + peer.key_update() + peer.data(b"news"))
         assert await stream.receive_some() == b"news"
     return stream
 
 
+@pytest.mark.parametrize("error", [TransportError, OSError])
+@pytest.mark.parametrize("make", [Transport, MarksItself])
 @pytest.mark.parametrize("met_by", ["write", "reader"])
 async def test_a_failure_that_nobody_was_told_of_is_raised_by_aclose(
-    met_by: str, tmp_path: Path
+    met_by: str, make: type[Transport], error: type[BaseException], tmp_path: Path
 ) -> None:
     """A write that had a count to return, or a reader with an answer of its own, has met it."""
-    stream = await broken_and_unheard(met_by, tmp_path)
-    with pytest.raises(TransportError, match="gone"):
+    stream = await broken_and_unheard(met_by, tmp_path, make, error)
+    with pytest.raises(told(error), match="gone"):
         await stream.aclose()
 
 
@@ -437,9 +452,7 @@ async def test_a_reader_whose_answer_cannot_go_is_told_and_may_call_again(
 ) -> None:
     """The answer to a key update is its own business; it stays queued, and so do later records."""
     transport = Transport()
-    stream: Tls = TlsStream(transport, server_context(TLS13), server_side=True)
-    peer = handmade_peer(stream._engine, tmp_path / "keys")
-    await stream.do_handshake()
+    stream, peer = await server_over(transport, tmp_path)
     transport.sent.clear()
     transport.room = 0
     transport.wait = failing_once(error())
@@ -454,32 +467,42 @@ async def test_a_reader_whose_answer_cannot_go_is_told_and_may_call_again(
     await trio.aclose_forcefully(stream)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
-@pytest.mark.parametrize("has_data", [False, True])
+@pytest.mark.parametrize(
+    ("error", "is_queued"),
+    [(KeyboardInterrupt, False), (ZeroDivisionError, False), (ZeroDivisionError, True)],
+)
 async def test_an_answer_that_cannot_be_sent_costs_no_data(
-    error: type[BaseException], tmp_path: Path, *, has_data: bool
+    error: type[BaseException], tmp_path: Path, *, is_queued: bool
 ) -> None:
     """Ctrl-C, or a mistake in a layer below, comes out once; but data come first."""
     transport = Transport()
-    stream: Tls = TlsStream(transport, server_context(TLS13), server_side=True)
-    peer = handmade_peer(stream._engine, tmp_path / "keys")
-    await stream.do_handshake()
+    stream, peer = await server_over(transport, tmp_path)
     transport.room = 0
     transport.arrive(peer.key_update() + peer.key_update() + peer.data(b"data"))
-    if not has_data:  # the answer is only queued
+    if is_queued:  # the answer, by an earlier read
         assert await stream.receive_some() == b"data"
+        transport.arrive(peer.data(b"data"))
     transport.poll_error = error()
-    if error is ZeroDivisionError or has_data:
-        if not has_data:
-            transport.arrive(peer.data(b"data"))
-        assert await stream.receive_some() == b"data"
-        transport.arrive(peer.data(b"more"))
-        assert await stream.receive_some() == b"more"
-        with pytest.raises(error):
-            await stream.write(b"x")
-    else:
-        with pytest.raises(error):
-            await stream.receive_some()
+    assert await stream.receive_some() == b"data"
+    transport.arrive(peer.data(b"more"))
+    assert await stream.receive_some() == b"more"
+    with pytest.raises(error):
+        await stream.write(b"x")
+    with pytest.raises(trio.BrokenResourceError):
+        await stream.write(b"x")
+    await trio.aclose_forcefully(stream)
+
+
+async def test_without_data_the_reader_is_told_what_its_answer_has_met(tmp_path: Path) -> None:
+    """Ctrl-C comes out at once, and not a second time."""
+    transport = Transport()
+    stream, peer = await server_over(transport, tmp_path)
+    transport.room = 0
+    transport.arrive(peer.key_update() + peer.key_update() + peer.data(b"data"))
+    assert await stream.receive_some() == b"data"
+    transport.poll_error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        await stream.receive_some()
     with pytest.raises(trio.BrokenResourceError):
         await stream.write(b"x")
     await trio.aclose_forcefully(stream)
@@ -753,47 +776,6 @@ async def test_a_close_tells_no_truncation_of_the_session_below_again(
             await inner.receive_some()
     await inner.aclose()
     await trio.aclose_forcefully(inner_server)
-
-
-class KnowsItself(Transport):
-    """It is broken by its own poll already, as a transport of the library is."""
-
-    def poll_write(self, data: Any, /) -> int:
-        try:
-            return super().poll_write(data)
-        except OSError as exc:
-            fail(self, exc)
-            raise
-
-
-both_transports = pytest.mark.parametrize("make", [Transport, KnowsItself])
-
-
-@both_transports
-async def test_a_failure_that_a_write_has_met_and_not_raised_is_told_by_the_close(
-    make: type[Transport],
-) -> None:
-    transport = make()
-    stream, _ = client_over(transport)
-    transport.room, transport.poll_error = 20_000, OSError("gone")
-    assert 0 < await stream.write(TEXT) < len(TEXT)
-    with pytest.raises(trio.BrokenResourceError, match="gone"):
-        await stream.aclose()
-
-
-@both_transports
-async def test_a_failure_that_an_answer_has_met_is_told_by_the_close(
-    make: type[Transport], tmp_path: Path
-) -> None:
-    transport = make()
-    stream: Tls = TlsStream(transport, server_context(TLS13), server_side=True)
-    peer = handmade_peer(stream._engine, tmp_path / "keys")
-    await stream.do_handshake()
-    transport.room, transport.poll_error = 0, OSError("gone")
-    transport.arrive(peer.key_update() + peer.key_update() + peer.data(b"data"))
-    assert await stream.receive_some() == b"data"
-    with pytest.raises(trio.BrokenResourceError, match="gone"):
-        await stream.aclose()
 
 
 async def test_an_end_that_the_peer_did_not_need_is_forgiven_for_good() -> None:

@@ -554,19 +554,15 @@ async def test_closing_one_of_two_ends_that_side_and_the_own_close_the_rest() ->
         assert await drain(right if closes_copy else reader) == b"abc"
 
 
-async def gracefully_at_once(stream: Any) -> object:
-    return await close_gracefully(stream, timeout=0, linger=0)
-
-
-async def cancelled_aclose(stream: Any) -> None:
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        await stream.aclose()
-
-
 @pytest.mark.parametrize("is_broken", [False, True])
 @pytest.mark.parametrize(
-    "close", [abort, cancelled_aclose, gracefully_at_once, lambda stream: stream.aclose()]
+    "close",
+    [
+        abort,
+        trio.aclose_forcefully,
+        partial(close_gracefully, timeout=0, linger=0),
+        lambda stream: stream.aclose(),
+    ],
 )
 async def test_with_detach_nobody_waits_for_a_task_that_lingers_over_the_copy(
     close: Callable[[Any], Awaitable[object]], autojump_clock: MockClock, *, is_broken: bool
