@@ -52,6 +52,7 @@ from trio_asyncwrite.compression import CompressWriter
 from trio_asyncwrite.testing import NeverReadyTwiceWriter
 
 from ._model_laws import TRAILERS, check
+from ._patience import jumping_clock
 from ._scheduling import scheduled_by
 from ._streams import small_buffers, tcp_sockets
 from ._tls_helpers import HOST, client_context, server_context
@@ -767,5 +768,5 @@ def play(seed: int) -> Run:
 
     with scheduled_by(seed), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+        trio.run(main, clock=jumping_clock())
     return run

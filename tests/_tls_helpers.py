@@ -20,11 +20,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # what trustme is made of
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from hypothesis import strategies as st
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import AsyncReadWrite, NotReady, TlsStream, duplex
 from trio_asyncwrite._tls._engine import TlsEngine
 
+from ._patience import wait_all_tasks_blocked
 from ._streams import tcp_pair
 
 if TYPE_CHECKING:

@@ -9,15 +9,30 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+import trio.testing
 
 from ._hang import hang_limit
+from ._patience import jumping_clock
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+
 # The same examples at every run; no clock decides over success.
 hypothesis.settings.register_profile("project", derandomize=True, database=None, deadline=None)
 hypothesis.settings.load_profile("project")
+
+
+@pytest.fixture
+def autojump_clock() -> trio.testing.MockClock:
+    """pytest-trio's, but patient where there are real sockets."""
+    return jumping_clock()
+
+
+@pytest.fixture
+def impatient_clock() -> trio.testing.MockClock:
+    """For tests in which what the kernel does meanwhile would count as progress."""
+    return trio.testing.MockClock(autojump_threshold=0)
 
 
 #: The tests since what was there was last left out of every later collection.

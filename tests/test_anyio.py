@@ -15,10 +15,10 @@ import pytest
 import trio
 import trio.testing
 from anyio.abc import SocketAttribute
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import Buf, BufWriter, TlsStream, abort, duplex, wrap_stream
 
+from ._patience import wait_all_tasks_blocked
 from ._streams import tcp_pair
 from ._tls_helpers import HOST, client_context, server_context
 

@@ -40,6 +40,8 @@ from trio_asyncwrite import (
     wrap_stream,
 )
 
+from ._patience import wait_all_tasks_blocked
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -224,7 +226,7 @@ async def test_two_tasks_are_told_of_the_writer_for_several() -> None:
     stream, peer = duplex(4)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stream.write_all, b"too much")
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         with pytest.raises(trio.BusyResourceError, match="for several tasks there is SharedWriter"):
             await stream.write_all(b"more")
         assert await peer.receive_some() == b"too "

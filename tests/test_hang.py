@@ -7,9 +7,9 @@ import sys
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
 
 from ._hang import hang_limit
+from ._patience import wait_all_tasks_blocked
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGALRM")
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import trio
-import trio.testing
+
+from ._patience import jumping_clock
 
 RECIPES = sorted((Path(__file__).parent.parent / "docs" / "recipes").glob("*.py"))
 
@@ -19,7 +20,7 @@ def test_a_recipe_prints_what_it_says(path: Path, capsys: pytest.CaptureFixture[
     recipe = runpy.run_path(str(path))
     says = inspect.cleandoc(recipe["__doc__"]).partition("\nPrints::\n\n")[2]
 
-    trio.run(recipe["main"], clock=trio.testing.MockClock(autojump_threshold=0))
+    trio.run(recipe["main"], clock=jumping_clock())
 
     assert says
     assert capsys.readouterr().out == textwrap.dedent(says) + "\n"

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     BufWriter,
@@ -26,6 +25,7 @@ from trio_asyncwrite._closing._close import (
 from trio_asyncwrite._closing._report import CloseOutcome, CloseReport
 
 from .._endings import Hostile, Result, into, plain, read_and_close, unread_pipe
+from .._patience import wait_all_tasks_blocked
 from .._streams import (
     clog,
     tcp_pair,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from trio_asyncwrite import (
     AsyncReadWrite,
@@ -30,6 +30,7 @@ from trio_asyncwrite._core._checks import consists_of
 
 from .._endings import One, read_and_close
 from .._interrupts import interrupt_as_trio_would
+from .._patience import wait_all_tasks_blocked
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup

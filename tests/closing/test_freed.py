@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncReadWrite,
@@ -24,6 +23,7 @@ from trio_asyncwrite import (
 )
 from trio_asyncwrite.compression import CompressWriter, gzip_compressor
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import assert_leaves_no_cycle
 from .._tls_helpers import HOST, TLS12, TLS13, both, client_context, established, server_context
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncRead,
@@ -24,6 +23,7 @@ from trio_asyncwrite import (
 )
 from trio_asyncwrite.testing import BrokenAfterWriter, OneByteWriter
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import drain, reset, tcp_pair
 
 if TYPE_CHECKING:

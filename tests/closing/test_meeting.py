@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncWrite,
@@ -34,6 +33,7 @@ from trio_asyncwrite import (
 from trio_asyncwrite._transports._wrap_stream import wrap_stream
 
 from .._endings import read_and_close
+from .._patience import wait_all_tasks_blocked
 from .._streams import drain
 from .._tls_helpers import HOST, TLS13, client_context, server_context
 from ..core._fakes import begin, resource_warnings

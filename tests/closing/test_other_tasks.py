@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncWrite,
@@ -37,6 +36,7 @@ from .._endings import (
     read_and_close,
     unread_pipe,
 )
+from .._patience import wait_all_tasks_blocked
 from .._streams import (
     connected,
     drain,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncReadWrite,
@@ -21,7 +21,11 @@ from trio_asyncwrite import (
     graceful,
 )
 
+from .._patience import wait_all_tasks_blocked
 from .._tls_helpers import both, over
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
 
 
 class FailsBothWays(AsyncReadWrite):

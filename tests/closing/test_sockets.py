@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncWrite,
@@ -35,6 +34,7 @@ from .._endings import (
     plain,
     read_and_close,
 )
+from .._patience import wait_all_tasks_blocked
 from .._streams import (
     clog,
     drain,

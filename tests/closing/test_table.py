@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncWrite,
@@ -39,6 +38,7 @@ from trio_asyncwrite import (
 from trio_asyncwrite._transports._send_stream import SendStreamWriter
 
 from .._endings import One
+from .._patience import wait_all_tasks_blocked
 from .._streams import clog, tcp_sockets
 
 if TYPE_CHECKING:

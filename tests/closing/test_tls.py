@@ -9,7 +9,6 @@ import pytest
 import trio
 import trio.testing
 import trustme
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import AsyncWrite, BufWriter, TcpStream
 from trio_asyncwrite._closing._close import abort, close_gracefully
@@ -18,6 +17,7 @@ from trio_asyncwrite._tls._stream import TlsStream
 from trio_asyncwrite._transports._duplex import duplex
 
 from .._endings import read_and_close
+from .._patience import wait_all_tasks_blocked
 from .._streams import clog, drain, reset, tcp_pair
 
 if TYPE_CHECKING:
@@ -342,7 +342,8 @@ async def test_a_task_that_reads_does_not_keep_the_end_from_being_seen(make: Mak
             ended.append(exc)
 
     async def peer() -> None:
-        await wait_all_tasks_blocked()
+        # Not patient: the close looks again every few milliseconds.
+        await trio.testing.wait_all_tasks_blocked()
         # Trio's stream cannot be taken away from a task that reads; it gets this one message.
         await server.send_all(b"message")
         assert await drain(server) == b""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncWrite,
@@ -24,9 +23,13 @@ from trio_asyncwrite import (
     start_tls,
 )
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import drain
 from .._tls_helpers import HOST, both, client_context, over, server_context
 from .test_forgotten import Listener
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
 
 every_layer = pytest.mark.parametrize("closed", ["transport", "TLS", "buffer"])
 

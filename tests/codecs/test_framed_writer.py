@@ -13,7 +13,6 @@ import pytest
 import trio
 import trio.abc
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     Buf,
@@ -40,6 +39,7 @@ from trio_asyncwrite.codecs import (
 )
 from trio_asyncwrite.testing import OneByteWriter, Sweep, cancel_everywhere
 
+from .._patience import wait_all_tasks_blocked
 from .._servers import CLEAN, Server, both
 from .._streams import drain, reset, tcp_pair
 from .._tls_helpers import open_tls

@@ -34,6 +34,7 @@ from trio_asyncwrite._core._errors import ClosedRefusal
 from trio_asyncwrite._core._lifecycle import Torn
 from trio_asyncwrite.compression import CompressWriter, gzip_compressor, zlib_compressor
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import tcp_pair
 from .._tls_helpers import open_tls
 from ..core._fakes import Wire, begin, cut_short, each, resource_warnings, run_cancelled
@@ -686,7 +687,7 @@ async def test_a_cancelled_close_waits_for_the_thread(held: Held) -> None:
         async with trio.open_nursery() as nursery:
             closing = await begin(nursery, writer.aclose)
             closing.scope.cancel()
-            await trio.testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             held.gate.set()
     assert ["the epilogue" in message for message in messages] == [True]
     assert held.calls == ["compress 100000", "flush"]
@@ -718,7 +719,7 @@ def test_a_thread_of_one_run_is_waited_for_in_another(held: Held) -> None:
     async def second(writer: CompressWriter[Wire]) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(writer.aclose)
-            await trio.testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             held.gate.set()
 
     trio.run(second, trio.run(first))

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.abc
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import AsyncRead, AsyncWrite, Buf, BufWriter, NotReady, simplex
 from trio_asyncwrite._core._budget import current_budget
+
+from .._patience import wait_all_tasks_blocked
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator

@@ -11,11 +11,12 @@ import pytest
 import trio
 import trio.abc
 import trio.testing
-from trio.testing import assert_checkpoints, wait_all_tasks_blocked
+from trio.testing import assert_checkpoints
 
 from trio_asyncwrite import AsyncReadWrite, NotReady, ReadWritePair, duplex, wrap_stream
 from trio_asyncwrite._core._async_read import AsyncRead, ForeignReader, poll_foreign_read
 
+from .._patience import wait_all_tasks_blocked
 from ._fakes import Run, Source as Fed, Wire, begin, run_cancelled
 
 if TYPE_CHECKING:

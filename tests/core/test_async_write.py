@@ -10,7 +10,6 @@ import pytest
 import trio
 import trio.abc
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncRead,
@@ -27,6 +26,7 @@ from trio_asyncwrite._core._budget import current_budget
 from trio_asyncwrite._core._waits import Line
 from trio_asyncwrite.testing import check_async_write
 
+from .._patience import wait_all_tasks_blocked
 from ._fakes import (
     BUDGETED,
     CLAIMS,

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import AsyncWrite, Buf, BufWriter, NotReady, close_gracefully
 from trio_asyncwrite._core._budget import POLL_COST, SPENT, current_budget
 from trio_asyncwrite._core._close import Close
 
+from .._patience import wait_all_tasks_blocked
 from .._scheduling import scheduled_by
 from ._fakes import resource_warnings
 

@@ -31,6 +31,7 @@ from trio_asyncwrite import (
 )
 from trio_asyncwrite._core._budget import LIMIT, POLL_COST, current_budget
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import drain
 from .._tls_helpers import both, open_tls
 
@@ -378,7 +379,7 @@ async def test_a_wait_refills_it() -> None:
     current_budget().left = 5
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pipe.write, b"y")
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         assert await reader.receive_some() == b"x"
     assert current_budget().left == 128 - 8
     await pipe.aclose()

@@ -12,13 +12,14 @@ import pytest
 import trio
 import trio.abc
 import trio.testing
-from trio.testing import assert_checkpoints, wait_all_tasks_blocked
+from trio.testing import assert_checkpoints
 
 from trio_asyncwrite import (
     AsyncWrite,
     BufWriter,
 )
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import drain
 from ._fakes import (
     CLAIMS,

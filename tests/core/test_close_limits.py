@@ -8,10 +8,10 @@ from functools import partial
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite._core._close import Close, Hardness, enter
 
+from .._patience import wait_all_tasks_blocked
 from ._fakes import (
     Layer,
     Wire,

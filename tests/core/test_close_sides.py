@@ -29,6 +29,7 @@ from trio_asyncwrite import (
     simplex,
 )
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import assert_leaves_no_cycle, drain
 from ._fakes import Encoding, Once, Wire, begin, cut_short, resource_warnings, run_cancelled
 
@@ -208,7 +209,7 @@ async def test_several_sides_may_end_at_the_same_time() -> None:
     async with trio.open_nursery() as nursery:
         closes = [await begin(nursery, wire.aclose) for wire in wires[:2]]
         wires[1].give(math.inf)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         assert [one.outcome for one in closes] == ["returned not finished", "returned None"]
         wires[0].give(math.inf)
     assert closes[0].outcome == "returned None"
@@ -289,7 +290,7 @@ async def test_what_it_holds_is_waited_for_and_missed_everywhere() -> None:
         async with trio.open_nursery() as nursery:
             closing = await begin(nursery, inner.aclose)
             inner.give(math.inf)
-            await trio.testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             assert closing.outcome == "returned not finished"
             closing.scope.cancel()
         await layer.aclose()

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import AsyncReadWrite, AsyncWrite, Buf, BufWriter, NotReady, abort, duplex
 
+from .._patience import wait_all_tasks_blocked
 from ._fakes import (
     CLAIMS,
     BadlyReleased,

@@ -33,6 +33,7 @@ from trio_asyncwrite import (
 from trio_asyncwrite.codecs import FramedWriter, LengthDelimitedCodec
 from trio_asyncwrite.compression import CompressWriter, gzip_compressor
 
+from .._patience import wait_all_tasks_blocked
 from .._tls_helpers import established
 from ._fakes import Wire, each, resource_warnings, run_cancelled
 
@@ -229,7 +230,7 @@ async def test_those_in_line_are_not_left_waiting(autojump_clock: trio.testing.M
     async with trio.open_nursery() as nursery:
         for _ in range(4):
             nursery.start_soon(note, outcomes, partial(writer.write_all, b"abc"))
-            await trio.testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
         wire.give(math.inf)
     assert outcomes == ["KeyboardInterrupt", *["BrokenResourceError"] * 3]
     with resource_warnings():

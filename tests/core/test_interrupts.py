@@ -12,6 +12,7 @@ import trio.testing
 
 from trio_asyncwrite import AsyncReadWrite, AsyncWrite, BufWriter, Epilogue, NotReady, abort
 
+from .._patience import wait_all_tasks_blocked
 from ._fakes import CLAIMS, BadlyReleased, Holding, Layer, Run, Wire, each, resource_warnings
 
 if TYPE_CHECKING:
@@ -193,10 +194,10 @@ async def test_ctrl_c_in_a_poll_of_a_close_reaches_the_caller_and_not_those_who_
     async with trio.open_nursery() as nursery:
         first = Run(partial(outcome, wire.aclose))
         nursery.start_soon(first)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         second = Run(wire.aclose)
         nursery.start_soon(second)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         wire.give(1)
 
     assert first.result == "KeyboardInterrupt"

@@ -15,7 +15,6 @@ import pytest
 import trio
 import trio.abc
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncWrite,
@@ -26,6 +25,7 @@ from trio_asyncwrite._core._async_read import AsyncRead
 from trio_asyncwrite._core._epilogue import Epilogue
 from trio_asyncwrite._core._stack import tear
 
+from .._patience import wait_all_tasks_blocked
 from ._fakes import Layer, Run, Wire, begin, each, resource_warnings, run_cancelled
 
 if TYPE_CHECKING:

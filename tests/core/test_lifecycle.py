@@ -17,6 +17,7 @@ from trio_asyncwrite._core._errors import BrokenRefusal, BusyRefusal, ClosedRefu
 from trio_asyncwrite._core._lifecycle import Refusal, Torn, lifted
 from trio_asyncwrite._core._stack import fail, tear
 
+from .._patience import wait_all_tasks_blocked
 from ._fakes import Layer, Wire, begin, cut_short, resource_warnings, run_cancelled
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ async def test_a_reader_over_the_closed_side_goes_on() -> None:
         )
         writing = await begin(nursery, partial(pair.write, b"x"))
         await run_cancelled(inner.aclose)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         assert reading.outcome == "returned not finished"
         assert writing.outcome == "ClosedResourceError"
         nursery.cancel_scope.cancel()

@@ -15,7 +15,7 @@ import pytest
 import trio
 import trio.abc
 import trio.testing
-from trio.testing import assert_checkpoints, wait_all_tasks_blocked
+from trio.testing import assert_checkpoints
 
 from trio_asyncwrite import (
     AsyncWrite,
@@ -29,6 +29,7 @@ from trio_asyncwrite import (
 from trio_asyncwrite._core._budget import current_budget
 from trio_asyncwrite.testing import Sweep, cancel_everywhere
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import drain, unix_pair
 from ._fakes import (
     ALL,

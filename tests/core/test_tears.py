@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncReadWrite,
@@ -26,6 +25,7 @@ from trio_asyncwrite import (
     simplex,
 )
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import drain
 from ._fakes import (
     BUDGETED,

@@ -6,11 +6,11 @@ from functools import partial
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import NotReady
 from trio_asyncwrite._core._waits import Line, OneForAll, first_of
 
+from .._patience import wait_all_tasks_blocked
 from ._fakes import Run, begin
 
 

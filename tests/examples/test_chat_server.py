@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import BufReader, CloseOutcome, Drain, DuplexStream, close_gracefully, duplex
 
+from .._patience import wait_all_tasks_blocked
 from .._peers import Pki, find_peer
 from .._streams import drain as read_all
 from ._load import load, program

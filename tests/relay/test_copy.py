@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncRead,
@@ -24,6 +23,7 @@ from trio_asyncwrite import (
 )
 from trio_asyncwrite.testing import Sweep, cancel_everywhere
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import assert_leaves_no_cycle, connected, drain, pipe_pair, tcp_pair, unix_pair
 from .._tls_helpers import open_tls
 from ..core._fakes import Source

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     Buf,
@@ -21,6 +20,7 @@ from trio_asyncwrite import (
     duplex,
 )
 
+from .._patience import wait_all_tasks_blocked
 from ..core._fakes import resource_warnings
 from ._fakes import Both
 

@@ -21,6 +21,7 @@ from trio_asyncwrite import (
     duplex,
 )
 
+from .._patience import wait_all_tasks_blocked
 from ._fakes import foreign
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ async def test_a_random_schedule(
                 for scope in scopes:
                     scope.cancel()
                 if rng.random() < 0.5:
-                    await trio.testing.wait_all_tasks_blocked()
+                    await wait_all_tasks_blocked()
             elif callable(step):
                 attempt(step)
             if not scopes and rng.random() < 0.7:
@@ -116,9 +117,9 @@ async def test_a_random_schedule(
         attempt(server.end)
         while not (client.saw_end and server.saw_end):
             if not scopes and LaneOutcome.RUNNING in (relay.a_to_b.outcome, relay.b_to_a.outcome):
-                await trio.testing.wait_all_tasks_blocked()
+                await wait_all_tasks_blocked()
                 start()
-            await trio.testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             for end in (client, server):
                 attempt(end.read)
             check()

@@ -7,11 +7,11 @@ import socket as stdlib_socket
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import AsyncWrite, BufWriter, NotReady, TcpStream
 from trio_asyncwrite._relay._pump import Pump
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import connected, unix_pair
 from ..core._fakes import Source
 from ._fakes import Target

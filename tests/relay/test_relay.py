@@ -12,7 +12,6 @@ import pytest
 import trio
 import trio.abc
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     BufReader,
@@ -30,6 +29,7 @@ from trio_asyncwrite import (
 )
 from trio_asyncwrite.testing import Sweep, cancel_everywhere
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import assert_leaves_no_cycle, connected, drain, reset, tcp_pair, unix_pair
 from .._tls_helpers import open_tls
 from ._fakes import Both, foreign

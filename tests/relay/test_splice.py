@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     BufWriter,
@@ -32,6 +31,7 @@ from trio_asyncwrite._relay._pipe import Pipe, give_pipe, take_pipe
 from trio_asyncwrite._relay._pump import Pump
 from trio_asyncwrite.testing import Sweep, cancel_everywhere
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import drain, pipe_pair, reset, tcp_pair, unix_pair
 
 if TYPE_CHECKING:

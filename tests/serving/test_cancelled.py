@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncReadWrite,
@@ -25,6 +24,7 @@ from trio_asyncwrite._tls._stream import TlsStream
 from trio_asyncwrite.testing import Sweep, cancel_everywhere
 
 from .._endings import One, read_and_close
+from .._patience import wait_all_tasks_blocked
 from .._servers import (
     CLEAN,
     TRUNCATED,

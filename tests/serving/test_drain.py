@@ -21,6 +21,7 @@ from trio_asyncwrite import (
     serve_tls_over_tcp,
 )
 
+from .._patience import wait_all_tasks_blocked
 from .._servers import Server
 from .._streams import clog, drain as read_all
 from .._tls_helpers import server_context
@@ -100,7 +101,7 @@ async def test_of_what_ended_before_the_drain_only_the_number_is_kept() -> None:
         for _ in range(3):
             async with await server.connect() as stream:
                 assert await read_all(stream) == b"hello"
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await wait_all_tasks_blocked(0.01)
         server.drain.start()
 
     assert server.report.connections == 3
@@ -125,7 +126,7 @@ async def test_the_unsent_bytes_of_all_connections_are_added(autojump_clock: Moc
         for peer in peers:
             await peer.send_all(b"go")
         while len(ready) < 3:
-            await trio.testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
         server.drain.start()
 
     assert server.report.unsent_bytes == 30
@@ -170,7 +171,7 @@ async def test_a_drain_that_is_used_in_a_run_is_refused_in_another() -> None:
     drain = Drain()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(drain.wait_started)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         with pytest.raises(RuntimeError, match="another trio.run"):
             await trio.to_thread.run_sync(run_in, drain.start)
         drain.start()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncReadWrite,
@@ -29,6 +28,7 @@ from trio_asyncwrite import (
     serve_listeners,
 )
 
+from .._patience import wait_all_tasks_blocked
 from .._scheduling import scheduled_by
 from .._servers import (
     CLEAN,
@@ -333,7 +333,7 @@ async def test_a_client_that_never_stops_sending_is_bounded_by_the_grace(
         with contextlib.suppress(trio.BrokenResourceError):
             while True:
                 await stream.send_all(bytes(10_000))
-                await trio.sleep(0.001)
+                await trio.sleep(0.01)
 
     async def handler(stream: AsyncReadWrite) -> None:
         nonlocal answered
@@ -343,7 +343,7 @@ async def test_a_client_that_never_stops_sending_is_bounded_by_the_grace(
             if scope.cancelled_caught:
                 return
             answered += 1
-            await trio.sleep(0.01)  # to answer takes longer than to ask
+            await trio.sleep(0.1)  # to answer takes longer than to ask
 
     async with trio.open_nursery() as nursery:
         await server.run(handler, nursery)
@@ -351,7 +351,7 @@ async def test_a_client_that_never_stops_sending_is_bounded_by_the_grace(
         nursery.start_soon(flood, stream)
         await trio.sleep(0.1)
         server.drain.start()
-    assert answered > 250
+    assert answered > 25
     assert server.report.cancelled == 1
     assert server.report.outcomes == {TRUNCATED: 1}
     assert 3 <= server.report.elapsed < 3.76
@@ -370,7 +370,7 @@ async def test_a_client_that_never_stops_sending_is_lingered_for_within_limits(
         with contextlib.suppress(trio.BrokenResourceError):
             while True:
                 await stream.send_all(bytes(10_000))
-                await trio.sleep(0.01)
+                await trio.sleep(0.05)
 
     async def handler(stream: AsyncReadWrite) -> None:
         await stream.receive_some()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncReadWrite,
@@ -27,6 +26,7 @@ from trio_asyncwrite import (
     serve_listeners,
 )
 
+from .._patience import wait_all_tasks_blocked
 from .._servers import CLEAN, TRUNCATED, Server, both
 from .._streams import drain as read_all
 

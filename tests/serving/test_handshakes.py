@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncReadWrite,
@@ -26,6 +25,7 @@ from trio_asyncwrite import (
     serve_listeners,
 )
 
+from .._patience import wait_all_tasks_blocked
 from .._servers import CLEAN, DRAINED, Server, request, serving
 from .._streams import Listener, drain as read_all, reset
 from .._tls_helpers import HOST, client_context, server_context

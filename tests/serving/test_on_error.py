@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncReadWrite,
@@ -18,6 +17,7 @@ from trio_asyncwrite import (
     serve_listeners,
 )
 
+from .._patience import wait_all_tasks_blocked
 from .._servers import DRAINED, TRUNCATED, Server, both, serving
 from .._streams import clog, drain as read_all, reset
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncReadWrite,
@@ -30,6 +29,7 @@ from trio_asyncwrite import (
 )
 from trio_asyncwrite._serving._backlog import queue_length
 
+from .._patience import wait_all_tasks_blocked
 from .._servers import (
     CLEAN,
     Server,

@@ -15,6 +15,8 @@ from trio_asyncwrite import AsyncWrite, Buf, BufWriter, Cursor, NotReady
 from trio_asyncwrite._core import _budget
 from trio_asyncwrite.testing import Sweep, _cancel, cancel_everywhere
 
+from .._patience import wait_all_tasks_blocked
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -223,7 +225,7 @@ class AtAnyMoment(trio.abc.Instrument):
 
 
 async def set_later(event: trio.Event) -> None:
-    await trio.testing.wait_all_tasks_blocked()
+    await wait_all_tasks_blocked()
     event.set()
 
 

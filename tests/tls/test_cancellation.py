@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     Buf,
@@ -22,6 +21,7 @@ from trio_asyncwrite import (
 from trio_asyncwrite.testing import Sweep, cancel_everywhere
 from trio_asyncwrite.testing._cancel import _Block, fair_scheduler
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import clog, drain, tcp_pair
 from .._tls_helpers import (
     KEY_UPDATED,

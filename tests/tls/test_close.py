@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import PollEvented, ReadWritePair, TcpStream, TimeoutWriter, TlsStream, duplex
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import drain, reset, tcp_pair, unix_pair
 from .._tls_helpers import (
     HOST,

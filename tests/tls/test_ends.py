@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncReadWrite,
@@ -25,6 +24,7 @@ from trio_asyncwrite import (
     start_tls,
 )
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import drain, tcp_pair
 from .._tls_helpers import (
     CLOSE_NOTIFY,

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import AsyncReadWrite, Buf, BufWriter, NotReady, TlsStream, duplex
 from trio_asyncwrite._core._errors import BusyRefusal, ClosedRefusal
 from trio_asyncwrite._core._stack import fail
 
+from .._patience import wait_all_tasks_blocked
 from .._tls_helpers import (
     HOST,
     TLS13,

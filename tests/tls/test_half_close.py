@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     BufWriter,
@@ -18,6 +17,7 @@ from trio_asyncwrite import (
     duplex,
 )
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import drain, reset, tcp_pair
 from .._tls_helpers import (
     all_transports,

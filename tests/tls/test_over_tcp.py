@@ -23,6 +23,7 @@ from trio_asyncwrite import (
     serve_tls_over_tcp,
 )
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import drain
 from .._tls_helpers import (
     HOST,
@@ -79,7 +80,7 @@ async def test_a_listener_accepts_streams() -> None:
                 await listener.accept()
 
         nursery.start_soon(accept)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         await listener.aclose()
     with pytest.raises(trio.ClosedResourceError):
         await listener.accept()
@@ -192,7 +193,7 @@ async def test_a_refused_client_does_not_end_the_server() -> None:
             with pytest.raises(trio.BrokenResourceError, match="(?i)alert protocol version"):
                 await client.do_handshake()
             await client.aclose()
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         assert served == 0
         nursery.cancel_scope.cancel()
 

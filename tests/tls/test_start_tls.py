@@ -19,6 +19,7 @@ from trio_asyncwrite import (
 )
 from trio_asyncwrite.testing import Sweep, cancel_everywhere
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import drain
 from .._tls_helpers import (
     HOST,
@@ -167,7 +168,7 @@ async def test_a_buf_that_was_begun_above_is_finished_first(*, back: bool) -> No
             await client.do_handshake()
         run = nursery.cancel_scope
         nursery.start_soon(above.write_all_buf, buf)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         run.cancel()
     assert 0 < buf.remaining < 100_000
     with pytest.raises(trio.BrokenResourceError, match="finish the Buf first"):

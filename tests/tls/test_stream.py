@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import assert_checkpoints, wait_all_tasks_blocked
+from trio.testing import assert_checkpoints
 
 from trio_asyncwrite import (
     BufWriter,
@@ -17,6 +17,7 @@ from trio_asyncwrite import (
 )
 from trio_asyncwrite.testing import check_async_write
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import clogged, clogged_both_ways, tcp_pair
 from .._tls_helpers import (
     HOST,
@@ -579,7 +580,7 @@ async def test_a_reader_leaves_what_a_writer_has_begun_to_the_writer(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(receive)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         with trio.fail_after(1):
             await server.send_all(b"hello")
     assert received == [b"hello"]

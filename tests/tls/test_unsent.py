@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     BufWriter,
@@ -20,6 +19,7 @@ from trio_asyncwrite import (
     duplex,
 )
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import drain
 from .._tls_helpers import (
     CLOSE_NOTIFY,

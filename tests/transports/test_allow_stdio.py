@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite._core._buf import Buf
 from trio_asyncwrite._core._errors import NotReady
@@ -45,6 +44,7 @@ from .._files import (
     make_pipe,
     would_block,
 )
+from .._patience import wait_all_tasks_blocked
 from .._streams import clogged
 
 if TYPE_CHECKING:

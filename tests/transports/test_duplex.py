@@ -11,7 +11,6 @@ import pytest
 import trio
 import trio.abc
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite._core._async_write import AsyncReadWrite, AsyncWrite
 from trio_asyncwrite._core._buf import Buf
@@ -20,6 +19,7 @@ from trio_asyncwrite._transports._duplex import duplex, simplex
 from trio_asyncwrite._wrappers._buf_writer import BufWriter
 from trio_asyncwrite.testing import Sweep, cancel_everywhere, check_async_write
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import clog, drain
 
 if TYPE_CHECKING:

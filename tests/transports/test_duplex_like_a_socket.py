@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     BufWriter,
@@ -19,11 +18,14 @@ from trio_asyncwrite import (
     split,
 )
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import clog, unix_pair
 from ..core._fakes import resource_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
+
+    from trio.testing import MockClock
 
     Pair = tuple[Any, Any]
 

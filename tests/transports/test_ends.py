@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AllowStdIo,
@@ -25,6 +24,7 @@ from trio_asyncwrite import (
     simplex,
 )
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import clog, small_buffers
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ import trio
 from trio_asyncwrite import Buf, NotReady, PollEvented, ReadWritePair
 from trio_asyncwrite._transports._fd import IOV_MAX, FdWriter
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import (
     clog,
     connected,
@@ -330,7 +331,7 @@ async def test_two_tasks_at_once(pair: Pair) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.send_all, b"first")
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         for call in (
             lambda: writer.write(b"x"),
             lambda: writer.write_all_buf(Buf(b"x")),
@@ -342,7 +343,7 @@ async def test_two_tasks_at_once(pair: Pair) -> None:
             with pytest.raises(trio.BusyResourceError):
                 await call()
         nursery.start_soon(receive)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         await writer.aclose()
 
     assert received == [bytes(prefix) + b"first"]
@@ -358,7 +359,7 @@ async def test_closing_ends_another_tasks_wait(pair: Pair) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(write)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         await writer.aclose()
 
 
@@ -370,7 +371,7 @@ async def test_two_writers_over_one_descriptor_do_not_fail_each_other(pipe: Pair
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(first.write_all, b"1")
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         with pytest.raises(trio.BusyResourceError):
             await second.write_all(b"2")
         received = bytearray()
@@ -415,7 +416,7 @@ async def test_readiness_is_asked_of_the_kernel(unix: Pair) -> None:
     clog(writer)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.wait_send_all_might_not_block)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         assert nursery.child_tasks
         await reader.aclose()  # a write would fail at once, which is no blocking either
 

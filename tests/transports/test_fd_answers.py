@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import Buf, BufWriter, NotReady, PollEvented, TcpStream
 from trio_asyncwrite._transports._fd import FdWriter
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import clog, drain, pipe_pair, socket_pair, tcp_pair, unix_pair
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import Buf, BufWriter, NotReady, PollEvented, wrap_stream
 from trio_asyncwrite.testing import Sweep, cancel_everywhere, check_async_write
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import (
     clog,
     clogged,
@@ -604,7 +604,7 @@ async def test_a_wait_in_progress_does_not_pass_to_the_new_owner(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(write)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         stream.poll_shutdown()
         with (tmp_path / "file").open("wb", buffering=0) as file:
             os.dup2(file.fileno(), number)
@@ -624,7 +624,7 @@ async def test_receiving_in_two_tasks_at_once(pipe: Pair) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(receive)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         with pytest.raises(trio.BusyResourceError):
             await reader.receive_some()
         writer.poll_write(b"for the first")
@@ -640,7 +640,7 @@ async def test_a_cancelled_receive_takes_nothing(pipe: Pair) -> None:
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(reader.receive_some)
-            await trio.testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             scope.cancel()
             await writer.send_all(b"")
     await writer.send_all(b"data")
@@ -658,7 +658,7 @@ async def test_closing_ends_a_wait_to_receive(pipe: Pair) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(receive)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         await reader.aclose()
 
 

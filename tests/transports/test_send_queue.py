@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import FilePart, NotReady, TcpStream
 from trio_asyncwrite._transports._send_queue import (
@@ -24,6 +23,7 @@ from trio_asyncwrite._transports._send_queue import (
     mark_after_wait,
 )
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import clog, connected, unix_pair
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ async def wait_for_room(writer: TcpStream, reader: TcpStream, seconds: float = 0
 
 
 @only_linux
-async def test_a_stream_follows_its_reader(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_stream_follows_its_reader(impatient_clock: trio.testing.MockClock) -> None:
     async with connected(plain_pair) as (left, right):
         assert mark_of(left) == LOWEST
         for mark in (2 * LOWEST, 4 * LOWEST):
@@ -392,7 +392,7 @@ async def test_other_options_change_nothing(autojump_clock: trio.testing.MockClo
 
 @only_linux
 async def test_waits_that_are_cut_short_count_together(
-    autojump_clock: trio.testing.MockClock,
+    impatient_clock: trio.testing.MockClock,
 ) -> None:
     """A user's timeout may be shorter than what is a long wait."""
     async with connected(plain_pair) as (left, right):

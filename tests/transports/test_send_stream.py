@@ -28,6 +28,7 @@ from trio_asyncwrite._core._lifecycle import ENDED
 from trio_asyncwrite._transports._send_stream import SendStreamWriter
 from trio_asyncwrite.testing import Sweep, cancel_everywhere, check_async_write
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import assert_leaves_no_cycle, drain, drain_while
 
 if TYPE_CHECKING:
@@ -722,7 +723,7 @@ async def test_a_cancellation_starts_the_clock_of_a_send_that_a_close_waits_for(
         warnings.simplefilter("always")
         async with trio.open_nursery() as nursery:
             sender = await nursery.start(send)
-            await trio.testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             closer = await nursery.start(close)
             await trio.sleep(3.5)
             if who != "closer":
@@ -752,7 +753,7 @@ async def test_a_close_whose_grace_is_over_ends_a_send_that_does_not_notice(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         with pytest.warns(ResourceWarning, match="3 bytes"):
             await trio.aclose_forcefully(writer)
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import FilePart, NotReady, PollEvented, TcpStream
 from trio_asyncwrite._core import _file_part
@@ -22,6 +21,7 @@ from trio_asyncwrite._core._file_part import SENT_AT_ONCE
 from trio_asyncwrite._core._page_cache import PIECE
 
 from .._disk import CONTENT, STATUS, SYSTEMS, on, overwrite, path, raising
+from .._patience import wait_all_tasks_blocked
 from .._streams import (
     clog,
     connected,

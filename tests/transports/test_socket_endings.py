@@ -12,7 +12,6 @@ from unittest.mock import Mock, call
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     CloseOutcome,
@@ -27,6 +26,7 @@ from trio_asyncwrite._transports._linger import prepare_close
 from trio_asyncwrite._transports._tcp_info import is_gone
 
 from .._interrupts import interrupt_everywhere
+from .._patience import wait_all_tasks_blocked
 from .._streams import clog, drain
 
 if TYPE_CHECKING:

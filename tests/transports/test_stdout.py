@@ -24,6 +24,8 @@ from trio_asyncwrite import BufWriter, CloseOutcome, close_gracefully, stderr, s
 from trio_asyncwrite._transports._nowait import NowaitWriter, OwnDescriptor
 from trio_asyncwrite._transports._stdout import StandardWriter
 
+from .._patience import wait_all_tasks_blocked
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -196,7 +198,7 @@ async def test_what_was_printed_waits_until_there_is_room(
     print("printed")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.write_all, b"written")
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         found = b""
         while not found.endswith(b"written"):
             found += await trio.to_thread.run_sync(os.read, place.reading, 65536)
@@ -432,7 +434,7 @@ async def test_another_task_closes_it_while_it_waits(tmp_path: Path) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(write)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         with pytest.raises(trio.BusyResourceError):
             await writer.write(b"another task")
         with pytest.warns(ResourceWarning, match="message"):

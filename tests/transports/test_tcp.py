@@ -21,6 +21,7 @@ from trio_asyncwrite import (
 )
 from trio_asyncwrite.testing import Sweep, cancel_everywhere, check_async_write
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import (
     clog,
     clogged,
@@ -219,7 +220,7 @@ async def test_a_peer_that_resets_in_the_middle(tcp: Pair) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(write)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         reset(peer)
 
     assert 0 < buf.remaining < 10_000_000
@@ -417,7 +418,7 @@ async def test_closing_ends_a_wait_to_receive(pair: Pair) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(receive)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         await stream.aclose()
 
 

@@ -8,6 +8,8 @@ import trio.testing
 
 from trio_asyncwrite import TcpListener, TcpStream, open_tcp_listeners, open_tcp_stream
 
+from .._patience import wait_all_tasks_blocked
+
 LOOPBACK = "127.0.0.1"
 
 
@@ -66,7 +68,7 @@ async def test_a_closed_listener_accepts_nothing(*, waiting: bool) -> None:
     async with trio.open_nursery() as nursery:
         if waiting:
             nursery.start_soon(accept)
-            await trio.testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
         await listener.aclose()
     await accept()
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite._core._errors import NotReady
 from trio_asyncwrite._transports._allow_stdio import AllowStdIo
@@ -16,6 +15,7 @@ from trio_asyncwrite._transports._std_file import StdFile
 from trio_asyncwrite._transports._worker_thread import Job
 
 from .._files import Gated, Scripted
+from .._patience import wait_all_tasks_blocked
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

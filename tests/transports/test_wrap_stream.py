@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncRead,
@@ -27,6 +26,7 @@ from trio_asyncwrite import (
 )
 from trio_asyncwrite._transports._send_stream import SendStreamWriter
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import connected, drain, drain_while, tcp_pair
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ from trio_asyncwrite import (
 from trio_asyncwrite._wrappers._read_buffer import end_of_first
 
 from .._interrupts import interrupt_as_trio_would
+from .._patience import wait_all_tasks_blocked
 from ..core._fakes import Source
 
 if TYPE_CHECKING:
@@ -418,7 +419,7 @@ async def test_a_second_task_is_refused_and_the_first_goes_on(read: Any) -> None
     reader = BufReader(Source())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(read, reader)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         for other in READS.values():
             with pytest.raises(trio.BusyResourceError):
                 await other(reader)
@@ -445,7 +446,7 @@ async def test_a_close_of_either_ends_a_call_and_refuses_the_next(read: Any) -> 
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run)
-            await trio.testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             await closing.aclose()
         assert outcomes == ["ClosedResourceError"]
         for other in READS.values():

@@ -25,6 +25,7 @@ from trio_asyncwrite import (
 )
 from trio_asyncwrite.testing import Sweep, cancel_everywhere
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import clogged, connected, pipe_pair, tcp_pair, unix_pair
 from .._tls_helpers import HOST, client_context, open_tls, server_context
 
@@ -220,7 +221,7 @@ async def test_a_close_ends_a_call_in_a_foreign_stream() -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(read)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         await reader.aclose()
 
 
@@ -291,7 +292,7 @@ async def test_what_was_read_too_much_before_start_tls_is_given_to_it() -> None:
             await tls.aclose()
 
         nursery.start_soon(ask)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         assert await reader.receive_until(b"\n", 20) == b"STARTTLS\n"
         received = reader.peek()
         assert received

@@ -12,6 +12,7 @@ import trio.testing
 from trio_asyncwrite import Buf, BufWriter, NotReady, WriteZeroError
 from trio_asyncwrite.testing import Sweep, cancel_everywhere
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import (
     clog,
     connected,
@@ -145,7 +146,7 @@ async def test_two_tasks_at_once() -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.flush)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         for call in (
             lambda: writer.write(b"x"),
             lambda: writer.write_all(b"x"),
@@ -172,9 +173,9 @@ async def test_closing_ends_another_tasks_wait() -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(write)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         nursery.start_soon(writer.aclose)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         with pytest.raises(trio.ClosedResourceError):
             await writer.write(b"x")
         with pytest.raises(trio.ClosedResourceError):

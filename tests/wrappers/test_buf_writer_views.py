@@ -13,6 +13,7 @@ from hypothesis import given, strategies as st
 from trio_asyncwrite import AsyncWrite, Buf, BufWriter, LineWriter, NotReady, WriteZeroError
 from trio_asyncwrite._core._errors import BusyRefusal
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import (
     assert_leaves_no_cycle,
     clog,
@@ -172,7 +173,7 @@ async def test_no_cycle_is_left() -> None:
                 await writer.flush()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(writer.flush)
-                await trio.testing.wait_all_tasks_blocked()
+                await wait_all_tasks_blocked()
                 nursery.cancel_scope.cancel()
             await peer.aclose()
             for _ in range(2):

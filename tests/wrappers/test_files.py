@@ -13,7 +13,6 @@ import pytest
 import trio
 import trio.lowlevel
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AsyncWrite,
@@ -34,6 +33,7 @@ from trio_asyncwrite._core._file_not_ready import FileNotReady
 from trio_asyncwrite._core._page_cache import PIECE
 
 from .._disk import CONTENT, STATUS, nothing_in_memory, overwrite, path, raising
+from .._patience import wait_all_tasks_blocked
 from .._streams import connected, drain, unix_pair
 from ..core._fakes import Layer, Wire, begin, cut_short, each, resource_warnings, run_cancelled
 from ._buffered import Inner

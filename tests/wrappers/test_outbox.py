@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import AsyncReadWrite, BufWriter, NotReady, TlsStream, abort
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import clog, tcp_pair
 from .._tls_helpers import HOST, client_context, server_context
 

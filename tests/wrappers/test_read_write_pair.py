@@ -18,6 +18,7 @@ from trio_asyncwrite import (
 )
 from trio_asyncwrite.testing import Sweep, cancel_everywhere, check_async_write
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import (
     clog,
     clogged,
@@ -256,7 +257,7 @@ async def test_closing_ends_the_waits_of_both_directions(pairs: tuple[Pair, Pair
     async with trio.open_nursery() as nursery:
         nursery.start_soon(expect_closed, pair.receive_some)
         nursery.start_soon(expect_closed, lambda: pair.write_all(b"x"))
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         with pytest.warns(ResourceWarning):
             await trio.aclose_forcefully(pair)
 

@@ -18,6 +18,7 @@ from trio_asyncwrite import (
     simplex,
 )
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import drain
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ async def test_closing_the_reader_ends_the_reading_side_only(*, waiting: bool) -
     async with trio.open_nursery() as nursery:
         if waiting:
             nursery.start_soon(refused, pair.receive_some)
-            await trio.testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
         await reader.aclose()
     await refused(pair.receive_some)
     assert not pair.closed
@@ -117,7 +118,7 @@ async def test_a_task_that_writes_when_the_writer_is_closed_is_evicted() -> None
     pair = ReadWritePair(reader, writer)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(refused, lambda: pair.write_all(b"abc"))
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         with pytest.warns(ResourceWarning):
             await writer.aclose()
 
@@ -132,7 +133,7 @@ async def test_a_buf_that_was_begun_through_the_pair_truncates_the_writer() -> N
     pair = ReadWritePair(simplex(1)[1], writer)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pair.write_all_buf, Buf(b"abc"))
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     with pytest.warns(ResourceWarning, match="a Buf was begun"):
         await writer.aclose()

@@ -34,6 +34,7 @@ from trio_asyncwrite.testing import (
     check_async_write,
 )
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import assert_leaves_no_cycle, clog, connected, drain, reset, tcp_pair
 from .._tls_helpers import duplex_1, duplex_7, open_tls, plain_pair
 from ..core._fakes import cut_short
@@ -54,7 +55,7 @@ async def start(nursery: trio.Nursery, *calls: Callable[[], Awaitable[object]]) 
     """Let each call come to its first wait before the next."""
     for call in calls:
         nursery.start_soon(call)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
 
 
 @pytest.mark.parametrize("tasks", [100, 400])
@@ -77,7 +78,7 @@ async def test_a_message_costs_the_same_however_many_wait(tasks: int) -> None:
             try:
                 for _ in range(count):
                     nursery.start_soon(shared.write_all, b"x")
-                await trio.testing.wait_all_tasks_blocked()
+                await wait_all_tasks_blocked()
                 for _ in range(count + 3):
                     await reader.receive_some(1)
             finally:
@@ -168,7 +169,7 @@ async def test_a_message_that_has_not_begun_is_withdrawn() -> None:
             partial(writer.write_all, b", the third"),
         )
         scope.cancel()
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         assert writer.unsent_bytes == len("the first one") - 4
         nursery.start_soon(writer.shutdown)
         assert await drain(reader) == b"the first one, the third"

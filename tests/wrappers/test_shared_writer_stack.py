@@ -22,6 +22,7 @@ from trio_asyncwrite import (
 )
 from trio_asyncwrite.testing import OneByteWriter
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import drain
 from ..core._fakes import Once, cut_short, resource_warnings
 
@@ -130,12 +131,12 @@ async def test_a_message_through_a_layer_above_stays_whole(
         await shared.flush()
 
     async def second() -> None:
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         await shared.write_all(b"B" * 10)
 
     async def read() -> None:
         nonlocal received
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         received = await drain(reader)
 
     async with trio.open_nursery() as nursery:
@@ -157,7 +158,7 @@ async def test_a_message_that_is_cancelled_above_goes_out_whole(
     above = layer(shared)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(above.write_all, b"A" * 20)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert stream.lifecycle.torn is None
     assert shared.lifecycle.torn is None

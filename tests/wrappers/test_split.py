@@ -21,6 +21,7 @@ from trio_asyncwrite import (
 )
 from trio_asyncwrite.testing import Sweep, cancel_everywhere, check_async_write
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import clog, clogged, connected, drain, drain_while, tcp_pair, unix_pair
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ async def test_two_tasks_in_one_half(tcp: Pair) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reader.receive_some)
         nursery.start_soon(writer.write_all, b"x")
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         with pytest.raises(trio.BusyResourceError):
             await reader.receive_some()
         with pytest.raises(trio.BusyResourceError):
@@ -243,9 +244,9 @@ async def test_closing_the_read_half_wakes_its_task_only(tcp: Pair) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(receive)
         nursery.start_soon(write)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         await reader.aclose()
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         assert len(nursery.child_tasks) == 1
         assert await drain(peer) == bytes(count) + b"unharmed"
 
@@ -265,9 +266,9 @@ async def test_closing_the_write_half_wakes_its_task_only(tcp: Pair) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(receive)
         nursery.start_soon(write)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         await writer.aclose()
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         assert len(nursery.child_tasks) == 1
         await peer.send_all(b"unharmed")
 
@@ -380,7 +381,7 @@ async def test_a_torn_write_half_tears_the_whole(tcp: Pair) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.write_all, bytes(10_000_000))
         await peer.receive_some()
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await wait_all_tasks_blocked(0.01)
         nursery.cancel_scope.cancel()
     for layer in (writer, stream):
         with pytest.raises(trio.BrokenResourceError, match="torn"):
@@ -481,13 +482,13 @@ async def test_halves_in_use_are_refused(tcp: Pair) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(receive)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         with pytest.raises(trio.BusyResourceError):
             reader.unsplit(writer)
         await peer.send_all(b"unharmed")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.write_all, b"unharmed")
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         with pytest.raises(trio.BusyResourceError):
             reader.unsplit(writer)
         received = bytearray()
@@ -504,7 +505,7 @@ async def test_a_half_that_is_being_closed_is_refused(tcp: Pair) -> None:
     count = clog(writer)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.aclose)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         with pytest.raises(trio.ClosedResourceError):
             reader.unsplit(writer)
 
@@ -573,7 +574,7 @@ async def test_a_message_under_way_above_a_half_is_refused(tcp: Pair) -> None:
     count = clog(writer)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ReadWritePair(reader, writer).write_all, b"unharmed")
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         with pytest.raises(trio.BusyResourceError, match="is writing a message"):
             reader.unsplit(writer)
         received = bytearray()
@@ -594,7 +595,7 @@ async def test_an_unfinished_buf_is_refused(tcp: Pair, *, above: bool) -> None:
     buf = Buf(bytes(10_000_000))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.write_all_buf, buf)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     with pytest.raises(trio.BrokenResourceError, match="finish the Buf first"):
         reader.unsplit(half)

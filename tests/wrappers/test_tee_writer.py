@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AllowStdIo,
@@ -35,6 +34,7 @@ from trio_asyncwrite.testing import (
     cancel_everywhere,
 )
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import assert_leaves_no_cycle, connected, drain, pipe_pair, tcp_pair
 from ..core._fakes import (
     Encoding,

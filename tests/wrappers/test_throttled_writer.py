@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     Buf,
@@ -26,6 +25,7 @@ from trio_asyncwrite import (
 )
 from trio_asyncwrite.testing import Sweep, cancel_everywhere, check_async_write
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import connected, drain, tcp_pair
 from ..core._fakes import Script, Wire, begin, cut_short, resource_warnings, run_cancelled
 from ._buffered import Inner

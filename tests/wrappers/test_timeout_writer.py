@@ -312,7 +312,7 @@ async def test_small_writes_into_a_buffer_below_need_no_checkpoint() -> None:
 
 @pytest.mark.parametrize("maker", [tcp_pair, unix_pair])
 async def test_a_real_peer_that_never_reads_and_then_does(
-    maker: Callable[[], Awaitable[tuple[TcpStream, TcpStream]]], autojump_clock: MockClock
+    maker: Callable[[], Awaitable[tuple[TcpStream, TcpStream]]], impatient_clock: MockClock
 ) -> None:
     async with connected(maker) as (stream, peer):
         writer = TimeoutWriter(BufWriter(stream), idle=3)
@@ -350,7 +350,7 @@ class Kernel(AsyncWrite):
         raise NotReady(trio.sleep_forever)
 
 
-async def test_bytes_that_leave_the_kernel_have_moved(autojump_clock: MockClock) -> None:
+async def test_bytes_that_leave_the_kernel_have_moved(impatient_clock: MockClock) -> None:
     """Long before the socket is writable again."""
     held = iter([*range(100, 0, -1), *[0] * 100])
     async with connected(tcp_pair) as (stream, _):
@@ -450,7 +450,7 @@ STACKS: dict[str, tuple[Callable[[], Awaitable[Any]], Layers, int]] = {
 @pytest.mark.outer
 @pytest.mark.parametrize(("maker", "layers", "size"), STACKS.values(), ids=STACKS)
 async def test_cancelled_or_timed_out_anywhere_it_delivers_every_byte_once(
-    maker: Callable[[], Awaitable[Any]], layers: Layers, size: int, autojump_clock: MockClock
+    maker: Callable[[], Awaitable[Any]], layers: Layers, size: int, impatient_clock: MockClock
 ) -> None:
     data = (bytes(range(251)) * (size // 251 + 1))[:size]
     timeouts = 0

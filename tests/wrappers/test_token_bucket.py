@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import Buf, Cursor, NotReady, ThrottledWriter, TokenBucket
 
+from .._patience import wait_all_tasks_blocked
 from ..core._fakes import begin
 
 if TYPE_CHECKING:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import wait_all_tasks_blocked
 
 from trio_asyncwrite import (
     AllowStdIo,
@@ -36,6 +35,7 @@ from trio_asyncwrite import (
 )
 from trio_asyncwrite.testing import BrokenAfterWriter, Sweep, cancel_everywhere
 
+from .._patience import wait_all_tasks_blocked
 from .._streams import assert_leaves_no_cycle, tcp_pair
 from .._tls_helpers import open_tls
 from ..core._fakes import Layer

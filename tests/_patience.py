@@ -1,0 +1,46 @@
+"""A clock that jumps, and a wait for all tasks, that let a real network finish first.
+
+On a busy machine, what was sent to another socket may arrive a moment after it was sent. Whoever
+asks in that moment whether anything is going on is told that nothing is.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from typing import Final
+
+import trio
+import trio.abc
+import trio.testing
+
+#: For how long nothing must have happened between real sockets, in real seconds. No result depends
+#: on it: if it is too short, tests fail on busy machines only.
+PATIENCE: Final = 0.03
+
+_patient_clocks: Final[weakref.WeakSet[trio.abc.Clock]] = weakref.WeakSet()
+_HAS_NETWORK: Final = trio.lowlevel.RunVar("has_network", default=False)
+
+
+def jumping_clock() -> trio.testing.MockClock:
+    """A clock that jumps at once, until the run has a socket of the network."""
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    _patient_clocks.add(clock)
+    return clock
+
+
+async def wait_all_tasks_blocked(cushion: float = 0) -> None:
+    """Trio's, but patient where there are real sockets."""
+    await trio.testing.wait_all_tasks_blocked(max(cushion, PATIENCE * _HAS_NETWORK.get()))
+
+
+def _watch(event: str, args: tuple[object, ...]) -> None:
+    is_network = event in {"socket.bind", "socket.connect"} and isinstance(args[1], tuple)
+    if is_network and trio.lowlevel.in_trio_run():
+        _HAS_NETWORK.set(True)
+        clock = trio.lowlevel.current_clock()
+        if isinstance(clock, trio.testing.MockClock) and clock in _patient_clocks:
+            clock.autojump_threshold = PATIENCE
+
+
+sys.addaudithook(_watch)
