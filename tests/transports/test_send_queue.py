@@ -352,8 +352,7 @@ def set_buffer_of_the_socket(stream: TcpStream) -> None:
     stream.socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_SNDBUF, 100_000)
 
 
-@only_linux
-@pytest.mark.parametrize(
+each_take_over = pytest.mark.parametrize(
     "take_over",
     [
         set_mark,
@@ -363,6 +362,10 @@ def set_buffer_of_the_socket(stream: TcpStream) -> None:
         set_buffer_of_the_socket,
     ],
 )
+
+
+@only_linux
+@each_take_over
 @pytest.mark.parametrize("before", [0, 1])
 async def test_the_user_takes_over_for_ever(
     take_over: Callable[[TcpStream], None],
@@ -380,6 +383,22 @@ async def test_the_user_takes_over_for_ever(
         left.socket.setsockopt(*OPTION, LOWEST)
         await wait_for_room(left, right)
         assert mark_of(left) == LOWEST
+
+
+@only_linux
+@each_take_over
+async def test_the_user_takes_over_while_a_write_waits(
+    take_over: Callable[[TcpStream], None], autojump_clock: trio.testing.MockClock
+) -> None:
+    async with connected(plain_pair) as (left, right):
+        clog(left)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(left.write, b"x")
+            await wait_all_tasks_blocked()
+            take_over(left)
+            chosen = mark_of(left)
+            read_all(right)
+        assert mark_of(left) == chosen
 
 
 @only_linux
