@@ -14,6 +14,8 @@ import trio.abc
 
 from trio_asyncwrite import AsyncReadWrite, AsyncWrite, NotReady, PollEvented, TcpStream
 
+from ._patience import let_the_network_settle
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -77,7 +79,16 @@ def small_buffers(sock: trio.socket.SocketType) -> None:
 
 
 def clog(writer: AsyncWrite) -> int:
-    """Write until nothing more is accepted; how many bytes were."""
+    """Write until nothing more is accepted, now or a moment later; how many bytes were."""
+    count = 0
+    while more := fill(writer):
+        count += more
+        let_the_network_settle(writer.descriptor)
+    return count
+
+
+def fill(writer: AsyncWrite) -> int:
+    """Write until nothing more is accepted now; how many bytes were."""
     count = 0
     for size in (65536, 1):  # a byte still fits into a buffer where a large write does not
         with contextlib.suppress(NotReady):

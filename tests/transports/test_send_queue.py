@@ -23,8 +23,7 @@ from trio_asyncwrite._transports._send_queue import (
     mark_after_wait,
 )
 
-from .._patience import wait_all_tasks_blocked
-from .._streams import clog, connected, unix_pair
+from .._streams import connected, fill, unix_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -219,10 +218,10 @@ def read_all(reader: TcpStream) -> None:
 
 async def wait_for_room(writer: TcpStream, reader: TcpStream, seconds: float = 0) -> None:
     """Let a write wait for so long, by a clock that stands still meanwhile."""
-    clog(writer)
+    fill(writer)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.write, b"x")
-        await wait_all_tasks_blocked()
+        await trio.testing.wait_all_tasks_blocked()
         await trio.sleep(seconds)
         read_all(reader)  # without awaits: they would let the clock jump
 
@@ -271,7 +270,7 @@ async def test_a_writer_that_finds_room_again_and_again_need_not_wait(
     way: Callable[[TcpStream, BinaryIO], int],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    autojump_clock: trio.testing.MockClock,
+    impatient_clock: trio.testing.MockClock,
 ) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(OFFERED))
@@ -280,7 +279,7 @@ async def test_a_writer_that_finds_room_again_and_again_need_not_wait(
         with path.open("rb") as file:
 
             def find_full(seconds: float = 0, *, answer: int = OFFERED // 2) -> int:
-                autojump_clock.jump(seconds)
+                impatient_clock.jump(seconds)
                 with monkeypatch.context() as patch:
                     patch.setattr(os, WAYS[way], lambda *_, **__: answer)
                     assert way(left, file) == answer
@@ -301,7 +300,7 @@ async def test_a_writer_that_finds_room_again_and_again_need_not_wait(
 
 
 @only_linux
-async def test_the_kernel_is_found_full(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_kernel_is_found_full(impatient_clock: trio.testing.MockClock) -> None:
     async with connected(plain_pair) as (left, right):
         for mark in (LOWEST, 2 * LOWEST, 4 * LOWEST):
             left.poll_write(bytes(24 << 20))  # more than all buffers hold
@@ -311,7 +310,7 @@ async def test_the_kernel_is_found_full(autojump_clock: trio.testing.MockClock) 
 
 @only_linux
 async def test_a_full_queue_of_the_users_is_left_alone(
-    autojump_clock: trio.testing.MockClock,
+    impatient_clock: trio.testing.MockClock,
 ) -> None:
     async with connected(plain_pair) as (left, right):
         left.setsockopt(*OPTION, LOWEST)
@@ -370,7 +369,7 @@ each_take_over = pytest.mark.parametrize(
 async def test_the_user_takes_over_for_ever(
     take_over: Callable[[TcpStream], None],
     before: int,
-    autojump_clock: trio.testing.MockClock,
+    impatient_clock: trio.testing.MockClock,
 ) -> None:
     async with connected(plain_pair) as (left, right):
         for _ in range(before):
@@ -388,13 +387,13 @@ async def test_the_user_takes_over_for_ever(
 @only_linux
 @each_take_over
 async def test_the_user_takes_over_while_a_write_waits(
-    take_over: Callable[[TcpStream], None], autojump_clock: trio.testing.MockClock
+    take_over: Callable[[TcpStream], None], impatient_clock: trio.testing.MockClock
 ) -> None:
     async with connected(plain_pair) as (left, right):
-        clog(left)
+        fill(left)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(left.write, b"x")
-            await wait_all_tasks_blocked()
+            await trio.testing.wait_all_tasks_blocked()
             take_over(left)
             chosen = mark_of(left)
             read_all(right)
@@ -402,7 +401,7 @@ async def test_the_user_takes_over_while_a_write_waits(
 
 
 @only_linux
-async def test_other_options_change_nothing(autojump_clock: trio.testing.MockClock) -> None:
+async def test_other_options_change_nothing(impatient_clock: trio.testing.MockClock) -> None:
     async with connected(plain_pair) as (left, right):
         left.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
         await wait_for_room(left, right)
@@ -417,7 +416,7 @@ async def test_waits_that_are_cut_short_count_together(
     async with connected(plain_pair) as (left, right):
         for _ in range(2):
             await wait_for_room(left, right)
-        clog(left)
+        fill(left)
         for mark in (4 * LOWEST, LOWEST):
             with trio.move_on_after(0.03):
                 await left.write(b"x")
@@ -432,7 +431,7 @@ async def test_waits_that_are_cut_short_count_together(
 @pytest.mark.parametrize("taken_over", [False, True])
 @pytest.mark.parametrize("anew", [False, True])
 async def test_another_stream_of_the_same_socket_goes_on(
-    *, anew: bool, taken_over: bool, autojump_clock: trio.testing.MockClock
+    *, anew: bool, taken_over: bool, impatient_clock: trio.testing.MockClock
 ) -> None:
     """Trio sets the mark back when it makes a stream of the socket anew."""
     async with connected(plain_pair) as (left, right):
@@ -454,7 +453,7 @@ async def test_another_stream_of_the_same_socket_goes_on(
 
 @only_linux
 async def test_the_mark_of_a_closed_socket_is_not_asked_for(
-    autojump_clock: trio.testing.MockClock,
+    impatient_clock: trio.testing.MockClock,
 ) -> None:
     async with connected(plain_pair) as (left, right):
         await wait_for_room(left, right)
