@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,16 @@ from trio_asyncwrite import (
     ReadWritePair,
     SharedWriter,
     Sink,
+    abort,
     close_gracefully,
     duplex,
+    graceful,
     simplex,
 )
 from trio_asyncwrite.testing import BrokenAfterWriter, OneByteWriter
 
 from .._patience import wait_all_tasks_blocked
-from .._streams import drain, reset, tcp_pair
+from .._streams import clog, drain, reset, tcp_pair
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -133,6 +136,66 @@ async def test_who_was_told_is_not_told_again(call: str) -> None:
     arguments = [] if call == "flush" else [bytes(100_000)]
     with pytest.raises(trio.BrokenResourceError):
         await getattr(writer, call)(*arguments)
+    await writer.aclose()
+
+
+# ---- A close that another task has made ----------------------------------------------------------
+
+
+async def with_little_time(stream: AsyncWrite) -> None:
+    report = await close_gracefully(stream, timeout=1)
+    assert report.outcome is CloseOutcome.TIMED_OUT
+
+
+async def with_a_body_that_raises(stream: AsyncWrite) -> None:
+    with contextlib.suppress(ZeroDivisionError):
+        async with graceful(stream, timeout=1):
+            raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("own_task", [False, True])
+@pytest.mark.parametrize("of_the_layer_below", [False, True])
+@pytest.mark.parametrize(
+    "end", [trio.aclose_forcefully, abort, with_little_time, with_a_body_that_raises]
+)
+@pytest.mark.filterwarnings("ignore:.*3 bytes that it had accepted were never sent")
+async def test_who_did_not_close_it_is_told_once_what_is_lost(
+    end: Callable[[AsyncWrite], Awaitable[None]],
+    *,
+    of_the_layer_below: bool,
+    own_task: bool,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    below, _ = simplex(4)
+    writer = BufWriter(below)
+    clog(below)
+    await writer.write_all(b"abc")
+    closed = below if of_the_layer_below else writer
+    if own_task:
+        await end(closed)
+    elif closed is writer and end is trio.aclose_forcefully:
+        # The warning tells it: an aclose after one that was cancelled does nothing.
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end, closed)
+    else:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end, closed)
+        with pytest.raises(trio.ClosedResourceError, match="another task .* 3 bytes"):
+            await writer.aclose()
+    await writer.aclose()
+    await below.aclose()  # which has lost nothing
+
+
+@pytest.mark.parametrize("end", [trio.aclose_forcefully, abort])
+async def test_nobody_is_told_if_nothing_is_lost(
+    end: Callable[[AsyncWrite], Awaitable[None]],
+) -> None:
+    below, _ = simplex(4)
+    writer = BufWriter(below)
+    await writer.write_all(b"abc")
+    await writer.flush()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end, writer)
     await writer.aclose()
 
 

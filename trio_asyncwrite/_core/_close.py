@@ -236,6 +236,8 @@ class Close(Closer):
     delivers: bool = False
     #: Whether a graceful close makes a report of it.
     is_reported: bool = False
+    #: Whether the users of its layers learn what they lose from whoever has made it.
+    tells_users: bool = False
     #: Whether a server or ``graceful`` has said that a message was cut short.
     marked_truncated: bool = False
     #: Whether every layer's shutdown was completed.
@@ -1101,6 +1103,11 @@ class Close(Closer):
                 for lower in written_below(layer):
                     if held_for(layer, lower) == 0 and not layer.lifecycle.is_witness:
                         not_held_below(layer, lower)
+            if self.is_truncated and not self.tells_users:
+                me = weakref.ref(trio.lowlevel.current_task())
+                for layer, lost in self.untold_losses():
+                    if layer.lifecycle.released:
+                        layer.lifecycle.lost, layer.lifecycle.lost_by = lost, me
         finally:
             self.is_done = True
             self.tell()
@@ -1159,6 +1166,15 @@ class Close(Closer):
         """How many accepted bytes a layer still holds when all is over; None if it is unknown."""
         is_counted = contains(self._counted, layer) or contains(self.sides, layer)
         return self.held_by(layer) if is_counted else 0
+
+    def untold_losses(self) -> list[tuple[Layer, int | None]]:
+        """How many bytes each layer has lost, as :meth:`lost_by` says.
+
+        Left out are those whose calls have raised a failure, so that their users know.
+        """
+        layers = [one for one in self.layers if not (self.was_broken and one.lifecycle.told)]
+        layers += [one for one in self.sides if not contains(self.told_sides, one)]
+        return [(one, self.lost_by(one)) for one in layers]
 
     def lost_bytes(self, *parts: Close) -> int:
         """How many accepted bytes the layers still hold, over all; what is unknown adds 0.
@@ -1300,8 +1316,13 @@ async def close_layer(layer: Layer, hardness: Hardness, *, joins_gently: bool = 
 
 
 @trio.lowlevel.enable_ki_protection
-async def abort_layer(layer: Layer) -> None:
+async def abort_layer(layer: Layer, *, tells_users: bool = False) -> None:
     """Close the stack of ``layer`` at once; in a shielded scope. It raises nothing.
+
+    Args:
+        layer: a layer of the stack.
+        tells_users: whether a report of the caller tells what is lost, so that no ``aclose`` of
+            another task needs to.
 
     Cancellation: nothing happened; the close goes on, so shield it.
     """
@@ -1316,6 +1337,7 @@ async def abort_layer(layer: Layer) -> None:
     # Nobody who aborts wants to hear of failures.
     with contextlib.suppress(Exception):
         if not close.is_running:
+            close.tells_users = tells_users
             await close.run()
             close.error = None  # its traceback refers to the close
     for one in (close, *others):
@@ -1336,9 +1358,9 @@ def close_at_once(layer: Layer) -> None:
         close.add([layer], [])
         shut_above(layer)
         close.note_truncation()
+        close.finish()
         if close.is_truncated:
             _tell_losses(close, layer, raises=False)
-        close.finish()
 
 
 async def _closed_before(layer: Layer) -> None:
@@ -1396,16 +1418,11 @@ def _was_cut_short(close: Close) -> bool:
 
 def _tell_losses(close: Close, layer: Layer, *, raises: bool) -> None:
     """Warn of what a truncated stack has lost, unless an error, or a report, tells it."""
-    # Whose calls have raised the failure knows that its bytes are lost.
-    untold = [one for one in close.layers if not (close.was_broken and one.lifecycle.told)]
-    untold += [one for one in close.sides if not contains(close.told_sides, one)]
-    losses = [close.lost_by(one) for one in untold]
-    me = weakref.ref(trio.lowlevel.current_task())
-    for one, lost in zip(untold, losses, strict=True):
-        if one is not layer and one.lifecycle.released:
-            one.lifecycle.lost, one.lifecycle.lost_by = lost, me
+    # Trio wants an aclose that comes after one that was cancelled to do nothing.
+    layer.lifecycle.lost = 0
     if raises or close.is_reported:
         return
+    losses = [lost for _, lost in close.untold_losses()]
     if any(lost != 0 for lost in losses):
         fates = any(one.loss_is_unknown for one in close.layers)
         fate = "may be lost: nobody waits for them" if fates else "were never sent"

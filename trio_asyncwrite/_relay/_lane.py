@@ -160,7 +160,7 @@ class LaneRun:
         self.pump.drop()
         self.outcome = outcome
         with trio.CancelScope(shield=True):
-            await abort_layer(self._target)
+            await abort_layer(self._target, tells_users=True)
 
 
 @final
