@@ -19,6 +19,7 @@ from trio_asyncwrite import (
     SharedWriter,
     Sink,
     abort,
+    close_all_gracefully,
     close_gracefully,
     duplex,
     graceful,
@@ -184,6 +185,43 @@ async def test_who_did_not_close_it_is_told_once_what_is_lost(
             await writer.aclose()
     await writer.aclose()
     await below.aclose()  # which has lost nothing
+
+
+@pytest.mark.filterwarnings("ignore:.*3 bytes that it had accepted were never sent")
+@pytest.mark.parametrize("first", [0, 1])
+async def test_every_task_that_ended_it_knows_what_is_lost_and_one_other_is_told(
+    first: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    below, _ = simplex(4)
+    writer = BufWriter(below)
+    clog(below)
+    await writer.write_all(b"abc")
+
+    async def close_cancelled() -> None:
+        with trio.move_on_after(0.5):
+            await writer.aclose()
+        await writer.aclose()
+
+    async def gracefully_of_many() -> None:
+        await close_all_gracefully([writer, duplex(1)[0]], timeout=2)
+        await writer.aclose()
+
+    async def with_a_body_that_raises_first() -> None:
+        await with_a_body_that_raises(writer)
+        await writer.aclose()
+
+    ends: list[Callable[[], Awaitable[None]]] = [
+        gracefully_of_many,
+        with_a_body_that_raises_first,
+        close_cancelled,
+    ]
+    async with trio.open_nursery() as nursery:
+        for end in ends[first:]:
+            nursery.start_soon(end)
+            await wait_all_tasks_blocked()
+    with pytest.raises(trio.ClosedResourceError, match="3 bytes"):
+        await writer.aclose()
+    await writer.aclose()
 
 
 @pytest.mark.parametrize("end", [trio.aclose_forcefully, abort])

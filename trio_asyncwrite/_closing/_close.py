@@ -133,10 +133,11 @@ async def close_all_gracefully(
     for stream in streams:
         check_stream(stream)
     reports: dict[int, CloseReport] = {}
+    caller = trio.lowlevel.current_task()
 
     @trio.lowlevel.enable_ki_protection
     async def close(number: int, stream: trio.abc.SendStream) -> None:
-        reports[number] = await end_stream(stream, limits, is_shielded=True)
+        reports[number] = await end_stream(stream, limits, is_shielded=True, caller=caller)
 
     with trio.CancelScope(shield=True):
         async with trio.open_nursery() as nursery:

@@ -86,11 +86,13 @@ class GracefulClose:
         writer: the stack to end; not closed yet.
         limits: how long it may take.
         truncated: whether the caller knows that a message was cut short.
+        caller: the task that gets the report; None for the one that runs it.
     """
 
     writer: AsyncWrite
     limits: Limits
     truncated: bool = False
+    caller: trio.lowlevel.Task | None = None
     #: When it began, on Trio's clock.
     started: float = dataclasses.field(init=False)
     _bounds: Bounds = dataclasses.field(init=False)
@@ -171,6 +173,7 @@ class GracefulClose:
             attach(writer)
         has_begun = writer.lifecycle.close is not None
         self.close, others = close, _ = enter(writer, Hardness.CLEAN)
+        close.is_known_to(self.caller or trio.lowlevel.current_task())
         _tighten(others, self.limits)
         if has_begun and not covers(writer, close):
             # A handle whose original is being closed: the limits are for the handle alone.
@@ -232,6 +235,7 @@ class GracefulClose:
     @trio.lowlevel.enable_ki_protection
     async def watch(self, close: Close) -> CloseReport:
         """Wait for a close of another task, bring it nothing, and report; or leave if cancelled."""
+        close.is_known_to(trio.lowlevel.current_task())
         try:
             return await self._report_of(close)
         except trio.Cancelled:  # noqa: ASYNC103 - no Cancelled replaces the exception of a block
@@ -740,6 +744,7 @@ async def end_stream(
     *,
     truncated: bool = False,
     is_shielded: bool = False,
+    caller: trio.lowlevel.Task | None = None,
 ) -> CloseReport:
     """See :func:`close_gracefully`.
 
@@ -749,6 +754,7 @@ async def end_stream(
         truncated: whether the body of ``graceful`` has raised. Then a close that another task has
             begun is waited for, and no more.
         is_shielded: whether the caller shields the call.
+        caller: see :class:`GracefulClose`.
     """
     writer = writer_of(stream)
     if (
@@ -760,7 +766,7 @@ async def end_stream(
         with trio.CancelScope(shield=True):
             await trio.lowlevel.checkpoint()
         return closed_before(writer)
-    closing = GracefulClose(writer, limits, truncated=truncated)
+    closing = GracefulClose(writer, limits, truncated=truncated, caller=caller)
     running = writer.lifecycle.close
     if truncated and isinstance(running, Close):
         return await closing.watch(running)

@@ -238,6 +238,8 @@ class Close(Closer):
     is_reported: bool = False
     #: Whether the users of its layers learn what they lose from whoever has made it.
     tells_users: bool = False
+    #: The tasks that know what it loses: they have made it harder, or get a report.
+    told: tuple[weakref.ref[trio.lowlevel.Task], ...] = ()
     #: Whether a server or ``graceful`` has said that a message was cut short.
     marked_truncated: bool = False
     #: Whether every layer's shutdown was completed.
@@ -385,6 +387,7 @@ class Close(Closer):
         self.sides = [*self.sides, *other.sides]
         self._order = None
         self.error = self.error or other.error
+        self.told += other.told
         self.harden(other.hardness)
         other.layers = other.sides = ()
         other.stop_waiting()
@@ -1104,10 +1107,10 @@ class Close(Closer):
                     if held_for(layer, lower) == 0 and not layer.lifecycle.is_witness:
                         not_held_below(layer, lower)
             if self.is_truncated and not self.tells_users:
-                me = weakref.ref(trio.lowlevel.current_task())
+                self.is_known_to(trio.lowlevel.current_task())
                 for layer, lost in self.untold_losses():
                     if layer.lifecycle.released:
-                        layer.lifecycle.lost, layer.lifecycle.lost_by = lost, me
+                        layer.lifecycle.lost, layer.lifecycle.loss_known_to = lost, self.told
         finally:
             self.is_done = True
             self.tell()
@@ -1166,6 +1169,11 @@ class Close(Closer):
         """How many accepted bytes a layer still holds when all is over; None if it is unknown."""
         is_counted = contains(self._counted, layer) or contains(self.sides, layer)
         return self.held_by(layer) if is_counted else 0
+
+    def is_known_to(self, task: trio.lowlevel.Task) -> None:
+        """No ``aclose`` of this task needs to tell what is lost."""
+        # Not by its id, which is soon another's.
+        self.told += (weakref.ref(task),)
 
     def untold_losses(self) -> list[tuple[Layer, int | None]]:
         """How many bytes each layer has lost, as :meth:`lost_by` says.
@@ -1334,6 +1342,7 @@ async def abort_layer(layer: Layer, *, tells_users: bool = False) -> None:
     if isinstance(running, Close) and _ends_alone(layer, running):
         return
     close, others = enter(layer, Hardness.ABORTED)
+    close.is_known_to(trio.lowlevel.current_task())
     # Nobody who aborts wants to hear of failures.
     with contextlib.suppress(Exception):
         if not close.is_running:
@@ -1370,11 +1379,14 @@ async def _closed_before(layer: Layer) -> None:
 
 def _raise_if_lost(layer: Layer) -> None:
     lifecycle = layer.lifecycle
+    if lifecycle.lost == 0:
+        return
+    me = trio.lowlevel.current_task()
+    if any(task() is me for task in lifecycle.loss_known_to):
+        return
     lost, lifecycle.lost = lifecycle.lost, 0
-    by = lifecycle.lost_by
-    if lost != 0 and (by is None or by() is not trio.lowlevel.current_task()):
-        text = f"{number(lost)} bytes that it had accepted were never sent"
-        raise ClosedRefusal(f"another task closed {layer!r}: {text}")
+    text = f"{number(lost)} bytes that it had accepted were never sent"
+    raise ClosedRefusal(f"another task closed {layer!r}: {text}")
 
 
 async def _run(close: Close, layer: Layer, *, raises: bool) -> None:
@@ -1452,6 +1464,7 @@ async def _make_harder(close: Close, layer: Layer) -> None:
         close = close.successor
     if close.is_done or _ends_alone(layer, close):
         return
+    close.is_known_to(trio.lowlevel.current_task())
     close.harden(Hardness.CUT_OFF)
     with trio.CancelScope(shield=True):
         await wait_done(close)

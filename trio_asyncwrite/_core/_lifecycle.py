@@ -301,10 +301,10 @@ class Lifecycle:
     report: object = None
     #: What a closed layer says, if there is more to say.
     closed_text: str = ""
-    #: Accepted bytes that a close has lost without telling this layer's user, and the task that
-    #: made it. Not by its id, which is soon another's.
+    #: Accepted bytes that a close has lost without telling this layer's user; and the tasks that
+    #: know of it, because they closed it.
     lost: int | None = 0
-    lost_by: weakref.ref[trio.lowlevel.Task] | None = None
+    loss_known_to: tuple[weakref.ref[trio.lowlevel.Task], ...] = ()
     #: Who claims this layer also claims that one: a by_ref handle and its original.
     original: Lifecycle | None = None
     #: Whether the bytes that it held when an encoding layer above it was dropped were nobody's.
