@@ -15,9 +15,11 @@ import trio
 import trio.abc
 import trio.testing
 
-#: For how long nothing must have happened between real sockets, in real seconds: longer than Linux
-#: delays an acknowledgement. No result depends on it; if it is too short, tests fail now and then.
-PATIENCE: Final = 0.05
+#: For how long nothing must have happened between real sockets, in real seconds. No result depends
+#: on it; if it is too short, tests fail now and then.
+PATIENCE: Final = 0.02
+#: Longer than Linux delays an acknowledgement, which makes room.
+TIME_TO_ACKNOWLEDGE: Final = 0.05
 
 _patient_clocks: Final[weakref.WeakSet[trio.abc.Clock]] = weakref.WeakSet()
 _HAS_NETWORK: Final = trio.lowlevel.RunVar("has_network", default=False)
@@ -38,7 +40,7 @@ async def wait_all_tasks_blocked(cushion: float = 0) -> None:
 def let_the_network_settle(descriptor: int | None) -> None:
     """Wait until a socket of the network has room for more, or none will come by itself."""
     if descriptor is not None and _HAS_NETWORK.get():
-        select.select([], [descriptor], [], PATIENCE)
+        select.select([], [descriptor], [], TIME_TO_ACKNOWLEDGE)
 
 
 def _watch(event: str, args: tuple[object, ...]) -> None:

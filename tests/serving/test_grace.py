@@ -343,7 +343,7 @@ async def test_a_client_that_never_stops_sending_is_bounded_by_the_grace(
             if scope.cancelled_caught:
                 return
             answered += 1
-            await trio.sleep(0.1)  # to answer takes longer than to ask
+            await trio.sleep(0.3)  # to answer takes longer than to ask
 
     async with trio.open_nursery() as nursery:
         await server.run(handler, nursery)
@@ -351,7 +351,7 @@ async def test_a_client_that_never_stops_sending_is_bounded_by_the_grace(
         nursery.start_soon(flood, stream)
         await trio.sleep(0.1)
         server.drain.start()
-    assert answered > 25
+    assert answered > 8
     assert server.report.cancelled == 1
     assert server.report.outcomes == {TRUNCATED: 1}
     assert 3 <= server.report.elapsed < 3.76
@@ -369,8 +369,8 @@ async def test_a_client_that_never_stops_sending_is_lingered_for_within_limits(
     async def flood(stream: AsyncReadWrite) -> None:
         with contextlib.suppress(trio.BrokenResourceError):
             while True:
-                await stream.send_all(bytes(10_000))
-                await trio.sleep(0.05)
+                await stream.send_all(bytes(50_000))
+                await trio.sleep(0.25)
 
     async def handler(stream: AsyncReadWrite) -> None:
         await stream.receive_some()

@@ -199,7 +199,7 @@ async def test_wait_acknowledged_can_be_cancelled_and_called_again(
 ) -> None:
     async with connected(tcp_pair) as (left, right):
         clog(left)
-        with trio.move_on_after(5) as scope:
+        with trio.move_on_after(1) as scope:
             await left.wait_acknowledged()
 
         assert scope.cancelled_caught
