@@ -1,7 +1,7 @@
 """A clock that jumps, and a wait for all tasks, that let a real network finish first.
 
-On a busy machine, what was sent to another socket may arrive a moment after it was sent. Whoever
-asks in that moment whether anything is going on is told that nothing is.
+On a busy machine, bytes take a moment from one socket to the other. In that moment nothing seems to
+happen: Trio's clock would jump, and its wait for all tasks would return.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ async def wait_all_tasks_blocked(cushion: float = 0) -> None:
 
 
 def let_the_network_settle(descriptor: int | None) -> None:
-    """Wait until a socket of the network has room for more, or none will come by itself."""
+    """Wait until a socket has room for more, or it is certain that only its peer can make room."""
     if descriptor is not None and _HAS_NETWORK.get():
         select.select([], [descriptor], [], TIME_TO_ACKNOWLEDGE)
 

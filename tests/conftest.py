@@ -31,7 +31,7 @@ def autojump_clock() -> trio.testing.MockClock:
 
 @pytest.fixture
 def impatient_clock() -> trio.testing.MockClock:
-    """For tests in which what the kernel does meanwhile would count as progress."""
+    """It never waits for the network: for tests that would take the kernel's work for progress."""
     return trio.testing.MockClock(autojump_threshold=0)
 
 

@@ -154,48 +154,70 @@ async def with_a_body_that_raises(stream: AsyncWrite) -> None:
             raise ZeroDivisionError
 
 
-@pytest.mark.parametrize("own_task", [False, True])
-@pytest.mark.parametrize("of_the_layer_below", [False, True])
+def holding() -> tuple[BufWriter[Any], AsyncWrite]:
+    """A buffer with three bytes, and the writer below it, which takes none."""
+    below, _ = simplex(4)
+    clog(below)
+    writer = BufWriter(below)
+    assert writer.poll_write(b"abc") == 3
+    return writer, below
+
+
+three_are_lost = pytest.mark.filterwarnings("ignore:.*3 bytes that it had accepted were never sent")
+ENDS = [trio.aclose_forcefully, abort, with_little_time, with_a_body_that_raises]
+
+
 @pytest.mark.parametrize(
-    "end", [trio.aclose_forcefully, abort, with_little_time, with_a_body_that_raises]
+    ("end", "of_the_layer_below"),
+    [*((end, True) for end in ENDS), *((end, False) for end in ENDS[1:])],
 )
-@pytest.mark.filterwarnings("ignore:.*3 bytes that it had accepted were never sent")
+@three_are_lost
 async def test_who_did_not_close_it_is_told_once_what_is_lost(
     end: Callable[[AsyncWrite], Awaitable[None]],
     *,
     of_the_layer_below: bool,
-    own_task: bool,
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    below, _ = simplex(4)
-    writer = BufWriter(below)
-    clog(below)
-    await writer.write_all(b"abc")
-    closed = below if of_the_layer_below else writer
-    if own_task:
-        await end(closed)
-    elif closed is writer and end is trio.aclose_forcefully:
-        # The warning tells it: an aclose after one that was cancelled does nothing.
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(end, closed)
-    else:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(end, closed)
-        with pytest.raises(trio.ClosedResourceError, match="another task .* 3 bytes"):
-            await writer.aclose()
+    writer, below = holding()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end, below if of_the_layer_below else writer)
+    with pytest.raises(trio.ClosedResourceError, match="another task .* 3 bytes"):
+        await writer.aclose()
     await writer.aclose()
     await below.aclose()  # which has lost nothing
 
 
-@pytest.mark.filterwarnings("ignore:.*3 bytes that it had accepted were never sent")
+@three_are_lost
+async def test_an_aclose_of_the_layer_itself_tells_its_own_caller_only() -> None:
+    """An ``aclose`` after one that was cancelled does nothing."""
+    writer, below = holding()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.aclose_forcefully, writer)
+    await writer.aclose()
+    await below.aclose()
+
+
+@pytest.mark.parametrize("of_the_layer_below", [False, True])
+@pytest.mark.parametrize("end", ENDS)
+@three_are_lost
+async def test_who_closed_it_is_not_told_again(
+    end: Callable[[AsyncWrite], Awaitable[None]],
+    *,
+    of_the_layer_below: bool,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    writer, below = holding()
+    await end(below if of_the_layer_below else writer)
+    await writer.aclose()
+    await below.aclose()
+
+
+@three_are_lost
 @pytest.mark.parametrize("first", [0, 1])
 async def test_every_task_that_ended_it_knows_what_is_lost_and_one_other_is_told(
     first: int, autojump_clock: trio.testing.MockClock
 ) -> None:
-    below, _ = simplex(4)
-    writer = BufWriter(below)
-    clog(below)
-    await writer.write_all(b"abc")
+    writer, _ = holding()
 
     async def close_cancelled() -> None:
         with trio.move_on_after(0.5):

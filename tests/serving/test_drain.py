@@ -101,7 +101,7 @@ async def test_of_what_ended_before_the_drain_only_the_number_is_kept() -> None:
         for _ in range(3):
             async with await server.connect() as stream:
                 assert await read_all(stream) == b"hello"
-        await wait_all_tasks_blocked(0.01)
+        await wait_all_tasks_blocked()
         server.drain.start()
 
     assert server.report.connections == 3

@@ -246,7 +246,7 @@ async def test_a_reset_by_a_peer_that_had_not_ended_is_raised(
     client, _ = await client_over(stack(left), https_compatible=https)
     await client.send_all(TEXT)
     reset(raw)
-    await wait_all_tasks_blocked(0.01)
+    await wait_all_tasks_blocked()
     with pytest.raises(trio.BrokenResourceError):
         await end(client)
     assert client.unsent_bytes == 0
@@ -284,7 +284,7 @@ async def test_an_end_of_file_is_an_end_as_well(https: bool) -> None:
     with contextlib.nullcontext() if https else pytest.raises(trio.BrokenResourceError):
         assert await client.receive_some() == b""
     reset(raw)
-    await wait_all_tasks_blocked(0.01)
+    await wait_all_tasks_blocked()
     await client.aclose()
 
 
@@ -339,7 +339,7 @@ async def test_a_reset_that_closing_is_the_first_to_see_is_raised(ended: bool) -
         assert await drain(server) == TEXT
         await server.shutdown()
     reset(server.transport_stream)
-    await wait_all_tasks_blocked(0.01)
+    await wait_all_tasks_blocked()
     with contextlib.nullcontext() if ended else pytest.raises(trio.BrokenResourceError) as caught:
         await client.aclose()
     if not ended:
@@ -366,7 +366,7 @@ async def test_the_reason_may_stand_behind_data(tmp_path: Path) -> None:
     await client.do_handshake()
     await raw.send_all(peer.data(TEXT) + peer.data(b"more") + peer.alert(INTERNAL_ERROR))
     reset(raw)
-    await wait_all_tasks_blocked(0.01)
+    await wait_all_tasks_blocked()
     with pytest.raises(trio.BrokenResourceError, match="(?i)alert internal error"):
         while True:
             await client.send_all(b"x")

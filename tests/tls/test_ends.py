@@ -416,7 +416,7 @@ async def test_tickets_below_a_user_s_layer_are_read_before_the_end(
     await client.send_all(text(5000))
     await client.aclose()
     assert client.discarded_bytes == 18
-    await wait_all_tasks_blocked(0.01)
+    await wait_all_tasks_blocked()
     assert await drain(server) == text(5000)
     await server.aclose()
 

@@ -182,7 +182,7 @@ async def test_closing_does_not_overtake_the_alert() -> None:
         server.handshake()
         await right.send_all(take(server) + bytes(1000))
     await client.aclose()
-    await wait_all_tasks_blocked(0.01)
+    await wait_all_tasks_blocked()
     server.feed(await right.receive_some())
     with pytest.raises(ssl.SSLError, match="(?i)alert unknown ca"):
         server.handshake()
@@ -253,7 +253,7 @@ async def test_a_bad_record_is_an_error_on_both_sides(reverse: bool) -> None:
         with pytest.raises(trio.BrokenResourceError):
             await call()
     await one.aclose()
-    await wait_all_tasks_blocked(0.01)
+    await wait_all_tasks_blocked()
     for _ in range(2):
         with pytest.raises(trio.BrokenResourceError, match="(?i)alert bad record mac"):
             await other.receive_some()

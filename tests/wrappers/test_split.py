@@ -381,7 +381,7 @@ async def test_a_torn_write_half_tears_the_whole(tcp: Pair) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.write_all, bytes(10_000_000))
         await peer.receive_some()
-        await wait_all_tasks_blocked(0.01)
+        await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     for layer in (writer, stream):
         with pytest.raises(trio.BrokenResourceError, match="torn"):

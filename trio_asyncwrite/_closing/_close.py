@@ -156,10 +156,11 @@ async def abort(stream: trio.abc.SendStream) -> None:
     the kernel's memory. Do not use it otherwise: a reset may destroy what the peer has received
     and not read yet.
 
-    Other tasks inside the stream get :exc:`trio.ClosedResourceError`. So does the first one that
-    calls ``aclose`` afterwards on a layer that has lost bytes. A close in progress is cut short. A
-    handle of :meth:`~AsyncWrite.by_ref` ends, its original stays open; a stream split into halves
-    is reset when both are closed.
+    Other tasks inside the stream get :exc:`trio.ClosedResourceError`; a close in progress is cut
+    short. If a layer loses bytes that it had accepted, the next ``aclose`` of it in another task
+    raises :exc:`trio.ClosedResourceError` and says how many. A handle of
+    :meth:`~AsyncWrite.by_ref` ends, its original stays open; a stream split into halves is reset
+    when both are closed.
 
     Args:
         stream: any writer of this library or Trio stream. If it is closed, nothing is done.

@@ -173,7 +173,7 @@ class GracefulClose:
             attach(writer)
         has_begun = writer.lifecycle.close is not None
         self.close, others = close, _ = enter(writer, Hardness.CLEAN)
-        close.is_known_to(self.caller or trio.lowlevel.current_task())
+        close.note_known_to(self.caller)
         _tighten(others, self.limits)
         if has_begun and not covers(writer, close):
             # A handle whose original is being closed: the limits are for the handle alone.
@@ -235,7 +235,7 @@ class GracefulClose:
     @trio.lowlevel.enable_ki_protection
     async def watch(self, close: Close) -> CloseReport:
         """Wait for a close of another task, bring it nothing, and report; or leave if cancelled."""
-        close.is_known_to(trio.lowlevel.current_task())
+        close.note_known_to()
         try:
             return await self._report_of(close)
         except trio.Cancelled:  # noqa: ASYNC103 - no Cancelled replaces the exception of a block

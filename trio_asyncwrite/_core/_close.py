@@ -236,10 +236,10 @@ class Close(Closer):
     delivers: bool = False
     #: Whether a graceful close makes a report of it.
     is_reported: bool = False
-    #: Whether the users of its layers learn what they lose from whoever has made it.
+    #: Whether whoever makes it reports what its layers lose, so that no ``aclose`` has to tell it.
     tells_users: bool = False
-    #: The tasks that know what it loses: they have made it harder, or get a report.
-    told: tuple[weakref.ref[trio.lowlevel.Task], ...] = ()
+    #: The tasks that have made it harder, or get a report: their ``aclose`` tells them no loss.
+    loss_known_to: tuple[weakref.ref[trio.lowlevel.Task], ...] = ()
     #: Whether a server or ``graceful`` has said that a message was cut short.
     marked_truncated: bool = False
     #: Whether every layer's shutdown was completed.
@@ -387,7 +387,7 @@ class Close(Closer):
         self.sides = [*self.sides, *other.sides]
         self._order = None
         self.error = self.error or other.error
-        self.told += other.told
+        self.loss_known_to += other.loss_known_to
         self.harden(other.hardness)
         other.layers = other.sides = ()
         other.stop_waiting()
@@ -1107,10 +1107,11 @@ class Close(Closer):
                     if held_for(layer, lower) == 0 and not layer.lifecycle.is_witness:
                         not_held_below(layer, lower)
             if self.is_truncated and not self.tells_users:
-                self.is_known_to(trio.lowlevel.current_task())
+                self.note_known_to()
                 for layer, lost in self.untold_losses():
-                    if layer.lifecycle.released:
-                        layer.lifecycle.lost, layer.lifecycle.loss_known_to = lost, self.told
+                    lifecycle = layer.lifecycle
+                    if lifecycle.released:
+                        lifecycle.lost, lifecycle.loss_known_to = lost, self.loss_known_to
         finally:
             self.is_done = True
             self.tell()
@@ -1170,10 +1171,10 @@ class Close(Closer):
         is_counted = contains(self._counted, layer) or contains(self.sides, layer)
         return self.held_by(layer) if is_counted else 0
 
-    def is_known_to(self, task: trio.lowlevel.Task) -> None:
-        """No ``aclose`` of this task needs to tell what is lost."""
+    def note_known_to(self, task: trio.lowlevel.Task | None = None) -> None:
+        """A task, or None for this one, learns what is lost without an ``aclose``."""
         # Not by its id, which is soon another's.
-        self.told += (weakref.ref(task),)
+        self.loss_known_to += (weakref.ref(task or trio.lowlevel.current_task()),)
 
     def untold_losses(self) -> list[tuple[Layer, int | None]]:
         """How many bytes each layer has lost, as :meth:`lost_by` says.
@@ -1329,8 +1330,7 @@ async def abort_layer(layer: Layer, *, tells_users: bool = False) -> None:
 
     Args:
         layer: a layer of the stack.
-        tells_users: whether a report of the caller tells what is lost, so that no ``aclose`` of
-            another task needs to.
+        tells_users: whether the caller reports what is lost, so that no ``aclose`` has to tell it.
 
     Cancellation: nothing happened; the close goes on, so shield it.
     """
@@ -1342,7 +1342,7 @@ async def abort_layer(layer: Layer, *, tells_users: bool = False) -> None:
     if isinstance(running, Close) and _ends_alone(layer, running):
         return
     close, others = enter(layer, Hardness.ABORTED)
-    close.is_known_to(trio.lowlevel.current_task())
+    close.note_known_to()
     # Nobody who aborts wants to hear of failures.
     with contextlib.suppress(Exception):
         if not close.is_running:
@@ -1464,7 +1464,7 @@ async def _make_harder(close: Close, layer: Layer) -> None:
         close = close.successor
     if close.is_done or _ends_alone(layer, close):
         return
-    close.is_known_to(trio.lowlevel.current_task())
+    close.note_known_to()
     close.harden(Hardness.CUT_OFF)
     with trio.CancelScope(shield=True):
         await wait_done(close)

@@ -301,8 +301,8 @@ class Lifecycle:
     report: object = None
     #: What a closed layer says, if there is more to say.
     closed_text: str = ""
-    #: Accepted bytes that a close has lost without telling this layer's user; and the tasks that
-    #: know of it, because they closed it.
+    #: Accepted bytes that a close has lost, until an ``aclose`` tells it; and the tasks that know
+    #: it anyway.
     lost: int | None = 0
     loss_known_to: tuple[weakref.ref[trio.lowlevel.Task], ...] = ()
     #: Who claims this layer also claims that one: a by_ref handle and its original.
